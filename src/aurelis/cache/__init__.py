@@ -1,0 +1,39 @@
+"""Response and model cache for Python services, seen in OpenTelemetry.
+
+Optional parts are imported when they are first named, so this import needs no Redis, no HTTP client, no web framework
+and no OpenTelemetry SDK.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._keys import CacheKeyBuilder
+from .config import CacheConfig, CacheLayer
+from .decorators import cached
+from .layers.memory import MemoryBackend
+from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
+
+if TYPE_CHECKING:
+    from .layers.redis import RedisBackend
+
+__all__ = [
+    "CacheConfig",
+    "CacheKeyBuilder",
+    "CacheLayer",
+    "CacheManager",
+    "MemoryBackend",
+    "RedisBackend",
+    "UnifiedCacheManager",
+    "cached",
+    "get_cache_manager",
+    "set_cache_manager",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "RedisBackend":
+        from .layers.redis import RedisBackend
+
+        return RedisBackend
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,121 @@
+"""What a policy can answer: records that the engine carries out.
+
+A policy is pure. It is asked four to five questions in the life of a request, and each answer is one of these records:
+
+* before anything is known: a key;
+* on lookup: `Serve`, `Load`, `Follow`, `Bypass` or `Refuse`;
+* when the head of a response has come, before its body: `Record` or `Pass`;
+* when the whole value has come: `Store` or `Discard`;
+* when the load failed: `Serve` (something stale) or `Reraise`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ._entry import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Answer with this entry."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Ask the origin; the result may be stored and shared with those who ask for the same key meanwhile.
+
+    Attributes:
+        reason: the `fwd` token of RFC 9211 §2.2: `uri-miss`, `vary-miss`, `miss`, `request`, `stale`, `partial`.
+    """
+
+    reason: str = "miss"
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Look again under another key: the entry found is an index (RFC 9111 §4.1)."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bypass:
+    """Ask the origin for this caller alone; nothing is answered from, stored in or shared by the cache.
+
+    Attributes:
+        reason: the `fwd` token of RFC 9211 §2.2: `bypass`, `method` or `request`.
+        detail: short token for people, for instance `authorization`; never a value of the request.
+    """
+
+    reason: str = "bypass"
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer that nothing is stored, without asking the origin (`only-if-cached`, RFC 9111 §5.2.1.7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Record the body while it passes; those who wait for the same key may share it.
+
+    Attributes:
+        lifetime: seconds of freshness that are known from the head; `None` where only the whole body decides.
+    """
+
+    lifetime: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Let the body pass to the caller whose load it is, unrecorded; others ask for themselves.
+
+    Attributes:
+        reason: short token for people, for instance `no-store`, `set-cookie`, `status`.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Keep the value.
+
+    Attributes:
+        value: what to keep; storable by the codec.
+        fresh_for: seconds, > 0, may be infinite.
+        stale_for: seconds after that in which it may still stand in for a failing origin, ≥ 0.
+        index: key and value of an index entry to keep beside it (RFC 9111 §4.1), or `None`. The value itself then goes
+            under `key`, which replaces the key that was asked for.
+        key: where to keep the value; `None` means the key that was asked for.
+    """
+
+    value: object
+    fresh_for: float
+    stale_for: float = 0.0
+    key: str | None = None
+    index: tuple[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Keep nothing.
+
+    Attributes:
+        reason: short token for people and for the `store.result` attribute, for instance `truncated`.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reraise:
+    """Hand the failure to the callers as it was."""
+
+
+Lookup = Serve | Load | Follow | Bypass | Refuse
+"""Answers on lookup."""

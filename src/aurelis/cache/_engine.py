@@ -1,0 +1,332 @@
+"""The engine: carries out what policies decide, with one load per key at a time.
+
+This module serves Python values; `exchange` serves messages with a head and a body, on the same flights and layers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from ._bridge import Bridge, run_inline
+from ._clock import Clock
+from ._decisions import Serve, Store
+from ._flight import Abandoned, Failed, Flight, Flights, Settled, enter
+from ._stack import Budget, Packed, Stack
+from ._ttl_policy import TtlPolicy, ValueRequest
+from .exceptions import CacheClosedError, CacheError, UnstorableValueError
+from .telemetry import names
+from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_span
+
+_LOG = logging.getLogger("aurelis.cache")
+T = TypeVar("T")
+
+
+class _Missing:
+    """Says that nothing was found, where `None` is a value like any other."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing()
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A value that a flight found or loaded.
+
+    Attributes:
+        packed: where followers read it from.
+        layer: the layer that had it; `None` when it was loaded.
+    """
+
+    packed: Packed
+    layer: str | None
+
+
+class Engine:
+    """Layers, flights and counts of one cache.
+
+    Attributes:
+        stack: the layers.
+        flights: the loads under way.
+        telemetry: the counts.
+    """
+
+    def __init__(self, stack: Stack, telemetry: Telemetry, clock: Clock) -> None:
+        self.stack = stack
+        self.telemetry = telemetry
+        self.clock = clock
+        self.flights = Flights()
+        self.bridge = Bridge()
+        self.closed = False
+        self._values = TtlPolicy()
+        self._warned: set[str] = set()
+        # The fast path reads these directly: each attribute hop would show in its budget.
+        self._entries = {} if stack.memory is None else stack.memory.entries
+        self._loads = stack.read
+        self._monotonic = clock.monotonic
+        self._hit = telemetry.hit_l1
+        self._observes_hits = telemetry.span_attributes or telemetry.span_on_hit
+        self._hit_attributes = {names.NAME: telemetry.name, names.RESULT: names.HIT, names.LAYER: names.L1}
+
+    # The fast path
+
+    def read_memory(self, key: str) -> object:
+        """The value that memory holds, or `MISSING`; counts a hit. Never waits, takes no lock, makes no span."""
+        now = self._monotonic()
+        try:
+            entry = self._entries[key]
+        except KeyError:
+            return MISSING
+        if entry.expires <= now:
+            return MISSING
+        hit = self._hit
+        hit.n = count = hit.n + 1
+        if not count & SAMPLE_MASK:
+            self.telemetry.duration(self._monotonic() - now, "get", names.L1)
+        if self._observes_hits:
+            self._observe_hit()
+        return entry.value if entry.payload is None else self._loads(entry)
+
+    def _observe_hit(self) -> None:
+        span = get_current_span()
+        if span.is_recording():
+            span.set_attributes(self._hit_attributes)
+        if self.telemetry.span_on_hit:
+            with self.telemetry.span("get") as own:
+                if own is not None:
+                    own.set_attributes(self._hit_attributes)
+
+    # Values
+
+    async def get(self, key: str) -> object:
+        """The value from the layers below memory, or `MISSING`. To be called after `read_memory` found nothing."""
+        self.check(key)
+        telemetry = self.telemetry
+        telemetry.miss_l1.n += 1
+        if not self.stack.lower:
+            telemetry.miss.n += 1
+            return MISSING
+        with telemetry.span("get") as span:
+            found = await self.stack.lookup(key, self.stack.budget())
+            if found is None:
+                telemetry.miss.n += 1
+            else:
+                telemetry.request(names.HIT, found.layer).n += 1
+            if span is not None:
+                span.set_attributes(_result(found.layer if found else None))
+        # What `lookup` decoded is this caller's own copy.
+        return MISSING if found is None else found.entry.value
+
+    async def get_many(self, keys: list[str]) -> dict[str, object]:
+        """The values found, each key counted as one request."""
+        values: dict[str, object] = {}
+        for key in keys:
+            if (value := self.read_memory(key)) is not MISSING:
+                values[key] = value
+        missing = [key for key in dict.fromkeys(keys) if key not in values]
+        telemetry = self.telemetry
+        telemetry.miss_l1.n += len(missing)
+        if missing:
+            for key in missing:
+                self.check(key)
+            found = {}
+            if self.stack.lower:
+                with telemetry.span("get"):
+                    found = await self.stack.lookup_many(missing, self.stack.budget())
+            telemetry.miss.n += len(missing) - len(found)
+            for key, hit in found.items():
+                telemetry.request(names.HIT, hit.layer).n += 1
+                values[key] = hit.entry.value
+        return {key: values[key] for key in keys if key in values}
+
+    async def set_many(self, values: dict[str, object], ttl: float | None) -> bool:
+        """Keep the values; true if every layer took them all."""
+        for key in values:
+            self.check(key)
+        packed = {key: self.stack.pack(value) for key, value in values.items()}
+        for key in values:
+            self.flights.fence(key)  # a load that began before must not replace what is set now
+        if ttl == 0:
+            for key in values:
+                await self.stack.remove(key, self.stack.budget())
+            return True
+        stored = await self.stack.store(packed, ttl, self.stack.budget())
+        self.telemetry.store("stored", len(values))
+        return stored
+
+    async def delete(self, key: str) -> bool:
+        """Forget the key; true if it was there."""
+        self.check(key)
+        self.flights.fence(key)
+        existed = await self.stack.remove(key, self.stack.budget())
+        self.flights.fence(key)  # a load that joined the old value while it was being removed
+        return existed
+
+    async def clear(self) -> None:
+        """Forget everything of this cache."""
+        self.check("")
+        self.flights.fence_all()
+        await self.stack.clear()
+        self.flights.fence_all()
+
+    async def get_or_compute(
+        self, key: str, compute: Callable[[], Awaitable[object]], ttl: float | None
+    ) -> object:
+        """The value, loaded by one caller for all. To be called after `read_memory` found nothing."""
+        self.check(key)
+        self.telemetry.miss_l1.n += 1
+        request = ValueRequest(key, self.stack.default_ttl if ttl is None else ttl)
+        with self.telemetry.span("get") as span:
+            while True:
+                flight, leads = self.flights.join(key)
+                if leads:
+                    self.flights.start(flight, self._fill(flight, request, ttl, compute))
+                counted = leads
+                try:
+                    outcome = await flight.wait()
+                    counted = counted or isinstance(outcome, (Settled, Abandoned))
+                finally:
+                    self.flights.leave(flight, leads=leads)
+                    if not counted:  # it failed, or this caller left before it ended
+                        self._count_follower(None)
+                match outcome:
+                    case Failed():
+                        raise outcome.again()
+                    case Settled():
+                        kept: _Kept = outcome.result
+                        if not leads:
+                            self._count_follower(kept.layer)
+                        if span is not None:
+                            span.set_attributes({**_result(kept.layer), names.COLLAPSED: not leads})
+                        return kept.packed.value if leads else self.stack.unpack(kept.packed)
+                    case Abandoned():
+                        if leads:
+                            raise CacheClosedError("the event loop or the cache was closed while the value was loaded")
+
+    async def _fill(
+        self,
+        flight: Flight[_Kept],
+        request: ValueRequest,
+        ttl: float | None,
+        compute: Callable[[], Awaitable[object]],
+    ) -> None:
+        enter(flight)
+        budget = self.stack.budget()
+        try:
+            found = await self.stack.lookup(request.key, budget) if self.stack.lower else None
+            if found is not None and isinstance(
+                self._values.on_lookup(request, found.entry, self._monotonic()), Serve
+            ):
+                self.telemetry.request(names.HIT, found.layer).n += 1
+                entry = found.entry
+                flight.settle(_Kept(Packed(entry.value, entry.payload, entry.payload is None), found.layer))
+                return
+            self.count_load(flight)
+            value = await self.load(flight, compute())
+            flight.keep()  # whoever leaves now, what was loaded is stored
+            flight.settle(await self._keep(flight, request, ttl, value, budget))
+        except asyncio.CancelledError:
+            flight.abandon()
+            raise
+        except BaseException as error:
+            flight.fail(error)
+            if not isinstance(error, Exception):
+                raise  # KeyboardInterrupt and SystemExit are for the event loop, too
+        finally:
+            self.flights.land(flight)
+
+    async def _keep(
+        self, flight: Flight[_Kept], request: ValueRequest, ttl: float | None, value: object, budget: Budget
+    ) -> _Kept:
+        try:
+            packed = self.stack.pack(value)
+        except UnstorableValueError as error:
+            self._refuse(error)
+            return _Kept(Packed(value, None, True), None)
+        decision = self._values.on_loaded(request, value)
+        if not isinstance(decision, Store):
+            self.telemetry.store(decision.reason)
+        elif flight.fenced:
+            self.telemetry.store("fenced")
+        else:
+            await self.stack.store({request.key: packed}, ttl, budget)
+            self.telemetry.store("stored")
+        return _Kept(packed, None)
+
+    # Shared with `exchange`
+
+    def check(self, key: str) -> None:
+        """Refuse what cannot be served.
+
+        Raises:
+            CacheClosedError: the cache was closed.
+            TypeError: the key is not a string.
+        """
+        if self.closed:
+            raise CacheClosedError("this cache was closed; make a new manager")
+        if not isinstance(key, str):
+            raise TypeError(f"a key must be a str, not {type(key).__name__}")
+
+    def count_load(self, flight: Flight[Any]) -> None:
+        """Count the leader's request at the moment at which the origin is asked, whether the leader stays or not."""
+        self.telemetry.miss.n += 1
+        flight.loading = True
+
+    async def load(self, flight: Flight[Any], load: Awaitable[T]) -> T:
+        """Run a load under its span, and record how long it took."""
+        begin = self._monotonic()
+        error_type: str | None = None
+        task = asyncio.current_task()
+        with self.telemetry.span("fill"):
+            flight.link = current_span_context()
+            try:
+                return await load
+            except asyncio.CancelledError as error:
+                error_type = "CancelledError"
+                if task is not None and not task.cancelling():
+                    # Nobody cancelled this load: something inside it was cancelled. To the callers, who were not, that
+                    # is a failure like any other.
+                    raise CacheError("the load was cancelled from within") from error
+                raise
+            except BaseException as error:
+                error_type = type(error).__qualname__
+                raise
+            finally:
+                self.telemetry.duration(self._monotonic() - begin, "fill", error_type=error_type)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine of the engine for a caller without an event loop."""
+        return self.bridge.run(coroutine) if self.stack.lower else run_inline(coroutine)
+
+    async def aclose(self, timeout: float) -> None:
+        """Let loads end within `timeout` seconds, cancel the rest, give back connections."""
+        if self.closed:
+            return
+        self.closed = True
+        self._entries = {}
+        await self.flights.aclose(timeout)
+        await self.stack.aclose()
+        await asyncio.get_running_loop().run_in_executor(None, self.bridge.close, self.stack.aclose())
+
+    def _count_follower(self, layer: str | None) -> None:
+        if layer is not None:
+            self.telemetry.request(names.HIT, layer).n += 1
+        else:
+            self.telemetry.miss.n += 1
+            self.telemetry.coalesced.n += 1
+
+    def _refuse(self, error: UnstorableValueError) -> None:
+        self.telemetry.store("unstorable")
+        if error.type_name not in self._warned:
+            self._warned.add(error.type_name)
+            _LOG.warning("a loaded value is not cached: %s", error)
+
+
+def _result(layer: str | None) -> dict[str, str]:
+    return {names.RESULT: names.MISS} if layer is None else {names.RESULT: names.HIT, names.LAYER: layer}

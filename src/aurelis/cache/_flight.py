@@ -1,0 +1,306 @@
+"""One load per key at a time, shared by callers of any event loop or thread.
+
+The contract:
+
+* The load runs in a task of its own (or in the thread of a synchronous leader). Callers wait for it without owning it,
+  so a cancelled caller harms nobody; when the last one leaves, the load is cancelled.
+* Errors reach all waiters as they were.
+* A load that waits for itself, directly or through others, raises instead of hanging.
+* An invalidation detaches the flight: those who wait get its result, it is not stored, later callers begin a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Coroutine
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from ._gate import Gate
+from .exceptions import RecursiveLoadError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Settled(Generic[T]):
+    """The flight has a result."""
+
+    result: T
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The load raised. `traceback` is the load's own, before any waiter raised it again."""
+
+    error: BaseException
+    traceback: TracebackType | None
+
+    def again(self) -> BaseException:
+        """The error to raise in one more waiter, without the frames that other waiters added to it."""
+        return self.error.with_traceback(self.traceback)
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The load ended without a result, because its event loop did: whoever still waits starts again."""
+
+
+ABANDONED = Abandoned()
+_current: ContextVar[Flight[Any] | None] = ContextVar("aurelis_cache_flight", default=None)
+
+
+class Flight(Generic[T]):
+    """One load.
+
+    Attributes:
+        outcome: `None` while there is none.
+        fenced: an invalidation has overtaken it, so its result must not be stored.
+        loading: the origin has been asked; before that it only looks in lower layers.
+        link: the context of the span around the load, for links from those who wait.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_awaits",
+        "_gate",
+        "_keep",
+        "_loop",
+        "_refs",
+        "_task",
+        "_thread",
+        "fenced",
+        "key",
+        "link",
+        "loading",
+        "outcome",
+    )
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.outcome: Settled[T] | Failed | Abandoned | None = None
+        self.fenced = False
+        self.loading = False
+        self.link: object | None = None
+        self._gate = Gate()
+        self._refs = 1
+        self._keep = False
+        self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.current_thread()
+        self._awaits: set[Flight[Any]] = set()
+
+    def settle(self, result: T) -> None:
+        """Give everybody the result."""
+        self._conclude(Settled(result))
+
+    def fail(self, error: BaseException) -> None:
+        """Give everybody the error."""
+        self._conclude(Failed(error, error.__traceback__))
+
+    def abandon(self) -> None:
+        """Let everybody start again."""
+        self._conclude(ABANDONED)
+
+    def keep(self) -> None:
+        """From now on the task goes on although nobody waits: what remains is to store the result."""
+        self._keep = True
+
+    async def wait(self) -> Settled[T] | Failed | Abandoned:
+        """Wait in this event loop for the outcome."""
+        if self.outcome is None:
+            foreign = self._loop is not asyncio.get_running_loop()
+            await self._gate.wait(alive=self._alive if foreign else None)
+        return self.outcome or ABANDONED
+
+    def wait_blocking(self) -> Settled[T] | Failed | Abandoned:
+        """Wait in this thread for the outcome."""
+        if self.outcome is None:
+            self._gate.wait_blocking(alive=self._alive)
+        return self.outcome or ABANDONED
+
+    async def landed(self) -> None:
+        """Wait until the task itself has ended, also after the outcome is known. Never raises its error."""
+        if self._task is not None:
+            await asyncio.wait((self._task,))
+
+    def error(self) -> BaseException | None:
+        """What the ended task raised after its outcome was known."""
+        task = self._task
+        return task.exception() if task is not None and task.done() and not task.cancelled() else None
+
+    def awaits(self, other: Flight[Any]) -> None:
+        """Note that this load waits for another one.
+
+        Raises:
+            RecursiveLoadError: the other one waits, perhaps through further ones, for this one.
+        """
+        if other is self or other._reaches(self):
+            raise RecursiveLoadError
+        self._awaits.add(other)
+
+    def awaits_no_more(self, other: Flight[Any]) -> None:
+        """The opposite of `awaits`."""
+        self._awaits.discard(other)
+
+    def _reaches(self, target: Flight[Any]) -> bool:
+        seen: set[Flight[Any]] = set()
+        open_ends = [self]
+        while open_ends:
+            flight = open_ends.pop()
+            if flight is target:
+                return True
+            if flight not in seen:
+                seen.add(flight)
+                open_ends.extend(flight._awaits)
+        return False
+
+    def _conclude(self, outcome: Settled[T] | Failed | Abandoned) -> None:
+        if self.outcome is None:
+            self.outcome = outcome
+            self._gate.open()
+
+    def _alive(self) -> bool:
+        if self._loop is None:
+            return self._thread.is_alive()
+        return self._loop.is_running()
+
+
+class Flights:
+    """The flights of one cache."""
+
+    def __init__(self) -> None:
+        self._reset()
+        _ALL.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._flights: dict[str, Flight[Any]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.waiting = 0
+
+    def join(self, key: str) -> tuple[Flight[Any], bool]:
+        """The flight of the key, and whether the caller leads it and has to start it.
+
+        The caller must `leave` it in any case.
+
+        Raises:
+            RecursiveLoadError: the caller is part of a load that this flight waits for.
+        """
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is not None and isinstance(flight.outcome, Abandoned):
+                flight = None
+            if flight is None:
+                flight = Flight(key)
+                self._flights[key] = flight
+                leads = True
+            else:
+                leads = False
+                if (current := _current.get()) is not None:
+                    current.awaits(flight)
+                flight._refs += 1
+                self.waiting += 1
+        if leads and (current := _current.get()) is not None:
+            current.awaits(flight)
+        return flight, leads
+
+    def start(self, flight: Flight[Any], load: Coroutine[Any, Any, None]) -> None:
+        """Run the load in a task of this event loop. It must settle the flight, and `land` it."""
+        loop = asyncio.get_running_loop()
+        flight._loop = loop
+        task = loop.create_task(load)
+        flight._task = task
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(_retrieve)
+
+    def leave(self, flight: Flight[Any], *, leads: bool) -> None:
+        """One caller less. The last one cancels a load that has no outcome worth keeping."""
+        with self._lock:
+            flight._refs -= 1
+            if not leads:
+                self.waiting -= 1
+            last = flight._refs == 0 and not flight._keep
+            if last and self._flights.get(flight.key) is flight:
+                # First out of the map, then cancelled: nobody can join a load that is about to end.
+                del self._flights[flight.key]
+        if (current := _current.get()) is not None:
+            current.awaits_no_more(flight)
+        task = flight._task
+        if last and task is not None and not task.done():
+            loop = task.get_loop()
+            if loop is _running_loop():
+                task.cancel()
+            else:
+                try:
+                    loop.call_soon_threadsafe(task.cancel)
+                except RuntimeError:
+                    pass  # that loop is closed, and the task with it
+
+    def land(self, flight: Flight[Any]) -> None:
+        """Nobody can join it any more."""
+        with self._lock:
+            if self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
+
+    def fence(self, key: str) -> None:
+        """An invalidation of the key: a load under way is not stored, and later callers begin a new one."""
+        with self._lock:
+            flight = self._flights.pop(key, None)
+            if flight is not None:
+                flight.fenced = True
+
+    def fence_all(self) -> None:
+        """An invalidation of everything."""
+        with self._lock:
+            for flight in self._flights.values():
+                flight.fenced = True
+            self._flights.clear()
+
+    async def aclose(self, timeout: float) -> None:
+        """Let the loads of this event loop end within `timeout` seconds, then cancel them."""
+        here = asyncio.get_running_loop()
+        tasks = {task for task in self._tasks if task.get_loop() is here}
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=timeout)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=timeout)
+
+
+def enter(flight: Flight[Any]) -> None:
+    """Say that the current context runs this flight's load. To be called in the load's own task."""
+    _current.set(flight)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # the waiters have it; asyncio would complain that nobody looked
+
+
+_ALL: weakref.WeakSet[Flights] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # No loop of the parent runs in a child, so a flight that was inherited would never end.
+    for flights in list(_ALL):
+        flights._reset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

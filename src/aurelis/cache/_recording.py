@@ -1,0 +1,191 @@
+"""A response body while it arrives: appended by one load, read by any number of callers of any loop or thread.
+
+Within the size limit everything is kept, so a reader can begin at any time and the load never waits. Beyond the limit,
+or when the body is only passing through, chunks are dropped once all readers have them and the load waits for the
+slowest, so memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+from ._gate import Gate
+
+WINDOW = 64 * 1024
+"""Bytes that may wait for readers when the body is not kept."""
+
+
+class ReaderClosed(Exception):
+    """The reader was closed while it waited."""
+
+
+class Recording:
+    """The body.
+
+    Args:
+        limit: bytes to keep at most; 0: it only passes through.
+        alive: says whether whoever appends still can; readers in other loops ask from time to time.
+    """
+
+    def __init__(self, limit: int, alive: Callable[[], bool]) -> None:
+        self.kept = limit > 0
+        self.size = 0
+        self._limit = limit
+        self._alive = alive
+        self._lock = threading.Lock()
+        self._chunks: list[bytes] = []
+        self._dropped = 0
+        self._waiting_bytes = 0
+        self._readers: list[Reader] = []
+        self._arrived = Gate()
+        self._room = Gate()
+        self._complete = False
+        self._error: tuple[BaseException, TracebackType | None] | None = None
+
+    def append(self, chunk: bytes) -> None:
+        """Take the next chunk. Empty ones are ignored: a replay must not invent what a framework would not send."""
+        if not chunk:
+            return
+        with self._lock:
+            self._chunks.append(chunk)
+            self.size += len(chunk)
+            self._waiting_bytes += len(chunk)
+            if self.kept and self.size > self._limit:
+                self.kept = False
+            if not self.kept:
+                self._drop()
+            arrived, self._arrived = self._arrived, Gate()
+        arrived.open()
+
+    async def room(self) -> None:
+        """Wait until readers have taken enough of what is not kept."""
+        while (gate := self._full()) is not None:
+            await gate.wait()
+
+    def room_blocking(self) -> None:
+        """The same in a thread, for a load that a thread runs."""
+        while (gate := self._full()) is not None:
+            gate.wait_blocking(alive=lambda: True)
+
+    def finish(self) -> None:
+        """The body is complete."""
+        self._end()
+
+    def fail(self, error: BaseException) -> None:
+        """The body broke off; readers get what has come and then the error."""
+        with self._lock:
+            if not self._complete:
+                self._error = (error, error.__traceback__)
+        self._end()
+
+    def chunks(self) -> tuple[bytes, ...]:
+        """All chunks so far; only while `kept`."""
+        with self._lock:
+            return tuple(self._chunks)
+
+    def reader(self) -> Reader | None:
+        """A reader from the start, or `None` when the start is gone."""
+        with self._lock:
+            if self._dropped:
+                return None
+            reader = Reader(self)
+            self._readers.append(reader)
+            return reader
+
+    def _full(self) -> Gate | None:
+        with self._lock:
+            if self.kept or self._waiting_bytes <= WINDOW or not self._readers:
+                return None
+            return self._room
+
+    def _drop(self) -> None:
+        reached = min((reader.position for reader in self._readers), default=self._dropped + len(self._chunks))
+        count = reached - self._dropped
+        if count > 0:
+            self._waiting_bytes -= sum(map(len, self._chunks[:count]))
+            del self._chunks[:count]
+            self._dropped = reached
+
+    def _end(self) -> None:
+        with self._lock:
+            self._complete = True
+            arrived = self._arrived
+        arrived.open()
+
+
+class Reader:
+    """One caller's way through a recording."""
+
+    __slots__ = ("_closed", "_recording", "position")
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._closed = False
+        self.position = 0
+
+    async def next(self) -> bytes | None:
+        """The next chunk; `None` after the last.
+
+        Raises:
+            ReaderClosed: it was closed meanwhile.
+            BaseException: what made the body break off.
+        """
+        recording = self._recording
+        while True:
+            chunk, gate = self._take()
+            if gate is None:
+                return chunk
+            if not await gate.wait(alive=recording._alive):
+                raise ConnectionError("the event loop that read this response has ended")
+
+    def next_blocking(self) -> bytes | None:
+        """The same in a thread."""
+        recording = self._recording
+        while True:
+            chunk, gate = self._take()
+            if gate is None:
+                return chunk
+            if not gate.wait_blocking(alive=recording._alive):
+                raise ConnectionError("the event loop that read this response has ended")
+
+    def close(self) -> None:
+        """Let go; a pending `next` raises `ReaderClosed`. Closing twice is harmless."""
+        recording = self._recording
+        with recording._lock:
+            self._closed = True
+            if self in recording._readers:
+                recording._readers.remove(self)
+            if not recording.kept:
+                recording._drop()
+            arrived, recording._arrived = recording._arrived, Gate()
+            room, recording._room = recording._room, Gate()
+            if recording._complete:
+                recording._arrived.open()
+        arrived.open()
+        room.open()
+
+    def _take(self) -> tuple[bytes | None, Gate | None]:
+        recording = self._recording
+        room = None
+        with recording._lock:
+            if self._closed:
+                raise ReaderClosed
+            index = self.position - recording._dropped
+            if index < len(recording._chunks):
+                chunk = recording._chunks[index]
+                self.position += 1
+                if not recording.kept:
+                    recording._drop()
+                    room, recording._room = recording._room, Gate()
+            elif recording._error is not None:
+                error, traceback = recording._error
+                raise error.with_traceback(traceback)
+            elif recording._complete:
+                return None, None
+            else:
+                return None, recording._arrived
+        if room is not None:
+            room.open()
+        return chunk, None

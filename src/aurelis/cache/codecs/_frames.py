@@ -1,0 +1,129 @@
+"""The frame around a stored value: whose it is, how long it lives, and whether it is undamaged.
+
+A frame is what a layer shared by several processes keeps under a key. The layout is a stored format and
+public; a change of it changes the version, and frames of another version are misses. Numbers are big-endian.
+
+======  ======  ============================================================================
+offset  length  content
+======  ======  ============================================================================
+0       3       magic: ``AuC``
+3       1       version of this layout: 1
+4       4       CRC-32 (as zlib) of everything from offset 8 to the end
+8       8       created: float, seconds since the Unix epoch, finite
+16      8       fresh for: float, seconds from then, ≥ 0, may be infinite
+24      8       stale for: float, seconds after that, ≥ 0, may be infinite
+32      1       codec of the payload: 1 is `ValueCodec`
+33      4       length of the key, unsigned
+37      8       length of the payload, unsigned
+45      -       the key in UTF-8, lone surrogates included
+-       -       the payload, to the end
+======  ======  ============================================================================
+
+The key is in it because the place where a frame was found proves nothing: keys get renamed, copied and
+restored. The check finds accidents. It is no signature: whoever can write to the store can write valid
+frames.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Final
+from zlib import crc32
+
+from aurelis.cache.exceptions import FrameError
+
+MSGPACK_VALUES: Final = 1
+"""The codec of payloads written by `ValueCodec`."""
+
+_MAGIC: Final = b"AuC\x01"
+_HEADER: Final = struct.Struct(">4sIdddBIQ")
+_CHECK: Final = struct.Struct(">I")
+_BODY: Final = struct.Struct(">dddBIQ")
+_CHECKED_FROM: Final = len(_MAGIC) + _CHECK.size
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One stored value, still packed.
+
+    Attributes:
+        key: The full key.
+        created: When the value was made; seconds since the Unix epoch.
+        fresh_for: How long it is fresh from then; seconds, ≥ 0, may be infinite.
+        stale_for: How long after that it may be served stale; seconds, ≥ 0, may be infinite.
+        payload: The packed value.
+        codec: How it is packed; 0 to 255, `MSGPACK_VALUES` is the only one so far.
+    """
+
+    key: str
+    created: float
+    fresh_for: float
+    stale_for: float
+    payload: bytes
+    codec: int = MSGPACK_VALUES
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Return the bytes of a frame.
+
+    Raises:
+        FrameError: A time or the codec is outside of its range (reason ``"header"``).
+    """
+    _require_range(frame.created, frame.fresh_for, frame.stale_for)
+    if not 0 <= frame.codec <= 255:
+        raise FrameError("header", "the codec is not in 0 to 255")
+    key = frame.key.encode("utf-8", "surrogatepass")
+    rest = b"".join(
+        (
+            _BODY.pack(
+                frame.created, frame.fresh_for, frame.stale_for, frame.codec, len(key), len(frame.payload)
+            ),
+            key,
+            frame.payload,
+        )
+    )
+    return b"".join((_MAGIC, _CHECK.pack(crc32(rest)), rest))
+
+
+def decode_frame(data: bytes, key: str) -> Frame:
+    """Return the frame that bytes hold.
+
+    Args:
+        data: Anything that was found under the key.
+        key: The key under which it was found.
+
+    Raises:
+        FrameError: It is no frame for this key. The reasons, in the order in which they are looked for:
+            ``"magic"`` (not ours), ``"version"``, ``"truncated"`` (shorter or longer than it says),
+            ``"check"`` (damaged), ``"key"`` (the frame of another key), ``"header"`` (a time outside of its
+            range). Nothing else, whatever the bytes.
+    """
+    try:
+        magic, check, created, fresh_for, stale_for, codec, key_size, payload_size = _HEADER.unpack_from(data)
+    except struct.error:
+        raise FrameError(_foreign(data[:4]) or "truncated") from None
+    if magic != _MAGIC:
+        raise FrameError(_foreign(magic))
+    payload_at = _HEADER.size + key_size
+    if len(data) != payload_at + payload_size:
+        raise FrameError("truncated")
+    if crc32(memoryview(data)[_CHECKED_FROM:]) != check:
+        raise FrameError("check")
+    if data[_HEADER.size : payload_at] != key.encode("utf-8", "surrogatepass"):
+        raise FrameError("key")
+    _require_range(created, fresh_for, stale_for)
+    return Frame(key, created, fresh_for, stale_for, data[payload_at:], codec)
+
+
+def _foreign(start: bytes) -> str:
+    if start == _MAGIC[: len(start)]:
+        return ""
+    return "version" if start[:3] == _MAGIC[:3] else "magic"
+
+
+def _require_range(created: float, fresh_for: float, stale_for: float) -> None:
+    # Written so that NaN, for which every comparison is false, is refused.
+    if not (math.isfinite(created) and fresh_for >= 0.0 and stale_for >= 0.0):
+        raise FrameError("header", "created must be finite, fresh_for and stale_for 0 or more")

@@ -1,0 +1,121 @@
+"""Caching of functions by their arguments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, ParamSpec, TypeVar
+
+from cachetools import LRUCache
+
+from ._engine import MISSING
+from ._options import Duration, seconds
+from .exceptions import ConfigurationError
+from .manager import AnyManager, CacheManager, get_cache_manager, manager_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MEMOISED_KEYS: Final = 1024
+_MEMOISABLE: Final = frozenset({str, bytes, int, bool, type(None)})
+"""Types of arguments whose keys are remembered. Equal arguments of one of these types, and of the same type, always
+have the same key; a float is left out because 0.0 and -0.0 are equal and have different ones."""
+
+
+def cached(
+    ttl: Duration = 3600,
+    key_func: Callable[..., str] | None = None,
+    category: str = "function",
+    *,
+    cache: AnyManager | None = None,
+) -> Callable[[Callable[P, Awaitable[R]]], Callable[P, Coroutine[Any, Any, R]]]:
+    """Cache what a coroutine function returns, by its arguments.
+
+    Concurrent calls with equal arguments share one call of the function. Arguments are told apart by value and type:
+    `1`, `True` and `1.0` are different, a list is not a tuple. Calls that bind the same parameters are the same call,
+    however they are written.
+
+    Args:
+        ttl: seconds or timedelta that a result lives.
+        key_func: makes the identifier from the arguments, in place of the function's name and all arguments.
+        category: first part of the key.
+        cache: manager; `None` means the process's, found at each call, so nothing is made when a module is imported.
+
+    Raises:
+        ConfigurationError: the function is not a coroutine function.
+        UnkeyableError: when called, with an argument that cannot be part of a key (a session, a request, `self`); the
+            message names the argument.
+        ValueError: the ttl is negative or not a number.
+
+    Example:
+        >>> import asyncio
+        >>> @cached(ttl=60)
+        ... async def square(number: int) -> int:
+        ...     print("computing")
+        ...     return number * number
+        >>> async def main() -> list[int]:
+        ...     return [await square(7), await square(number=7)]
+        >>> asyncio.run(main())
+        computing
+        [49, 49]
+    """
+    life = seconds(ttl)
+    given = None if cache is None else manager_of(cache)
+
+    def decorate(function: Callable[P, Awaitable[R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+        if not inspect.iscoroutinefunction(function):
+            name = getattr(function, "__qualname__", type(function).__name__)
+            raise ConfigurationError(f"@cached takes coroutine functions (async def); {name} is none")
+        keys = _Keys(function, key_func, category)
+
+        @functools.wraps(function)
+        async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            manager = given or get_cache_manager().manager
+            engine = manager._engine
+            key = keys.key(manager, args, kwargs)
+            value = engine.read_memory(key)
+            if value is MISSING:
+                value = await engine.get_or_compute(key, functools.partial(function, *args, **kwargs), life)
+            return value  # type: ignore[return-value]  # what is stored under the key is what the function gives
+
+        return wrapper
+
+    return decorate
+
+
+class _Keys:
+    """Makes and remembers the keys of one function's calls."""
+
+    def __init__(
+        self, function: Callable[..., Any], key_func: Callable[..., str] | None, category: str
+    ) -> None:
+        self._name = f"{function.__module__}.{function.__qualname__}"
+        self._signature = inspect.signature(function)
+        self._key_func = key_func
+        self._category = category
+        self._known: LRUCache[object, str] = LRUCache(_MEMOISED_KEYS)
+
+    def key(self, manager: CacheManager, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """The full key of a call."""
+        builder = manager.key_builder
+        if self._key_func is not None:
+            return builder.build_key(self._category, self._key_func(*args, **kwargs))
+        call: object = None
+        types = tuple(map(type, args))
+        if not kwargs and _MEMOISABLE.issuperset(types):
+            call = (builder.namespace, args, types)
+            try:
+                return self._known[call]
+            except KeyError:
+                pass
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        key = builder.build_key(self._category, self._name, dict(bound.arguments))
+        if call is not None:
+            # Two threads may both store: the same key, and an LRU's worst is to forget one.
+            try:
+                self._known[call] = key
+            except (KeyError, RuntimeError):
+                self._known = LRUCache(_MEMOISED_KEYS)
+        return key

@@ -1,0 +1,74 @@
+"""HTTP caching rules as pure functions and records: RFC 9111 and its companions."""
+
+from __future__ import annotations
+
+from ._age import (
+    Freshness,
+    age_brought,
+    corrected_initial_age,
+    current_age,
+    freshness,
+)
+from ._grammar import (
+    MAX_DELTA_SECONDS,
+    RequestDirectives,
+    ResponseDirectives,
+    http_date,
+    request_directives,
+    response_directives,
+)
+from ._messages import (
+    Fields,
+    HttpRequest,
+    LoadedResponse,
+    ResponseHead,
+    RuleEffect,
+    StoredResponse,
+    VariantIndex,
+    combine,
+)
+from ._policy import HttpPolicy, KeyBuilder
+from ._reuse import is_not_modified, not_modified_fields
+from ._rules import Admission, CacheRule, match_rule
+from ._status import CacheStatus, append_status
+from ._storing import Storable, Unstorable, is_complete, may_store, storable_fields
+from ._variants import selects_same, variant_digest, vary_names
+
+__all__ = [
+    "MAX_DELTA_SECONDS",
+    "Admission",
+    "CacheRule",
+    "CacheStatus",
+    "Fields",
+    "Freshness",
+    "HttpPolicy",
+    "HttpRequest",
+    "KeyBuilder",
+    "LoadedResponse",
+    "RequestDirectives",
+    "ResponseDirectives",
+    "ResponseHead",
+    "RuleEffect",
+    "Storable",
+    "StoredResponse",
+    "Unstorable",
+    "VariantIndex",
+    "age_brought",
+    "append_status",
+    "combine",
+    "corrected_initial_age",
+    "current_age",
+    "freshness",
+    "http_date",
+    "is_complete",
+    "is_not_modified",
+    "match_rule",
+    "may_store",
+    "not_modified_fields",
+    "request_directives",
+    "response_directives",
+    "selects_same",
+    "storable_fields",
+    "variant_digest",
+    "vary_names",
+]

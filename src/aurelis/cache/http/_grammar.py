@@ -1,0 +1,268 @@
+"""Parsing of field values: any bytes give a result, never an exception.
+
+Where a value is malformed, the result is the one under which less is stored and less is reused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+MAX_DELTA_SECONDS = 2**31
+"""Larger delta-seconds count as this many (RFC 9111 §1.2.2)."""
+
+_OWS = b" \t"
+
+# A quoted string, a run without quotes and commas, a comma, or a quote that never closes (RFC 9110 §5.6.4).
+_LIST_PIECE = re.compile(rb'"(?:[^"\\]|\\.)*"|[^",]+|,|"', re.DOTALL)
+_QUOTED_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_DIGITS = re.compile(rb"[0-9]+")
+
+# etagc includes the comma, and the backslash is an ordinary character (RFC 9110 §8.8.3).
+_ETAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+_ETAG_LIST_PIECE = re.compile(rb'[ \t]*((?:W/)?"[\x21\x23-\x7e\x80-\xff]*"|[^,]*)[ \t]*(?:,|\Z)')
+
+_MONTHS = {
+    month: number
+    for number, month in enumerate(
+        (b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec"),
+        start=1,
+    )
+}
+_DAY = rb"(?:mon|tue|wed|thu|fri|sat|sun)"
+_LONG_DAY = rb"(?:monday|tuesday|wednesday|thursday|friday|saturday|sunday)"
+_MONTH = rb"(?P<month>jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
+_TIME = rb"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
+# Names are compared without case: RFC 9110 §5.6.7 calls them case-sensitive, but sending other case is an old
+# habit.
+_DATE_FORMS = (
+    re.compile(rb"%b, (?P<day>[0-9]{2}) %b (?P<year>[0-9]{4}) %b GMT" % (_DAY, _MONTH, _TIME), re.IGNORECASE),
+    re.compile(
+        rb"%b, (?P<day>[0-9]{2})-%b-(?P<year>[0-9]{2}) %b GMT" % (_LONG_DAY, _MONTH, _TIME), re.IGNORECASE
+    ),
+    re.compile(rb"%b %b (?P<day>[0-9 ][0-9]) %b (?P<year>[0-9]{4})" % (_DAY, _MONTH, _TIME), re.IGNORECASE),
+)
+
+
+def is_token(value: bytes) -> bool:
+    """Whether the value is a token (RFC 9110 §5.6.2)."""
+    return _TOKEN.fullmatch(value) is not None
+
+
+def split_list(value: bytes) -> tuple[list[bytes], bool]:
+    """Split a comma-separated list, quoted strings kept whole (RFC 9110 §5.6.1).
+
+    Returns:
+        The members in order, without surrounding whitespace and empty ones, and whether every quote was
+        closed. An open quote counts as an ordinary character, so that a directive behind it is still seen.
+    """
+    if b'"' not in value:
+        return [member for part in value.split(b",") if (member := part.strip(_OWS))], True
+    parts = [b""]
+    closed = True
+    for piece in _LIST_PIECE.findall(value):
+        if piece == b",":
+            parts.append(b"")
+        else:
+            closed = closed and piece != b'"'
+            parts[-1] += piece
+    return [member for part in parts if (member := part.strip(_OWS))], closed
+
+
+def unquote(value: bytes) -> bytes:
+    """The content of a quoted string; any other value unchanged (RFC 9110 §5.6.4)."""
+    if _QUOTED_STRING.fullmatch(value) is None:
+        return value
+    return _QUOTED_PAIR.sub(rb"\1", value[1:-1])
+
+
+def delta_seconds(value: bytes) -> int | None:
+    """Seconds, 0 to `MAX_DELTA_SECONDS`; `None` where it is no delta-seconds (RFC 9111 §1.2.2)."""
+    if _DIGITS.fullmatch(value) is None:
+        return None
+    digits = value.lstrip(b"0")
+    # The length goes first: `int` refuses thousands of digits.
+    return min(int(digits or b"0"), MAX_DELTA_SECONDS) if len(digits) <= 10 else MAX_DELTA_SECONDS
+
+
+def age_seconds(value: bytes | None) -> int:
+    """The Age field, seconds ≥ 0: its first member, and 0 where that is absent or invalid (RFC 9111 §5.1)."""
+    if value is None:
+        return 0
+    return delta_seconds(value.split(b",", 1)[0].strip(_OWS)) or 0
+
+
+def http_date(value: bytes | None, reference: float | None) -> int | None:
+    """A date in one of the three forms of RFC 9110 §5.6.7, as seconds since the epoch; `None` where it is none.
+
+    Args:
+        value: the field value; `None` where the field is absent.
+        reference: seconds since the epoch; a two-digit year means the one that is at most 50 years after it.
+            `None`: no such instant is known, so the form with a two-digit year is none.
+    """
+    if value is None:
+        return None
+    value = value.strip(_OWS)
+    match = next((found for form in _DATE_FORMS if (found := form.fullmatch(value))), None)
+    if match is None:
+        return None
+    year = int(match["year"])
+    if len(match["year"]) == 2:
+        if reference is None:
+            return None
+        latest = _year_of(reference) + 50
+        year = latest - (latest - year) % 100
+    try:
+        instant = datetime(
+            year,
+            _MONTHS[match["month"].lower()],
+            int(match["day"]),
+            int(match["hour"]),
+            int(match["minute"]),
+            # Seconds since the epoch have no place for a leap second: it counts as the second before.
+            59 if match["second"] == b"60" else int(match["second"]),
+            tzinfo=UTC,
+        )
+    except ValueError:  # the 31st of February, hour 24, year 0
+        return None
+    return int(instant.timestamp())
+
+
+def _year_of(reference: float) -> int:
+    try:
+        return datetime.fromtimestamp(reference, UTC).year
+    except (ValueError, OverflowError, OSError):  # a clock far off; any century will do
+        return 1970
+
+
+def entity_tag(value: bytes | None) -> bytes | None:
+    """The field value if it is one well-formed entity tag, weak or strong (RFC 9110 §8.8.3)."""
+    if value is None:
+        return None
+    value = value.strip(_OWS)
+    return value if _ETAG.fullmatch(value) is not None else None
+
+
+def entity_tags(value: bytes) -> list[bytes]:
+    """The well-formed entity tags of a list, in order; `[b"*"]` for the wildcard (RFC 9110 §13.1.2)."""
+    if value.strip(_OWS) == b"*":
+        return [b"*"]
+    pieces: list[bytes] = _ETAG_LIST_PIECE.findall(value)
+    return [piece for piece in pieces if _ETAG.fullmatch(piece) is not None]
+
+
+def weakly_equal(one: bytes, other: bytes) -> bool:
+    """Weak comparison of two well-formed entity tags (RFC 9110 §8.8.3.2)."""
+    return one.removeprefix(b"W/") == other.removeprefix(b"W/")
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseDirectives:
+    """The response directives that these rules know (RFC 9111 §5.2.2, RFC 5861 §4); others are ignored.
+
+    Durations are seconds from 0 to `MAX_DELTA_SECONDS`. One that is malformed, or given twice with different
+    values, is 0: invalid freshness information means not fresh (RFC 9111 §4.2.1).
+
+    Attributes:
+        private: with or without field names: the narrower reading is always allowed (RFC 9111 §5.2.2.7).
+        no_cache: likewise (RFC 9111 §5.2.2.4).
+        malformed: a quote never closes, so it is unknown what belongs to what.
+    """
+
+    no_store: bool = False
+    no_cache: bool = False
+    private: bool = False
+    public: bool = False
+    must_revalidate: bool = False
+    proxy_revalidate: bool = False
+    must_understand: bool = False
+    max_age: int | None = None
+    s_maxage: int | None = None
+    stale_if_error: int | None = None
+    malformed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDirectives:
+    """The request directives that these rules know (RFC 9111 §5.2.1); others, and malformed ones, are ignored.
+
+    Durations are seconds from 0 to `MAX_DELTA_SECONDS`; of several values the most demanding counts.
+    """
+
+    no_store: bool = False
+    no_cache: bool = False
+    only_if_cached: bool = False
+    max_age: int | None = None
+    min_fresh: int | None = None
+
+
+NO_RESPONSE_DIRECTIVES = ResponseDirectives()
+NO_REQUEST_DIRECTIVES = RequestDirectives()
+
+
+def response_directives(value: bytes | None) -> ResponseDirectives:
+    """The directives of a response's Cache-Control field (RFC 9111 §5.2.2); `None`: the field is absent."""
+    if not value:
+        return NO_RESPONSE_DIRECTIVES
+    directives, malformed = _directives(value)
+    return ResponseDirectives(
+        no_store=b"no-store" in directives,
+        no_cache=b"no-cache" in directives,
+        private=b"private" in directives,
+        public=b"public" in directives,
+        must_revalidate=b"must-revalidate" in directives,
+        proxy_revalidate=b"proxy-revalidate" in directives,
+        must_understand=b"must-understand" in directives,
+        max_age=_only(directives.get(b"max-age")),
+        s_maxage=_only(directives.get(b"s-maxage")),
+        stale_if_error=_only(directives.get(b"stale-if-error")),
+        malformed=malformed,
+    )
+
+
+def request_directives(fields: Mapping[bytes, bytes]) -> RequestDirectives:
+    """The directives of a request, `Pragma: no-cache` included where there is no Cache-Control (RFC 9111 §5.4)."""
+    value = fields.get(b"cache-control")
+    if value is None:
+        pragma = fields.get(b"pragma")
+        if pragma is not None and b"no-cache" in _directives(pragma)[0]:
+            return RequestDirectives(no_cache=True)
+        return NO_REQUEST_DIRECTIVES
+    directives, _ = _directives(value)
+    return RequestDirectives(
+        no_store=b"no-store" in directives,
+        no_cache=b"no-cache" in directives,
+        only_if_cached=b"only-if-cached" in directives,
+        max_age=min(_valid(directives.get(b"max-age")), default=None),
+        min_fresh=max(_valid(directives.get(b"min-fresh")), default=None),
+    )
+
+
+def _directives(value: bytes) -> tuple[dict[bytes, list[bytes | None]], bool]:
+    """Arguments by lower-case directive name, in order, `None` for no argument; and whether a quote stays open."""
+    members, closed = split_list(value)
+    directives: dict[bytes, list[bytes | None]] = {}
+    for member in members:
+        name, separator, argument = member.partition(b"=")
+        # Whitespace around "=" is not in the grammar: the name still counts, the argument is not valid.
+        directives.setdefault(name.strip(_OWS).lower(), []).append(
+            unquote(argument) if separator and name[-1:] not in (b" ", b"\t") else None
+        )
+    return directives, not closed
+
+
+def _valid(arguments: list[bytes | None] | None) -> list[int]:
+    parsed = (delta_seconds(argument) for argument in arguments or () if argument is not None)
+    return [seconds for seconds in parsed if seconds is not None]
+
+
+def _only(arguments: list[bytes | None] | None) -> int | None:
+    """The one value all arguments agree on; 0 where they don't or where one is no number; `None` where none is given."""
+    if arguments is None:
+        return None
+    values = _valid(arguments)
+    return values[0] if len(values) == len(arguments) and len(set(values)) == 1 else 0

@@ -1,0 +1,136 @@
+"""HTTP messages as records, independent of any framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Fields: TypeAlias = tuple[tuple[bytes, bytes], ...]
+"""Header fields in order, names in lower case."""
+
+
+def combine(fields: Iterable[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:
+    """Field lines by name, several lines of one name joined with `, ` (RFC 9110 §5.2), of Cookie with `; `.
+
+    `fields` is a sequence of pairs with lower-case names.
+    """
+    pairs = fields if isinstance(fields, (list, tuple)) else list(fields)
+    combined = dict(pairs)
+    if len(combined) != len(pairs):  # some name has several lines: rare, so the common case stays one C call
+        combined = {}
+        for name, value in pairs:
+            # HTTP/2 lets a client split Cookie, whose members are no list with commas (RFC 9113 §8.2.3).
+            separator = b"; " if name == b"cookie" else b", "
+            combined[name] = combined[name] + separator + value if name in combined else value
+    return combined
+
+
+@dataclass(slots=True)
+class HttpRequest:
+    """A request as the rules see it.
+
+    Attributes:
+        method: in upper case, as HTTP is case-sensitive about it.
+        url: target URI without user information and fragment: scheme, authority, path, query.
+        fields: header fields by lower-case name, lines of one name already joined.
+        partition: token that separates this request's entries from those of others (a keyed hash of
+            credentials or of a principal), empty where all share. Never the credential itself.
+        rule: what the app declared for this request, or `None`.
+    """
+
+    method: str
+    url: str
+    fields: Mapping[bytes, bytes]
+    partition: str = ""
+    rule: RuleEffect | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RuleEffect:
+    """The part of an app's rule that the HTTP rules need.
+
+    Attributes:
+        ttl: seconds of freshness for responses that say nothing about it, > 0.
+        credentials_allowed: the rule said how requests with credentials are to be kept apart (or that they
+            need not be), so such a request may be answered from and stored in the partition it belongs to.
+        statuses: statuses that the rule's ttl applies to.
+    """
+
+    ttl: float
+    credentials_allowed: bool = False
+    statuses: frozenset[int] = frozenset({200, 203, 301, 308, 404})
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """Status and header fields of a response whose body may still be coming."""
+
+    status: int
+    headers: Fields
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """A complete response as it is kept and replayed.
+
+    Attributes:
+        status: of the response.
+        headers: replay-ready: hop-by-hop fields (RFC 9110 §7.6.1) and `Age` removed, names in lower case.
+        chunks: body in the chunks in which it came; joined they are the content.
+        initial_age: corrected initial age (RFC 9111 §4.2.3) when it was stored, seconds ≥ 0.
+        lifetime: freshness lifetime (RFC 9111 §4.2.1), seconds. Age now = lifetime - (entry.fresh_until -
+            now). Under a rule it is longer than the rule's ttl by the time that the origin took.
+        source: where the lifetime came from: `explicit`, `rule`, `heuristic` or `model`.
+        vary: names of the request fields that selected it, lower case, sorted.
+        stale_if_error: seconds beyond its freshness in which it may stand in for a failing origin, ≥ 0 (RFC
+            5861 §4).
+        allows_authorization: a shared cache may answer requests with Authorization with it (RFC 9111 §3.5).
+        input_tokens: usage reported by the model, `None` where unknown or not a model call.
+        output_tokens: likewise.
+        load_seconds: how long the origin took, request to last byte.
+        route: route template of the app that made it, empty where unknown.
+    """
+
+    status: int
+    headers: Fields
+    chunks: tuple[bytes, ...]
+    initial_age: float = 0.0
+    lifetime: float = 0.0
+    source: str = "explicit"
+    vary: tuple[bytes, ...] = ()
+    stale_if_error: float = 0.0
+    allows_authorization: bool = False
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    load_seconds: float = 0.0
+    route: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VariantIndex:
+    """Kept under a URI's key when its responses vary: which request fields select (RFC 9111 §4.1)."""
+
+    vary: tuple[bytes, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedResponse:
+    """A whole response as it came from the origin, for the decision whether to keep it.
+
+    Attributes:
+        head: status and fields as they came.
+        chunks: body in the chunks in which it came, content codings of the transport removed where it decodes
+            them.
+        seconds: how long the load took.
+        request_time: wall clock when the request was sent, seconds since the epoch (RFC 9111 §4.2.3).
+        response_time: wall clock when its head came.
+        route: route template of the app, empty where unknown.
+    """
+
+    head: ResponseHead
+    chunks: tuple[bytes, ...]
+    seconds: float
+    request_time: float
+    response_time: float
+    route: str = ""

@@ -1,0 +1,190 @@
+"""Whether a stored response may answer a request (RFC 9111 §4), and when the answer is a 304 (§4.3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .._decisions import Bypass, Load, Lookup, Refuse, Serve
+from .._entry import Entry
+from ._age import current_age
+from ._grammar import (
+    NO_REQUEST_DIRECTIVES,
+    RequestDirectives,
+    entity_tag,
+    entity_tags,
+    http_date,
+    request_directives,
+    weakly_equal,
+)
+from ._messages import Fields, HttpRequest, StoredResponse
+from ._storing import refused_credentials
+
+CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
+"""Conditions that a cache may evaluate (RFC 9111 §4.3.2)."""
+
+ORIGIN_CONDITIONS = frozenset({b"if-match", b"if-unmodified-since"})
+"""Conditions that only the origin may evaluate (RFC 9111 §4.3.2)."""
+
+PRIVATE_REUSE_FIELDS = CONDITIONS | ORIGIN_CONDITIONS | {b"cache-control", b"pragma", b"range"}
+"""Request fields that can keep a fresh response from answering in a private cache."""
+
+SHARED_REUSE_FIELDS = PRIVATE_REUSE_FIELDS | {b"authorization", b"cookie"}
+"""The same for a shared cache."""
+
+# Metadata of the content that a 304 does not carry (RFC 9110 §15.4.5); Content-Location stays.
+_CONTENT_FIELDS = frozenset(
+    {b"content-encoding", b"content-language", b"content-length", b"content-range", b"content-type"}
+)
+
+_ORIGIN_CONDITION = Bypass("bypass", "conditional")
+_RANGE = Bypass("bypass", "range")
+_METHOD = Bypass("method")
+_NO_STORE = Bypass("request", "no-store")
+_REFUSE = Refuse()
+
+
+def directives_of(request: HttpRequest, *, honour_request_directives: bool) -> RequestDirectives:
+    """The request's directives, or none where they are not heeded."""
+    return request_directives(request.fields) if honour_request_directives else NO_REQUEST_DIRECTIVES
+
+
+def refused_by_request(request: HttpRequest, directives: RequestDirectives) -> Bypass | Refuse | None:
+    """Why nothing that is stored can answer this request, whatever it is; `None`: something might."""
+    if request.method not in ("GET", "HEAD"):
+        return _METHOD
+    answer: Bypass | None = None
+    if b"range" in request.fields and request.method == "GET":  # HEAD ignores it (RFC 9110 §14.2)
+        answer = _RANGE
+    elif not ORIGIN_CONDITIONS.isdisjoint(request.fields):
+        answer = _ORIGIN_CONDITION
+    elif directives.no_store:
+        answer = _NO_STORE
+    # RFC 9111 §5.2.1.7: the client would rather have an error than a request to the origin.
+    return _REFUSE if answer is not None and directives.only_if_cached else answer
+
+
+def reuse(
+    request: HttpRequest, entry: Entry | None, now: float, directives: RequestDirectives, *, shared: bool
+) -> Lookup:
+    """What to do with the response found, for a request that `refused_by_request` lets through.
+
+    Args:
+        request: a GET or HEAD.
+        entry: what was found; `None`, or anything but a stored response: nothing.
+        now: monotonic, seconds.
+        directives: of the request, as far as they are heeded.
+        shared: for a shared cache.
+    """
+    stored = entry.value if entry is not None else None
+    if entry is None or not isinstance(stored, StoredResponse):
+        return _miss("uri-miss", request, None, directives, shared=shared)
+    refused = _refused_credentials(request, stored, shared=shared)
+    if refused:
+        return _REFUSE if directives.only_if_cached else Bypass("bypass", refused)
+    if now >= entry.fresh_until:
+        return _miss("stale", request, stored, directives, shared=shared)
+    if _demands_more(directives, stored, entry.fresh_until, now):
+        return _miss("request", request, stored, directives, shared=shared)
+    return Serve(entry)
+
+
+def stand_in(
+    request: HttpRequest, entry: Entry | None, now: float, directives: RequestDirectives, *, shared: bool
+) -> Serve | None:
+    """The stored response if it may answer in place of a failed origin (RFC 5861 §4), else `None`."""
+    if entry is None or not isinstance(entry.value, StoredResponse):
+        return None
+    stored = entry.value
+    if now >= entry.fresh_until + stored.stale_if_error or _refused_credentials(
+        request, stored, shared=shared
+    ):
+        return None
+    # A client that limits age does not want a stale response unless it says so with max-stale (RFC 9111
+    # §5.2.1.1).
+    if directives.no_cache or directives.max_age is not None or directives.min_fresh is not None:
+        return None
+    return Serve(entry)
+
+
+def _miss(
+    reason: str,
+    request: HttpRequest,
+    stored: StoredResponse | None,
+    directives: RequestDirectives,
+    *,
+    shared: bool,
+) -> Load | Bypass | Refuse:
+    if directives.only_if_cached:
+        return _REFUSE
+    if request.method == "HEAD":  # the answer has no body to store
+        return Bypass(reason, "head")
+    if not CONDITIONS.isdisjoint(request.fields):
+        # The origin may answer 304 to this client, which says nothing to those who have no such copy.
+        return Bypass(reason, "conditional")
+    if shared and request.rule is not None and stored is None:
+        # The rule is there because the app says nothing by itself, so the answer could not be stored: don't
+        # make others wait for it.
+        refused = refused_credentials(request, explicit=False, allows_authorization=False)
+        if refused:
+            return Bypass("bypass", refused)
+    return Load(reason)
+
+
+def _refused_credentials(request: HttpRequest, stored: StoredResponse, *, shared: bool) -> str:
+    if not shared:
+        return ""
+    return refused_credentials(
+        request, explicit=stored.source == "explicit", allows_authorization=stored.allows_authorization
+    )
+
+
+def _demands_more(
+    directives: RequestDirectives, stored: StoredResponse, fresh_until: float, now: float
+) -> bool:
+    """Whether the request asks for something fresher (RFC 9111 §5.2.1.1, §5.2.1.3, §5.2.1.4)."""
+    if directives.no_cache:
+        return True
+    if directives.min_fresh is not None and fresh_until - now < directives.min_fresh:
+        return True
+    return (
+        directives.max_age is not None and current_age(stored.lifetime, fresh_until, now) > directives.max_age
+    )
+
+
+def is_not_modified(request_fields: Mapping[bytes, bytes], stored: StoredResponse) -> bool:
+    """Whether a fresh stored response answers a conditional request with 304 (RFC 9111 §4.3.2).
+
+    Args:
+        request_fields: of a GET or HEAD, by lower-case name.
+        stored: the response selected, fresh.
+    """
+    if CONDITIONS.isdisjoint(request_fields) or not 200 <= stored.status <= 299:  # RFC 9110 §13.2.1
+        return False
+    none_match = request_fields.get(b"if-none-match")
+    if none_match is not None:  # then If-Modified-Since does not count (RFC 9110 §13.1.3)
+        candidates = entity_tags(none_match)
+        if candidates == [b"*"]:
+            return True
+        tag = entity_tag(_field(stored.headers, b"etag"))
+        return tag is not None and any(weakly_equal(tag, candidate) for candidate in candidates)
+    # Without Last-Modified the time of its creation takes its place (RFC 9111 §4.3.2).
+    date = http_date(_field(stored.headers, b"date"), None)
+    modified = http_date(_field(stored.headers, b"last-modified"), date)
+    known = date if modified is None else modified
+    if known is None:  # the whole response is always right
+        return False
+    since = http_date(request_fields[b"if-modified-since"], known)
+    return since is not None and known <= since
+
+
+def not_modified_fields(stored: StoredResponse) -> Fields:
+    """The fields of the 304 that stands for a stored response (RFC 9110 §15.4.5).
+
+    Only what describes content is left out. Others, CORS fields for example, a browser expects on a 304 as
+    well.
+    """
+    return tuple(line for line in stored.headers if line[0] not in _CONTENT_FIELDS)
+
+
+def _field(fields: Fields, name: bytes) -> bytes | None:
+    return next((value for candidate, value in fields if candidate == name), None)

@@ -1,0 +1,96 @@
+"""The Cache-Status field: what this cache did with a request (RFC 9211)."""
+
+from __future__ import annotations
+
+import re
+
+_SF_TOKEN = re.compile(r"[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*")
+_FORWARD_REASONS = frozenset(
+    {"bypass", "method", "uri-miss", "vary-miss", "miss", "request", "stale", "partial"}
+)
+
+
+class CacheStatus:
+    """Writes the list member of one cache.
+
+    Durations are whole seconds, as the field has no fractions.
+
+    Args:
+        name: of the cache; any string.
+
+    Example:
+        >>> status = CacheStatus("aurelis")
+        >>> status.hit(ttl=30.5)
+        b'aurelis; hit; ttl=30'
+        >>> status.forwarded("uri-miss", status=200, stored=True)
+        b'aurelis; fwd=uri-miss; fwd-status=200; stored'
+    """
+
+    __slots__ = ("_hit", "_name")
+
+    def __init__(self, name: str) -> None:
+        self._name = _token_or_string(name)
+        self._hit = self._name + b"; hit"
+
+    def hit(self, *, ttl: float | None = None, detail: str = "") -> bytes:
+        """The member for a request that was answered from the store (RFC 9211 §2.1).
+
+        Args:
+            ttl: remaining freshness in seconds, negative for a stale answer (§2.4); `None`: not said.
+            detail: for people (§2.8); empty: not said.
+        """
+        member = self._hit if ttl is None else b"%b; ttl=%d" % (self._hit, ttl // 1)
+        return member + b"; detail=" + _token_or_string(detail) if detail else member
+
+    def forwarded(
+        self,
+        reason: str,
+        *,
+        status: int | None = None,
+        ttl: float | None = None,
+        stored: bool = False,
+        collapsed: bool = False,
+        detail: str = "",
+    ) -> bytes:
+        """The member for a request that went to the origin, alone or together with others (RFC 9211 §2.2).
+
+        Args:
+            reason: why, one of the tokens of §2.2; any other counts as `miss`, the one that is always true.
+            status: what the origin answered (§2.3); `None`: not said.
+            ttl: freshness of what was stored, seconds (§2.4); `None`: not said.
+            stored: the answer was stored (§2.5).
+            collapsed: the answer was made for another request too (§2.6).
+            detail: for people (§2.8); empty: not said.
+        """
+        member = b"%b; fwd=%b" % (self._name, (reason if reason in _FORWARD_REASONS else "miss").encode())
+        if status is not None:
+            member += b"; fwd-status=%d" % status
+        if ttl is not None:
+            member += b"; ttl=%d" % (ttl // 1)
+        if stored:
+            member += b"; stored"
+        if collapsed:
+            member += b"; collapsed"
+        return member + b"; detail=" + _token_or_string(detail) if detail else member
+
+    def refused(self) -> bytes:
+        """The member for a request that asked for nothing but a stored answer where there was none."""
+        return self._name + b"; detail=only-if-cached"
+
+
+def append_status(existing: bytes | None, member: bytes) -> bytes:
+    """The field value with one more member: caches nearer to the client come later (RFC 9211 §2).
+
+    Args:
+        existing: value that came from the origin, its lines joined; `None` or empty: none.
+        member: of this cache.
+    """
+    return existing + b", " + member if existing else member
+
+
+def _token_or_string(text: str) -> bytes:
+    """An sf-token where the text is one, else an sf-string (RFC 8941 §3.3.3, §3.3.4)."""
+    if _SF_TOKEN.fullmatch(text) is not None:
+        return text.encode("ascii")
+    printable = "".join(char if " " <= char <= "~" else "?" for char in text)
+    return ('"' + printable.replace("\\", "\\\\").replace('"', '\\"') + '"').encode("ascii")

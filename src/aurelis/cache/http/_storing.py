@@ -1,0 +1,244 @@
+"""Whether a response may be stored (RFC 9111 §3), and with which fields (§3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ._age import Freshness, freshness
+from ._grammar import ResponseDirectives, request_directives, response_directives
+from ._messages import Fields, HttpRequest, ResponseHead, combine
+from ._variants import vary_names
+
+UNDERSTOOD_STATUSES = frozenset(
+    {200, 201, 202, 203, 204, 205, 300, 301, 302, 303, 307, 308}
+    | {400, 401, 402, 403, 404, 405, 406, 408, 409, 410, 411, 412, 413, 414, 415, 417, 421, 422, 426}
+    | {500, 501, 502, 503, 504, 505}
+)
+"""Final statuses of RFC 9110 whose caching requirements these rules meet: all but 206, 304 and 416."""
+
+_PARTIAL_OR_VALIDATION = frozenset({206, 304})
+
+# RFC 9110 §7.6.1 and RFC 9111 §3.1. `Trailer` goes with the trailers, which are not stored.
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authentication-info",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Storable:
+    """The response may be stored.
+
+    Attributes:
+        freshness: for how long it is fresh.
+        vary: names of the request fields that select it, lower case, sorted.
+        allows_authorization: it may answer requests with Authorization in a shared cache (RFC 9111 §3.5).
+        stale_if_error: seconds after that in which it may stand in for a failing origin, ≥ 0 (RFC 5861 §4).
+        fields: its header fields by lower-case name.
+    """
+
+    freshness: Freshness
+    vary: tuple[bytes, ...]
+    allows_authorization: bool
+    stale_if_error: float
+    fields: Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Unstorable:
+    """The response must not be stored.
+
+    Attributes:
+        reason: short token for people, for instance `no-store`, `set-cookie`, `status`.
+    """
+
+    reason: str
+
+
+def may_store(
+    request: HttpRequest,
+    head: ResponseHead,
+    *,
+    shared: bool,
+    response_time: float,
+    honour_request_directives: bool = True,
+) -> Storable | Unstorable:
+    """Whether a response to this request may be stored, before its body is known.
+
+    Args:
+        request: what was asked.
+        head: what came; names of fields in any case.
+        shared: for a shared cache; otherwise for a private one (RFC 9111 §1).
+        response_time: when the head came, seconds since the epoch.
+        honour_request_directives: heed `no-store` of the request (RFC 9111 §5.2.1.5).
+    """
+    lines = [(name.lower(), value) for name, value in head.headers]
+    fields = combine(lines)
+    directives = response_directives(fields.get(b"cache-control"))
+    vary = vary_names(fields.get(b"vary"))
+    refused = (
+        _refused_by_request(request, honour_request_directives=honour_request_directives)
+        or _refused_by_response(head.status, directives, shared=shared)
+        or ("vary" if vary is None else "")
+        or ("" if all(map(_is_harmless, lines)) else "invalid-field")
+    )
+    if refused or vary is None:
+        return Unstorable(refused)
+    fresh = freshness(
+        head.status, fields, directives, shared=shared, response_time=response_time, rule=request.rule
+    )
+    if fresh is None or fresh.lifetime <= 0:
+        return Unstorable("not-fresh")  # to reuse it would need validation
+    allows_authorization = fresh.source == "explicit" and _allows_authorization(directives)
+    refused = _refused_by_credentials(
+        request, fields, fresh, shared=shared, allows_authorization=allows_authorization
+    )
+    if refused:
+        return Unstorable(refused)
+    return Storable(fresh, vary, allows_authorization, _stale_if_error(directives, shared=shared), fields)
+
+
+def _refused_by_request(request: HttpRequest, *, honour_request_directives: bool) -> str:
+    if request.method != "GET":
+        return "method"
+    if (
+        b"range" in request.fields
+    ):  # a whole response is rare here, and a partial one must not be taken for one
+        return "range"
+    if honour_request_directives and request_directives(request.fields).no_store:
+        return "request-no-store"
+    return ""
+
+
+def _refused_by_response(status: int, directives: ResponseDirectives, *, shared: bool) -> str:
+    if not 200 <= status <= 599 or status in _PARTIAL_OR_VALIDATION:
+        return "status"
+    if directives.must_understand:
+        # RFC 9111 §5.2.2.3: for caches that know the directive, it replaces a no-store that is meant for the
+        # others.
+        if status not in UNDERSTOOD_STATUSES:
+            return "status"
+    elif directives.no_store:
+        return "no-store"
+    if directives.no_cache:  # could only be reused after validation (RFC 9111 §5.2.2.4)
+        return "no-cache"
+    if shared and directives.private:
+        return "private"
+    return ""
+
+
+def _refused_by_credentials(
+    request: HttpRequest,
+    fields: Mapping[bytes, bytes],
+    fresh: Freshness,
+    *,
+    shared: bool,
+    allows_authorization: bool,
+) -> str:
+    # A response that sets a cookie gives one client something of its own. Without a word of the origin it is
+    # never stored. In a shared cache it is not stored with that word either, although RFC 9111 §7.3 would
+    # allow it: session middleware adds the field to responses that the route has declared cacheable, and one
+    # replayed session is worse than all the hits it costs.
+    if b"set-cookie" in fields and (shared or fresh.source != "explicit"):
+        return "set-cookie"
+    if not shared:
+        return ""
+    return refused_credentials(
+        request, explicit=fresh.source == "explicit", allows_authorization=allows_authorization
+    )
+
+
+def refused_credentials(request: HttpRequest, *, explicit: bool, allows_authorization: bool) -> str:
+    """Why a shared cache must keep a request with credentials apart from a response; empty where it need not.
+
+    The same rule holds for storing the response to this request and for answering it with one stored for
+    another.
+
+    Args:
+        request: the request with or without credentials.
+        explicit: the freshness of the response was given by itself, not by a rule or a guess.
+        allows_authorization: the response says that it is for everybody (RFC 9111 §3.5).
+
+    Returns:
+        `authorization`, `cookie` or nothing.
+    """
+    rule = request.rule
+    if rule is not None and rule.credentials_allowed:
+        return ""
+    # For an answer from the store this is stricter than RFC 9111 §3.5, which only forbids to store: the
+    # response of an app that looks at Authorization without saying so in Vary is not given to those who send
+    # it.
+    if b"authorization" in request.fields and not allows_authorization:
+        return "authorization"
+    if b"cookie" in request.fields and not explicit:
+        return "cookie"
+    return ""
+
+
+def _allows_authorization(directives: ResponseDirectives) -> bool:
+    """RFC 9111 §3.5."""
+    return directives.public or directives.must_revalidate or directives.s_maxage is not None
+
+
+def _stale_if_error(directives: ResponseDirectives, *, shared: bool) -> float:
+    """RFC 5861 §4, where nothing forbids a stale answer (RFC 9111 §4.2.4)."""
+    forbidden = directives.must_revalidate or (
+        # s-maxage implies proxy-revalidate (RFC 9111 §5.2.2.10)
+        shared and (directives.proxy_revalidate or directives.s_maxage is not None)
+    )
+    return 0.0 if forbidden else float(directives.stale_if_error or 0)
+
+
+def _is_harmless(line: tuple[bytes, bytes]) -> bool:
+    """Whether a field line can be replayed without splitting into two (RFC 9110 §5.5)."""
+    name, value = line
+    return not (
+        b"\n" in value or b"\r" in value or b"\0" in value or b"\n" in name or b"\r" in name or b":" in name
+    )
+
+
+def is_complete(head: ResponseHead, chunks: tuple[bytes, ...]) -> bool:
+    """Whether the body has the length that the head announced (RFC 9111 §3.3, RFC 9110 §8.6).
+
+    A malformed or contradictory length is one that the body does not have.
+    """
+    announced: set[bytes] = set()
+    for name, value in head.headers:
+        lower = name.lower()
+        if lower == b"transfer-encoding":  # overrides any length (RFC 9112 §6.3)
+            return True
+        if lower == b"content-length":
+            announced.update(part.strip(b" \t") for part in value.split(b","))
+    if not announced:
+        return True
+    length = sum(map(len, chunks))
+    return all(_length(value) == length for value in announced)
+
+
+def _length(value: bytes) -> int | None:
+    # Not `delta_seconds`, which ends at its cap.
+    return int(value) if value.isdigit() and len(value) <= 20 else None
+
+
+def storable_fields(head: ResponseHead) -> Fields:
+    """The fields to store: names in lower case, order kept, without those of the connection (RFC 9111 §3.1) and Age.
+
+    Age is stored as part of the response's initial age and made anew for each answer.
+    """
+    lines = [(name.lower(), value) for name, value in head.headers]
+    dropped = _HOP_BY_HOP | {b"age"}
+    for name, value in lines:
+        if name == b"connection":
+            dropped |= {option.strip(b" \t").lower() for option in value.split(b",")}
+    return tuple(line for line in lines if line[0] not in dropped)

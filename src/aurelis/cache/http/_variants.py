@@ -1,0 +1,86 @@
+"""Which request fields select a response, and how requests compare in them (RFC 9111 §4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+
+from ._grammar import is_token, split_list
+
+# Values of these are compared as they are: a comma in them does not separate members of a list, or what
+# stands there is a secret and nothing is known about its syntax.
+_OPAQUE = frozenset({b"authorization", b"cookie", b"host", b"origin", b"referer", b"user-agent"})
+
+# The specification of these fields says that their values are case-insensitive (RFC 9110 §12.5).
+_CASE_INSENSITIVE = frozenset({b"accept-charset", b"accept-encoding", b"accept-language"})
+
+
+def vary_names(value: bytes | None) -> tuple[bytes, ...] | None:
+    """The names in a Vary field: lower case, sorted, each once; empty where the field is absent or empty.
+
+    Returns:
+        `None` where no request can be known to select the response: the value has a `*` (RFC 9110 §12.5.5) or
+        a member that is no field name.
+    """
+    if value is None:
+        return ()
+    members, _ = split_list(value)
+    names = {member.lower() for member in members}
+    if b"*" in names or not all(map(is_token, names)):
+        return None
+    return tuple(sorted(names))
+
+
+def normalised(name: bytes, value: bytes) -> bytes:
+    """A field value without differences that mean nothing: whitespace around list members, case where it is free.
+
+    Args:
+        name: of the field, lower case.
+        value: its lines joined with commas, the first normalisation that RFC 9111 §4.1 names.
+    """
+    if name in _OPAQUE:
+        return value.strip(b" \t")
+    members, closed = split_list(value)
+    if not closed:  # a broken value: it is unknown which commas separate
+        return value.strip(b" \t")
+    joined = b",".join(members)
+    return joined.lower() if name in _CASE_INSENSITIVE else joined
+
+
+def variant_digest(names: tuple[bytes, ...], fields: Mapping[bytes, bytes]) -> str:
+    """A digest of what a request says in the selecting fields: 32 hexadecimal digits, 128 bits.
+
+    Requests with the same digest select the same response. Its length is bounded whatever a client sends, and
+    no value can be read from it.
+
+    Args:
+        names: as `vary_names` gives them.
+        fields: of the request, by lower-case name.
+    """
+    digest = blake2b(digest_size=16)
+    for name in names:
+        value = fields.get(name)
+        # Lengths before contents make the encoding injective; an absent field differs from an empty one.
+        if value is None:
+            digest.update(b"%d:%b-" % (len(name), name))
+        else:
+            value = normalised(name, value)
+            digest.update(b"%d:%b+%d:%b" % (len(name), name, len(value), value))
+    return digest.hexdigest()
+
+
+def selects_same(names: tuple[bytes, ...], one: Mapping[bytes, bytes], other: Mapping[bytes, bytes]) -> bool:
+    """Whether a response selected by one request is selected by another too (RFC 9111 §4.1).
+
+    Args:
+        names: as `vary_names` gives them; empty: any request selects it.
+        one: fields by lower-case name.
+        other: likewise.
+    """
+    for name in names:
+        left, right = one.get(name), other.get(name)
+        if left == right:
+            continue
+        if left is None or right is None or normalised(name, left) != normalised(name, right):
+            return False
+    return True

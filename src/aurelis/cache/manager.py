@@ -1,0 +1,343 @@
+"""The managers: what an app holds in its hand.
+
+`CacheManager` addresses by full key, `UnifiedCacheManager` by category, identifier and parameters.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from ._clock import SYSTEM_CLOCK, Clock
+from ._engine import MISSING, Engine
+from ._keys import CacheKeyBuilder
+from ._options import Duration, seconds
+from ._stack import Guard, Stack
+from .codecs import ValueCodec
+from .config import CacheConfig, CacheLayer
+from .http import StoredResponse, VariantIndex
+from .layers.memory import MemoryBackend
+from .telemetry import names
+from .telemetry.otel import Telemetry
+from .typing import Layer
+
+T = TypeVar("T")
+
+_CLOSE_TIMEOUT = 5.0
+
+
+class CacheManager:
+    """A cache of one or several layers, addressed by full key.
+
+    Works from several event loops and threads at once. Connects to shared layers when it first needs them.
+
+    Args:
+        config: `None` means `CacheConfig()`: in memory only.
+        clock: for tests that move time.
+
+    Attributes:
+        config: the configuration.
+        key_builder: builds keys in this cache's namespace.
+
+    Raises:
+        ConfigurationError: a layer cannot be built from the configuration.
+
+    Example:
+        >>> import asyncio
+        >>> async def main() -> object:
+        ...     async with CacheManager() as cache:
+        ...         await cache.set("greeting", "hello", ttl=60)
+        ...         return await cache.get("greeting")
+        >>> asyncio.run(main())
+        'hello'
+    """
+
+    def __init__(self, config: CacheConfig | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.config = config or CacheConfig()
+        self.key_builder = CacheKeyBuilder(self.config.namespace)
+        self._engine = _build_engine(self.config, clock)
+        self._read_memory = self._engine.read_memory
+
+    async def get(self, key: str, default: Any = None) -> Any:
+        """The value, or `default` when nothing is stored or no layer answers in time.
+
+        `Any`, because only the caller knows what was stored. Mutable values are copies of the caller's own.
+        """
+        value = self._read_memory(key)
+        if value is MISSING:
+            value = await self._engine.get(key)
+            if value is MISSING:
+                return default
+        return value
+
+    async def set(self, key: str, value: object, ttl: Duration | None = None) -> bool:
+        """Keep the value in every layer.
+
+        Args:
+            ttl: seconds or timedelta; `None`: each layer's own; `math.inf`: never expires; 0: nothing is kept, and
+                what was kept under the key is gone.
+
+        Returns:
+            Whether every layer took it. A failing layer is counted and never raises.
+
+        Raises:
+            UnstorableValueError: the value holds a type that is neither built in nor registered in `types`.
+            ValueError: the ttl is negative or not a number.
+        """
+        return await self._engine.set_many({key: value}, None if ttl is None else seconds(ttl))
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """The values found, by key, in the order asked; one round trip for those that memory does not have."""
+        return await self._engine.get_many(list(keys))
+
+    async def set_many(self, mapping: Mapping[str, object], ttl: Duration | None = None) -> bool:
+        """`set` for many keys in one round trip; nothing is stored when one value is refused."""
+        return await self._engine.set_many(dict(mapping), None if ttl is None else seconds(ttl))
+
+    async def get_or_compute(
+        self, key: str, compute: Callable[[], Awaitable[T]], ttl: Duration | None = None
+    ) -> T:
+        """The value; when there is none, that of `compute`, which one caller runs for all who ask meanwhile.
+
+        The load runs in a task of its own: cancelling one caller does not harm the others, and when the last one
+        leaves it is cancelled. What it raises reaches every waiter as it was, and is not stored. A value of a type that
+        cannot be stored is returned, counted, and warned of once per type.
+
+        Args:
+            compute: coroutine function without arguments.
+            ttl: as for `set`; 0: loads are shared while they run, and nothing is kept.
+
+        Raises:
+            RecursiveLoadError: `compute` waits for the key that it loads.
+        """
+        value = self._read_memory(key)
+        if value is MISSING:
+            value = await self._engine.get_or_compute(key, compute, None if ttl is None else seconds(ttl))
+        return value  # type: ignore[return-value]  # what is stored under the key is what `compute` gives
+
+    async def delete(self, key: str) -> bool:
+        """Forget the key everywhere; true if it existed somewhere. A load under way is not stored.
+
+        Raises:
+            LayerError: a shared layer could not be reached, so other processes may still see the value.
+        """
+        return await self._engine.delete(key)
+
+    async def clear(self) -> None:
+        """Forget everything in this cache's namespace, and nothing of its neighbours.
+
+        Raises:
+            LayerError: a shared layer could not be reached.
+        """
+        await self._engine.clear()
+
+    async def aclose(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+        """Let loads end within `timeout` seconds, cancel the rest, close connections. Twice is harmless."""
+        await self._engine.aclose(timeout)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class UnifiedCacheManager:
+    """A cache addressed by category, identifier and parameters.
+
+    Args:
+        config_or_manager: a configuration, or the `CacheManager` to stand on; `None` means `CacheConfig()`.
+
+    Attributes:
+        manager: the `CacheManager` below.
+        key_builder: builds its keys.
+    """
+
+    def __init__(self, config_or_manager: CacheConfig | CacheManager | None = None) -> None:
+        if isinstance(config_or_manager, CacheManager):
+            self.manager = config_or_manager
+        else:
+            self.manager = CacheManager(config_or_manager)
+        self.key_builder = self.manager.key_builder
+
+    def _key(self, category: str, identifier: str, params: Mapping[str, Any] | None) -> str:
+        return self.key_builder.build_key(category, identifier, params)
+
+    async def get(
+        self, category: str, identifier: str, params: Mapping[str, Any] | None = None, default: Any = None
+    ) -> Any:
+        """The value, or `default`."""
+        return await self.manager.get(self._key(category, identifier, params), default)
+
+    async def set(
+        self,
+        category: str,
+        identifier: str,
+        value: object,
+        ttl: Duration | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Keep the value; true if every layer took it. Raises as `CacheManager.set`."""
+        return await self.manager.set(self._key(category, identifier, params), value, ttl)
+
+    async def get_many(
+        self, category: str, identifiers: Iterable[str], params: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """The values found, by identifier."""
+        keys = {self._key(category, identifier, params): identifier for identifier in identifiers}
+        found = await self.manager.get_many(keys)
+        return {keys[key]: value for key, value in found.items()}
+
+    async def set_many(
+        self,
+        category: str,
+        mapping: Mapping[str, object],
+        ttl: Duration | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Keep the values, given by identifier."""
+        values = {self._key(category, identifier, params): value for identifier, value in mapping.items()}
+        return await self.manager.set_many(values, ttl)
+
+    async def get_or_compute(
+        self,
+        category: str,
+        identifier: str,
+        compute: Callable[[], Awaitable[T]],
+        params: Mapping[str, Any] | None = None,
+        ttl: Duration | None = None,
+    ) -> T:
+        """The value, or that of `compute`, as `CacheManager.get_or_compute`."""
+        return await self.manager.get_or_compute(self._key(category, identifier, params), compute, ttl)
+
+    async def delete(self, category: str, identifier: str, params: Mapping[str, Any] | None = None) -> bool:
+        """Forget the value; true if it existed somewhere. Raises as `CacheManager.delete`."""
+        return await self.manager.delete(self._key(category, identifier, params))
+
+    async def clear(self) -> None:
+        """Forget everything in the namespace. Raises as `CacheManager.clear`."""
+        await self.manager.clear()
+
+    async def aclose(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+        """Close the manager below."""
+        await self.manager.aclose(timeout)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+AnyManager = CacheManager | UnifiedCacheManager
+"""What every `cache=` takes."""
+
+
+def manager_of(cache: AnyManager | None) -> CacheManager:
+    """The `CacheManager` behind a `cache=` argument; `None` means that of the process.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if cache is None:
+        return get_cache_manager().manager
+    if isinstance(cache, UnifiedCacheManager):
+        return cache.manager
+    if isinstance(cache, CacheManager):
+        return cache
+    raise TypeError(f"cache must be a CacheManager or a UnifiedCacheManager, not {type(cache).__name__}")
+
+
+class _ProcessManager:
+    """Holds the process's manager. The one place where a manager is global, because the interface asks for one."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.manager: UnifiedCacheManager | None = None
+
+
+_process = _ProcessManager()
+
+
+def get_cache_manager() -> UnifiedCacheManager:
+    """The process's manager, made with the default configuration on first use and again after it was closed."""
+    with _process.lock:
+        if _process.manager is None or _process.manager.manager._engine.closed:
+            _process.manager = UnifiedCacheManager()
+        return _process.manager
+
+
+def set_cache_manager(manager: AnyManager | None) -> None:
+    """Make this the process's manager; `None`: a new one is made on the next use. The old one is not closed."""
+    with _process.lock:
+        _process.manager = UnifiedCacheManager(manager) if isinstance(manager, CacheManager) else manager
+
+
+def _build_engine(config: CacheConfig, clock: Clock) -> Engine:
+    telemetry = Telemetry(config.name, spans=config.spans, span_attributes=config.span_attributes)
+    codec = ValueCodec((*config.types, StoredResponse, VariantIndex))
+    memory: MemoryBackend | None = None
+    memory_ttl = 0.0
+    guards: list[Guard] = []
+    for layer in config.effective_layers():
+        if layer.backend == "memory":
+            memory_ttl = seconds(layer.ttl)
+            memory = MemoryBackend(
+                layer.max_size or config.max_size,
+                memory_ttl,
+                max_bytes=config.max_bytes,
+                copy=config.copy,
+                codec=codec,
+                clock=clock,
+            )
+            _observe_memory(telemetry, memory)
+        else:
+            guards.append(_guard(layer, config, codec, clock, telemetry))
+    stack = Stack(
+        memory,
+        memory_ttl,
+        guards,
+        codec=codec,
+        copy=config.copy,
+        clock=clock,
+        timeout=seconds(config.timeout),
+    )
+    engine = Engine(stack, telemetry, clock)
+    telemetry.gauge(names.WAITING, engine.flights, lambda flights: flights.waiting)
+    return engine
+
+
+def _guard(
+    layer: CacheLayer, config: CacheConfig, codec: ValueCodec, clock: Clock, telemetry: Telemetry
+) -> Guard:
+    from .layers.redis import RedisBackend  # imported here, because memory alone must not need redis-py
+
+    backend: Layer = RedisBackend(
+        config,
+        codec=codec,
+        clock=clock,
+        damaged=lambda error: telemetry.error(names.L2, "get", f"frame_{error.reason}"),
+    )
+    return Guard(
+        backend,
+        seconds(layer.ttl),
+        clock,
+        telemetry,
+        threshold=config.breaker_failures,
+        pause=seconds(config.breaker_pause),
+    )
+
+
+def _observe_memory(telemetry: Telemetry, memory: MemoryBackend) -> None:
+    layer = {names.LAYER: names.L1}
+    telemetry.gauge(names.ENTRIES, memory, lambda memory: len(memory.entries), **layer)
+    telemetry.gauge(names.USAGE, memory, lambda memory: int(memory.entries.currsize), **layer)
+    telemetry.gauge(names.LIMIT, memory, lambda memory: memory.max_bytes, **layer)
+    telemetry.table.alias(memory.entries.evicted, names.EVICTIONS, **layer, **{names.REASON: "capacity"})
+    telemetry.table.alias(memory.expired, names.EVICTIONS, **layer, **{names.REASON: "expired"})

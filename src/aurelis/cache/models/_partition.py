@@ -1,0 +1,129 @@
+"""What of a request besides its body sets its answer apart: fields, address, credentials.
+
+Fields of the request count by an allow-list: SDKs add names that vary between identical calls (retry
+counters, versions, `accept-encoding`), and new ones with every release. Credentials count by a keyed hash,
+never as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from urllib.parse import unquote_plus
+
+_API_KEY_FIELDS = (
+    b"api-key",
+    b"cf-aig-authorization",
+    b"helicone-auth",
+    b"ocp-apim-subscription-key",
+    b"x-api-key",
+    b"x-goog-api-key",
+    b"x-litellm-api-key",
+    b"x-portkey-api-key",
+    b"x-portkey-virtual-key",
+)
+_MODEL_CREDENTIAL_FIELDS = (b"authorization", *_API_KEY_FIELDS)
+# A model's answer does not depend on cookies, and clients send back that of the provider's proxy (`__cf_bm`).
+_HTTP_CREDENTIAL_FIELDS = (b"authorization", b"cookie", *_API_KEY_FIELDS)
+_CREDENTIAL_PARAMETERS = frozenset(
+    {"key", "api_key", "api-key", "apikey", "access_token", "subscription-key"}
+)
+
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_NEUTRAL_RANGES = frozenset({b"*/*", b"application/*", b"application/json", b"text/*", b"text/event-stream"})
+"""Media ranges of `Accept` that leave a model's answer as `stream` in the body asks for it."""
+
+
+def selecting_fields(fields: Mapping[bytes, bytes], names: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Names and values of the fields that are part of the key, one after the other.
+
+    `fields` are the request's by lower-case name, `names` those of the profile's allow-list. `accept` is
+    added where it asks for a media type that the protocol does not give by itself.
+    """
+    selected: list[bytes] = []
+    for name in names:
+        value = fields.get(name)
+        if value is not None:
+            selected += (name, value)
+    accept = fields.get(b"accept", b"*/*")
+    if accept not in _NEUTRAL_RANGES and not all(
+        media_range.strip().lower() in _NEUTRAL_RANGES for media_range in accept.split(b",")
+    ):
+        selected += (b"accept", accept)
+    return tuple(selected)
+
+
+def clean_url(url: str) -> str:
+    """The address without what identifies the caller: no user information, no credentials in the query.
+
+    Scheme and host are in lower case, a default port and the fragment are dropped. Query parameters are
+    sorted by name; those of equal name keep their order. `url` is absolute; the path stays as it is.
+    """
+    scheme, _, rest = url.partition("#")[0].partition("://")
+    scheme = scheme.lower()
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    host = authority.rpartition("@")[2].lower().removesuffix(_DEFAULT_PORTS.get(scheme, ""))
+    address = f"{scheme}://{host}/{path}"
+    if not query:
+        return address
+    kept = [part for part in query.split("&") if part and not _is_credential(part)]
+    kept.sort(key=_parameter_name)
+    return f"{address}?{'&'.join(kept)}" if kept else address
+
+
+def partition(fields: Mapping[bytes, bytes], query: str, secret: bytes) -> str:
+    """Token of the credentials of a model call, 32 hexadecimal digits; empty without credentials.
+
+    Args:
+        fields: header fields of the request by lower-case name.
+        query: query of its URL without `?`, as it stands there.
+        secret: key of the hash, not empty; the same in all processes that share entries.
+
+    Raises:
+        ValueError: `secret` is empty.
+    """
+    found = _present(fields, _MODEL_CREDENTIAL_FIELDS)
+    if query:
+        parameters = [part for part in query.split("&") if _is_credential(part)]
+        found += [b"?" + part.encode("utf-8", "surrogatepass") for part in sorted(parameters)]
+    return _token(found, secret)
+
+
+def credential_partition(fields: Mapping[bytes, bytes], secret: bytes) -> str:
+    """Token of the credentials of an ordinary HTTP request: `Authorization`, `Cookie` and API keys.
+
+    As `partition`, but cookies count too, since any origin may answer by them; the query is part of the URL.
+
+    Raises:
+        ValueError: `secret` is empty.
+    """
+    return _token(_present(fields, _HTTP_CREDENTIAL_FIELDS), secret)
+
+
+def _present(fields: Mapping[bytes, bytes], names: Iterable[bytes]) -> list[bytes]:
+    return [name + b":" + fields[name] for name in names if name in fields]
+
+
+def _token(credentials: list[bytes], secret: bytes) -> str:
+    if not secret:
+        raise ValueError(
+            "the partition secret must not be empty: anybody could test guessed credentials by their hash"
+        )
+    if not credentials:
+        return ""
+    if len(secret) > blake2b.MAX_KEY_SIZE:
+        secret = blake2b(secret).digest()
+    # ascii() of the list tells its items apart whatever they contain
+    return blake2b(ascii(credentials).encode("ascii"), digest_size=16, key=secret).hexdigest()
+
+
+def _parameter_name(part: str) -> str:
+    return part.partition("=")[0]
+
+
+def _is_credential(part: str) -> bool:
+    name = _parameter_name(part)
+    if "%" in name or "+" in name:  # `%6Bey` is `key` to the server
+        name = unquote_plus(name)
+    return name.lower() in _CREDENTIAL_PARAMETERS

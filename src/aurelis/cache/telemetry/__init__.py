@@ -1,0 +1,1 @@
+"""Telemetry: the names, and the port through which counts leave the process."""

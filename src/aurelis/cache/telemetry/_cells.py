@@ -1,0 +1,143 @@
+"""Counts as plain integers, and the registry that adds them up for whoever asks.
+
+A synchronous OpenTelemetry instrument costs about twenty times a hit in memory. So each count is a `Cell`, found once
+and then incremented, and a reader walks all cells when it collects (the asynchronous equivalent that the metrics
+specification allows).
+
+`cell.n += 1` loses no count between threads: CPython hands over the interpreter lock at calls and backward jumps only,
+and there is neither between the load and the store. A build without that lock needs cells per thread.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from .names import Metric
+
+Attributes = tuple[tuple[str, str], ...]
+"""Attribute names and values, sorted by name."""
+
+
+class Cell:
+    """One count: `cell.n += 1`."""
+
+    __slots__ = ("n",)
+
+    def __init__(self) -> None:
+        self.n: int = 0
+
+
+class Sum:
+    """One sum of seconds: `sum.n += elapsed`."""
+
+    __slots__ = ("n",)
+
+    def __init__(self) -> None:
+        self.n: float = 0
+
+
+class CellTable:
+    """The cells and gauges of one cache."""
+
+    __slots__ = ("__weakref__", "cells", "common", "gauges")
+
+    def __init__(self, **common: str) -> None:
+        self.common = common
+        self.cells: dict[tuple[str, Attributes], Cell | Sum] = {}
+        self.gauges: list[tuple[str, Attributes, Callable[[], float | None]]] = []
+
+    def cell(self, metric: Metric, **attributes: str) -> Cell:
+        """The cell for these attributes; the same one each time."""
+        found = self.cells.setdefault((metric.name, self._attributes(attributes)), Cell())  # atomic between threads
+        assert isinstance(found, Cell)
+        return found
+
+    def sum(self, metric: Metric, **attributes: str) -> Sum:
+        """The sum for these attributes; the same one each time."""
+        found = self.cells.setdefault((metric.name, self._attributes(attributes)), Sum())
+        assert isinstance(found, Sum)
+        return found
+
+    def alias(self, cell: Cell, metric: Metric, **attributes: str) -> None:
+        """Report the cell under a second name too: two metrics that count the same events by definition."""
+        self.cells[metric.name, self._attributes(attributes)] = cell
+
+    def gauge(self, metric: Metric, read: Callable[[], float | None], **attributes: str) -> None:
+        """Have `read` called at each collection; it returns `None` once its subject is gone."""
+        self.gauges.append((metric.name, self._attributes(attributes), read))
+
+    def _attributes(self, attributes: dict[str, str]) -> Attributes:
+        return tuple(sorted({**self.common, **attributes}.items()))
+
+
+class Registry:
+    """All caches of the process, the living and the sums of the dead, so that a counter never goes back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._live: dict[int, CellTable] = {}
+        self._ended: deque[int] = deque()
+        self._retired: dict[tuple[str, Attributes], float] = {}
+        self._next = 0
+
+    def add(self, owner: object, table: CellTable) -> None:
+        """Take the table in; when `owner` is garbage its counts are kept and its gauges end."""
+        with self._lock:
+            self._next += 1
+            number = self._next
+            self._live[number] = table
+        # The finaliser may run inside any allocation, also one made under our lock: it only appends.
+        weakref.finalize(owner, self._ended.append, number).atexit = False
+
+    def counts(self, metric: Metric) -> dict[Attributes, float]:
+        """Sum of each attribute set. Two caches of one name are one series."""
+        with self._lock:
+            self._bury()
+            sums = {key[1]: value for key, value in self._retired.items() if key[0] == metric.name}
+            for table in self._live.values():
+                for (name, attributes), cell in list(table.cells.items()):
+                    if name == metric.name:
+                        sums[attributes] = sums.get(attributes, 0) + cell.n
+        return sums
+
+    def levels(self, metric: Metric) -> dict[Attributes, float]:
+        """Sum of each attribute set over the living caches."""
+        sums: dict[Attributes, float] = {}
+        with self._lock:
+            self._bury()
+            tables = list(self._live.values())
+        for name, attributes, read in _gauges(tables):
+            if name == metric.name and (value := read()) is not None:
+                sums[attributes] = sums.get(attributes, 0) + value
+        return sums
+
+    def _bury(self) -> None:
+        while self._ended:
+            table = self._live.pop(self._ended.popleft())
+            for key, cell in table.cells.items():
+                self._retired[key] = self._retired.get(key, 0) + cell.n
+
+    def after_fork(self) -> None:
+        """Begin counting anew in a child: what the parent counted, the parent reports."""
+        self._lock = threading.Lock()
+        self._bury()
+        self._retired.clear()
+        for table in self._live.values():
+            for cell in table.cells.values():
+                cell.n = 0
+
+
+def _gauges(tables: list[CellTable]) -> Iterator[tuple[str, Attributes, Callable[[], float | None]]]:
+    for table in tables:
+        yield from table.gauges
+
+
+REGISTRY = Registry()
+"""The process's registry. Module-level state on purpose: the SDK exports one set of instruments per process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=REGISTRY.after_fork)

@@ -1,0 +1,115 @@
+"""Every name that telemetry emits: instruments, units, attributes and their values.
+
+OpenTelemetry has no convention for application caches, so the names carry the project's prefix. They live in this one
+module: if a convention comes, it is one edit. A stored dashboard depends on them, so changing one is a breaking change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+SCOPE: Final = "aurelis.cache"
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
+_P: Final = "aurelis.cache."
+
+Kind = Literal["counter", "gauge", "histogram"]
+"""`counter`: observable counter. `gauge`: observable up-down counter. `histogram`: recorded directly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One instrument: its name, kind, UCUM unit and what it counts."""
+
+    name: str
+    kind: Kind
+    unit: str
+    description: str
+
+
+# Attributes. `name` is the configured name of the cache and is on every series.
+NAME: Final = _P + "name"
+RESULT: Final = _P + "result"
+LAYER: Final = _P + "layer"
+OPERATION: Final = _P + "operation"
+REASON: Final = _P + "eviction.reason"
+STORE_RESULT: Final = _P + "store.result"
+BREAKER_STATE: Final = _P + "breaker.state"
+TOKEN_TYPE: Final = _P + "token.type"
+ERROR_TYPE: Final = "error.type"
+# Attributes of spans only; they say the same as the parameters of the Cache-Status field (RFC 9211).
+FWD: Final = _P + "fwd"
+STORED: Final = _P + "stored"
+COLLAPSED: Final = _P + "collapsed"
+TTL: Final = _P + "ttl"
+AGE: Final = _P + "age"
+
+# Values of RESULT: the final result of one request.
+HIT: Final = "hit"
+MISS: Final = "miss"
+STALE: Final = "stale"
+BYPASS: Final = "bypass"
+
+# Values of LAYER.
+L1: Final = "l1"
+L2: Final = "l2"
+
+REQUESTS: Final = Metric(
+    _P + "requests", "counter", "{request}", "Requests to the cache, each counted once with its final result."
+)
+LOOKUPS: Final = Metric(_P + "lookups", "counter", "{lookup}", "Lookups in one layer.")
+DURATION: Final = Metric(
+    _P + "operation.duration",
+    "histogram",
+    "s",
+    "Duration of operations: every one that waits for I/O, and a sample (1 in 64) of hits in memory. Not a count.",
+)
+COALESCED: Final = Metric(
+    _P + "coalesced", "counter", "{request}", "Requests that waited for the load of another instead of loading."
+)
+WAITING: Final = Metric(
+    _P + "fill.waiting", "gauge", "{request}", "Requests that wait now for the load of another."
+)
+STORES: Final = Metric(_P + "stores", "counter", "{entry}", "Decisions whether to keep what was loaded or set.")
+EVICTIONS: Final = Metric(_P + "evictions", "counter", "{entry}", "Entries that a layer dropped by itself.")
+ENTRIES: Final = Metric(_P + "entry.count", "gauge", "{entry}", "Entries held now.")
+USAGE: Final = Metric(_P + "usage", "gauge", "By", "Bytes held now.")
+LIMIT: Final = Metric(_P + "limit", "gauge", "By", "Bytes that may be held.")
+ERRORS: Final = Metric(
+    _P + "errors", "counter", "{error}", "Failures of a layer or of a frame that were handled and not raised."
+)
+BREAKER: Final = Metric(
+    _P + "breaker.changes", "counter", "{change}", "Changes of state of the breaker in front of a layer."
+)
+SAVED_TOKENS: Final = Metric(
+    _P + "saved.tokens", "counter", "{token}", "Tokens that a model did not have to produce or read again."
+)
+SAVED_UNKNOWN: Final = Metric(
+    _P + "saved.unknown", "counter", "{request}", "Model calls answered from the cache whose usage is not known."
+)
+SAVED_TIME: Final = Metric(_P + "saved.time", "counter", "s", "Time that origins took for answers now reused.")
+
+METRICS: Final = (
+    REQUESTS,
+    LOOKUPS,
+    DURATION,
+    COALESCED,
+    WAITING,
+    STORES,
+    EVICTIONS,
+    ENTRIES,
+    USAGE,
+    LIMIT,
+    ERRORS,
+    BREAKER,
+    SAVED_TOKENS,
+    SAVED_UNKNOWN,
+    SAVED_TIME,
+)
+"""All instruments, in the order in which they are documented."""
+
+DURATION_BUCKETS: Final = (
+    1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3,
+    1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+"""Seconds: from a hit in memory to a slow model."""

@@ -1,0 +1,226 @@
+"""The only module that speaks to OpenTelemetry: instruments, spans, attributes on the current span."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
+from opentelemetry.trace import Link, ProxyTracerProvider, Span, SpanContext, SpanKind, Status, StatusCode
+
+from . import names
+from ._cells import REGISTRY, Cell, CellTable
+
+T = TypeVar("T")
+
+try:
+    _VERSION = version("aurelis-cache")
+except PackageNotFoundError:  # a checkout that was never installed
+    _VERSION = "0"
+
+SAMPLE_MASK = 63
+"""The latency of hits in memory is recorded for one in 64."""
+
+get_current_span = trace.get_current_span
+"""For the hot path, which cannot afford a frame around it."""
+
+
+class Instruments:
+    """One set of instruments for one meter provider.
+
+    There is exactly one set per provider, whatever the number of caches: the SDK silently drops a second observable
+    instrument of the same name.
+    """
+
+    def __init__(self, provider: MeterProvider | None = None) -> None:
+        meter = metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
+        self.duration: Histogram = meter.create_histogram(
+            names.DURATION.name,
+            names.DURATION.unit,
+            names.DURATION.description,
+            explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS,
+        )
+        for metric in names.METRICS:
+            if metric.kind == "counter":
+                meter.create_observable_counter(
+                    metric.name, [_observer(metric, REGISTRY.counts)], metric.unit, metric.description
+                )
+            elif metric.kind == "gauge":
+                meter.create_observable_up_down_counter(
+                    metric.name, [_observer(metric, REGISTRY.levels)], metric.unit, metric.description
+                )
+
+
+def _observer(
+    metric: names.Metric, read: Callable[[names.Metric], Mapping[tuple[tuple[str, str], ...], float]]
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(value, dict(attributes)) for attributes, value in read(metric).items()]
+
+    return observe
+
+
+class _Providers:
+    """The sets of instruments in use: one behind the global provider, and one for each provider named explicitly."""
+
+    def __init__(self) -> None:
+        self.sets: tuple[Instruments, ...] = ()
+        self._named: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
+
+    def ensure_global(self) -> None:
+        """Made with the first cache. The API's proxies bind to a provider that is set later."""
+        if not self.sets:
+            self.sets = (Instruments(),)
+
+    def add(self, provider: MeterProvider) -> None:
+        if provider not in self._named:
+            self._named[provider] = instruments = Instruments(provider)
+            self.sets = (*self.sets, instruments)
+
+
+_PROVIDERS = _Providers()  # process-wide for the reason given at Instruments
+
+
+def instrument(meter_provider: MeterProvider) -> None:
+    """Report to this meter provider as well as to the global one. Doing it twice for one provider does nothing."""
+    _PROVIDERS.ensure_global()
+    _PROVIDERS.add(meter_provider)
+
+
+class Telemetry:
+    """What one cache reports. Never raises and never changes a result.
+
+    The cells of the hot path are attributes, found once.
+    """
+
+    def __init__(self, name: str, *, spans: str = "io", span_attributes: bool = True) -> None:
+        _PROVIDERS.ensure_global()
+        self.name = name
+        self.table = CellTable(**{names.NAME: name})
+        REGISTRY.add(self, self.table)
+        self.span_attributes = span_attributes
+        self.span_on_hit = spans == "all"
+        self._spans = spans != "none"
+        self.hit_l1 = self.request(names.HIT, names.L1)
+        self.miss = self.request(names.MISS)
+        self.bypass = self.request(names.BYPASS)
+        self.coalesced = self.table.cell(names.COALESCED)
+        # A hit in memory is a request answered by a lookup in memory: one increment says both.
+        self.table.alias(self.hit_l1, names.LOOKUPS, **{names.LAYER: names.L1, names.RESULT: names.HIT})
+        self.miss_l1 = self.lookup(names.L1, names.MISS)
+        self.saved_seconds = self.table.sum(names.SAVED_TIME)
+        self.saved_input = self.table.cell(names.SAVED_TOKENS, **{names.TOKEN_TYPE: "input"})
+        self.saved_output = self.table.cell(names.SAVED_TOKENS, **{names.TOKEN_TYPE: "output"})
+        self.saved_unknown = self.table.cell(names.SAVED_UNKNOWN)
+        self._tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
+        self._durations: dict[tuple[str, str | None, str | None], dict[str, str]] = {}
+
+    # Counts
+
+    def request(self, result: str, layer: str | None = None) -> Cell:
+        """The cell of requests with this final result."""
+        attributes = {names.RESULT: result}
+        if layer is not None:
+            attributes[names.LAYER] = layer
+        return self.table.cell(names.REQUESTS, **attributes)
+
+    def lookup(self, layer: str, result: str) -> Cell:
+        """The cell of lookups in one layer."""
+        return self.table.cell(names.LOOKUPS, **{names.LAYER: layer, names.RESULT: result})
+
+    def store(self, result: str, count: int = 1) -> None:
+        """Count decisions whether to keep something."""
+        self.table.cell(names.STORES, **{names.STORE_RESULT: result}).n += count
+
+    def error(self, layer: str, operation: str, error_type: str) -> None:
+        """Count one failure that was handled."""
+        self.table.cell(
+            names.ERRORS, **{names.LAYER: layer, names.OPERATION: operation, names.ERROR_TYPE: error_type}
+        ).n += 1
+
+    def breaker(self, layer: str, state: str) -> None:
+        """Count one change of state of a breaker."""
+        self.table.cell(names.BREAKER, **{names.LAYER: layer, names.BREAKER_STATE: state}).n += 1
+
+    def gauge(self, metric: names.Metric, subject: T, read: Callable[[T], float], **attributes: str) -> None:
+        """Have a level of `subject` read at each collection, without keeping the subject alive."""
+        reference = weakref.ref(subject)
+
+        def level() -> float | None:
+            alive = reference()
+            return None if alive is None else read(alive)
+
+        self.table.gauge(metric, level, **attributes)
+
+    # Durations
+
+    def duration(
+        self, elapsed: float, operation: str, layer: str | None = None, error_type: str | None = None
+    ) -> None:
+        """Record how long an operation took, in seconds."""
+        key = (operation, layer, error_type)
+        attributes = self._durations.get(key)
+        if attributes is None:
+            attributes = {names.NAME: self.name, names.OPERATION: operation}
+            if layer is not None:
+                attributes[names.LAYER] = layer
+            if error_type is not None:
+                attributes[names.ERROR_TYPE] = error_type
+            self._durations[key] = attributes
+        for instruments in _PROVIDERS.sets:
+            instruments.duration.record(elapsed, attributes)
+
+    # Spans
+
+    def mark_current(self, attributes: Mapping[str, str | bool | int | float]) -> None:
+        """Set attributes on the span of whoever called us, if it is recording."""
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.set_attributes(attributes)
+
+    @contextlib.contextmanager
+    def span(self, verb: str, links: Iterable[SpanContext] = ()) -> Iterator[Span | None]:
+        """A span `{verb} {cache name}` around I/O, or `None` where nothing would record it.
+
+        Without an SDK, and below a parent that is not sampled, no span is made at all: making one that records nothing
+        costs as much as a hit in memory twenty times over.
+        """
+        if not self._spans or not _would_record():
+            yield None
+            return
+        with self._tracer.start_as_current_span(
+            f"{verb} {self.name}",
+            kind=SpanKind.INTERNAL,
+            attributes={names.NAME: self.name},
+            links=[Link(context) for context in links],
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                yield span
+            except BaseException as error:
+                # The type only: the text of a foreign exception may carry what must not leave the process.
+                span.set_attribute(names.ERROR_TYPE, type(error).__qualname__)
+                span.set_status(Status(StatusCode.ERROR))
+                raise
+
+
+def _would_record() -> bool:
+    parent = trace.get_current_span().get_span_context()
+    if parent.is_valid:
+        return parent.trace_flags.sampled
+    return not isinstance(_tracer_provider(), (ProxyTracerProvider, trace.NoOpTracerProvider))
+
+
+def _tracer_provider() -> Any:  # `get_tracer_provider` is typed with the interface, which hides the proxy
+    return trace.get_tracer_provider()
+
+
+def current_span_context() -> SpanContext | None:
+    """Context of the current span, for links from those who wait for it; `None` without one."""
+    context = trace.get_current_span().get_span_context()
+    return context if context.is_valid else None

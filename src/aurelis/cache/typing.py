@@ -1,0 +1,116 @@
+"""Protocols that other code may implement, and the types they speak in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from ._decisions import Bypass, Discard, Follow, Load, Lookup, Pass, Record, Refuse, Reraise, Serve, Store
+from ._entry import Entry
+
+Q_contra = TypeVar("Q_contra", contravariant=True)
+H_contra = TypeVar("H_contra", contravariant=True)
+R_contra = TypeVar("R_contra", contravariant=True)
+
+
+class Policy(Protocol[Q_contra, R_contra]):
+    """The rules of one kind of request, as pure functions; the engine carries out what they answer.
+
+    `Q` is the request, `R` the loaded result. Nothing here waits, reads a clock or draws random numbers.
+    """
+
+    def key(self, request: Q_contra) -> str:
+        """The key to look under first."""
+        ...
+
+    def on_lookup(self, request: Q_contra, entry: Entry | None, now: float) -> Lookup:
+        """What to do with what was found (`None`: nothing). `now` is monotonic, in seconds."""
+        ...
+
+    def on_loaded(self, request: Q_contra, loaded: R_contra) -> Store | Discard:
+        """Whether, where and how long to keep a loaded result."""
+        ...
+
+    def on_error(self, request: Q_contra, entry: Entry | None, error: BaseException, now: float) -> Serve | Reraise:
+        """What the callers get when the load failed. `entry` is what was found before, perhaps stale."""
+        ...
+
+
+class Terminator(Protocol):
+    """Watches a body for the end that its own protocol defines."""
+
+    def feed(self, chunk: bytes) -> bool:
+        """Take the next chunk; true once the end has been seen. Any split into chunks gives the same answer."""
+        ...
+
+
+class ExchangePolicy(Policy[Q_contra, R_contra], Protocol[Q_contra, H_contra, R_contra]):
+    """Rules for responses whose head comes before the body. `H` is the head."""
+
+    def on_response(self, request: Q_contra, head: H_contra, response_time: float) -> Record | Pass:
+        """Whether the body is worth recording. `response_time` is in seconds since the epoch."""
+        ...
+
+    def terminator(self, request: Q_contra, head: H_contra) -> Terminator | None:
+        """A watcher for protocols that announce their end in the body; `None`: the end of the body is the end."""
+        ...
+
+
+class Layer(Protocol):
+    """A place where entries are kept, addressed by full key.
+
+    A layer may raise anything when it is in trouble: the guard in front of it counts and contains it.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name for telemetry: `l1`, `l2`."""
+        ...
+
+    async def lookup(self, key: str) -> Entry | None:
+        """The entry, or `None`. Never an expired one."""
+        ...
+
+    async def lookup_many(self, keys: Sequence[str]) -> Mapping[str, Entry]:
+        """The entries found, in one round trip where the layer is remote."""
+        ...
+
+    async def store(self, key: str, entry: Entry) -> None:
+        """Keep the entry until it expires."""
+        ...
+
+    async def store_many(self, entries: Mapping[str, Entry]) -> None:
+        """Keep them all, in one round trip where the layer is remote."""
+        ...
+
+    async def remove(self, key: str) -> bool:
+        """Forget the key; true if it was there."""
+        ...
+
+    async def remove_all(self) -> None:
+        """Forget everything that belongs to this cache, and nothing of its neighbours."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give back connections. Closing twice is harmless."""
+        ...
+
+
+__all__ = [
+    "Bypass",
+    "Discard",
+    "Entry",
+    "ExchangePolicy",
+    "Follow",
+    "Layer",
+    "Load",
+    "Lookup",
+    "Pass",
+    "Policy",
+    "Record",
+    "Refuse",
+    "Reraise",
+    "Serve",
+    "Store",
+    "Terminator",
+]
