@@ -156,7 +156,7 @@ def _zone(zone: tzinfo | None) -> bytes:
     if type(zone) is timezone:
         # The name is part of the zone: it shows in `tzname()` and `strftime()`.
         return b"O" + _timedelta(zone.utcoffset(None)) + _text(zone.tzname(None))
-    if type(zone) is ZoneInfo and zone.key is not None:
+    if type(zone) is ZoneInfo and zone.key:  # one made from a file may have none
         return b"Z" + _text(zone.key)
     refusal = _Refusal(type(zone), "use datetime.timezone or a zoneinfo.ZoneInfo that has a key")
     refusal.steps.append(".tzinfo")

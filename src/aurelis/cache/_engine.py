@@ -93,6 +93,15 @@ class Engine:
             self._observe_hit()
         return entry.value if entry.payload is None else self._loads(entry)
 
+    def count_memory_hit(self, begin: float) -> None:
+        """The counting of `read_memory`, for a hit that `exchange` found. `begin`: monotonic, seconds."""
+        hit = self._hit
+        hit.n = count = hit.n + 1
+        if not count & SAMPLE_MASK:
+            self.telemetry.duration(self._monotonic() - begin, "get", names.L1)
+        if self._observes_hits:
+            self._observe_hit()
+
     def _observe_hit(self) -> None:
         span = get_current_span()
         if span.is_recording():
@@ -227,7 +236,8 @@ class Engine:
                 entry = found.entry
                 flight.settle(_Kept(Packed(entry.value, entry.payload, entry.payload is None), found.layer))
                 return
-            self.count_load(flight)
+            # The leader's request is counted now, whether the leader stays or not: one load, one miss.
+            self.telemetry.miss.n += 1
             value = await self.load(flight, compute())
             flight.keep()  # whoever leaves now, what was loaded is stored
             flight.settle(await self._keep(flight, request, ttl, value, budget))
@@ -272,11 +282,6 @@ class Engine:
             raise CacheClosedError("this cache was closed; make a new manager")
         if not isinstance(key, str):
             raise TypeError(f"a key must be a str, not {type(key).__name__}")
-
-    def count_load(self, flight: Flight[Any]) -> None:
-        """Count the leader's request at the moment at which the origin is asked, whether the leader stays or not."""
-        self.telemetry.miss.n += 1
-        flight.loading = True
 
     async def load(self, flight: Flight[Any], load: Awaitable[T]) -> T:
         """Run a load under its span, and record how long it took."""

@@ -61,7 +61,6 @@ class Flight(Generic[T]):
     Attributes:
         outcome: `None` while there is none.
         fenced: an invalidation has overtaken it, so its result must not be stored.
-        loading: the origin has been asked; before that it only looks in lower layers.
         link: the context of the span around the load, for links from those who wait.
     """
 
@@ -77,7 +76,6 @@ class Flight(Generic[T]):
         "fenced",
         "key",
         "link",
-        "loading",
         "outcome",
     )
 
@@ -85,7 +83,6 @@ class Flight(Generic[T]):
         self.key = key
         self.outcome: Settled[T] | Failed | Abandoned | None = None
         self.fenced = False
-        self.loading = False
         self.link: object | None = None
         self._gate = Gate()
         self._refs = 1
@@ -115,13 +112,13 @@ class Flight(Generic[T]):
         """Wait in this event loop for the outcome."""
         if self.outcome is None:
             foreign = self._loop is not asyncio.get_running_loop()
-            await self._gate.wait(alive=self._alive if foreign else None)
+            await self._gate.wait(alive=self.alive if foreign else None)
         return self.outcome or ABANDONED
 
     def wait_blocking(self) -> Settled[T] | Failed | Abandoned:
         """Wait in this thread for the outcome."""
         if self.outcome is None:
-            self._gate.wait_blocking(alive=self._alive)
+            self._gate.wait_blocking(alive=self.alive)
         return self.outcome or ABANDONED
 
     async def landed(self) -> None:
@@ -165,7 +162,8 @@ class Flight(Generic[T]):
             self.outcome = outcome
             self._gate.open()
 
-    def _alive(self) -> bool:
+    def alive(self) -> bool:
+        """Whether whoever runs the load still can."""
         if self._loop is None:
             return self._thread.is_alive()
         return self._loop.is_running()

@@ -51,6 +51,15 @@ class ExchangePolicy(Policy[Q_contra, R_contra], Protocol[Q_contra, H_contra, R_
         """Whether the body is worth recording. `response_time` is in seconds since the epoch."""
         ...
 
+    def on_shared(
+        self, request: Q_contra, leader: Q_contra, head: H_contra, response_time: float
+    ) -> Follow | Bypass | None:
+        """Whether a request that waited for the load of another (of the same key) may have its response.
+
+        `None`: it may. `Follow`: its own response has another key. `Bypass`: it must ask for itself.
+        """
+        ...
+
     def terminator(self, request: Q_contra, head: H_contra) -> Terminator | None:
         """A watcher for protocols that announce their end in the body; `None`: the end of the body is the end."""
         ...

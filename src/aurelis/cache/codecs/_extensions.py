@@ -99,7 +99,7 @@ def _zone(zone: tzinfo | None) -> bytes:
         offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]  # for pickling; not in typeshed
         text = name[0].encode("utf-8", "surrogatepass") if name else b""
         return b"F" + _OFFSET.pack(offset // _MICROSECOND) + (b"=" + text if name else b"")
-    if type(zone) is ZoneInfo and zone.key is not None and _ZONE_KEY.fullmatch(zone.key):
+    if type(zone) is ZoneInfo and _ZONE_KEY.fullmatch(zone.key or ""):  # one made from a file may have no key
         return b"K" + zone.key.encode("ascii")
     raise ForeignZone(zone)
 
@@ -168,8 +168,9 @@ def _read_time(data: bytes) -> time:
 
 
 def _read_datetime(data: bytes) -> datetime:
-    year, month, day, *clock, fold = _DATETIME.unpack_from(data)
-    return datetime(year, month, day, *clock, _read_zone(data[_DATETIME.size :]), fold=fold)
+    year, month, day, hour, minute, second, microsecond, fold = _DATETIME.unpack_from(data)
+    zone = _read_zone(data[_DATETIME.size :])
+    return datetime(year, month, day, hour, minute, second, microsecond, zone, fold=fold)
 
 
 def _read_timedelta(data: bytes) -> timedelta:
@@ -188,7 +189,7 @@ PACK_LEAF: Final[dict[type, Callable[[Any], ExtType]]] = {
     datetime: _pack_datetime,
     timedelta: _pack_timedelta,
 }
-"""Makes an extension of a leaf that msgpack has no type for; may raise `ForeignZone`. Looked up by exact type."""
+"""Makes an extension of a leaf that msgpack has no type for, by exact type; may raise `ForeignZone`."""
 
 _READ_LEAF: Final[dict[int, Callable[[bytes], object]]] = {
     Code.INT: lambda data: int.from_bytes(data, "big", signed=True),

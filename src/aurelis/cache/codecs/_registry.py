@@ -98,7 +98,7 @@ def _shape(kind: type) -> Shape:
     if "__dataclass_fields__" in kind.__dict__:
         return _DataclassShape(kind)
     raise ConfigurationError(
-        f"types: {type_name(kind)} is no Enum, dataclass, NamedTuple or pydantic model; only those can be stored"
+        f"types: {type_name(kind)} is none of Enum, dataclass, NamedTuple and pydantic model"
     )
 
 
@@ -195,7 +195,7 @@ _MODEL_STATE: Final = ("__pydantic_fields_set__", "__pydantic_extra__", "__pydan
 
 
 class _ModelShape:
-    """The whole state of a pydantic model: fields by name, which of them were set, extra and private attributes."""
+    """The whole state of a pydantic model: fields, which of them were set, extra and private attributes."""
 
     def __init__(self, kind: type[Any]) -> None:  # `Any`: pydantic is not imported here
         self._kind = kind
@@ -220,7 +220,7 @@ class _ModelShape:
         for attributes in (extra, private, *rest):
             if attributes is not None and type(attributes) is not dict:
                 raise TypeError("not attributes")
-        value = object.__new__(self._kind)
+        value: object = object.__new__(self._kind)
         object.__setattr__(value, "__dict__", fields | rest[0] if rest else fields)
         for name, item in zip(_MODEL_STATE, (set(fields_set), extra, private), strict=True):
             # A root model has constants instead of the last two; setting those would put them among the

@@ -29,9 +29,7 @@ _IMPOSTORS: Final = frozenset({bytearray, memoryview, ExtType, Timestamp})
 _LOOK_INTO: Final = frozenset({list, dict}) | _IMPOSTORS
 _nothing_in: Final = _LOOK_INTO.isdisjoint
 
-_TOO_DEEP: Final = (
-    "it contains itself or is nested more than 511 levels deep"  # the limit of msgpack's packer
-)
+_TOO_DEEP: Final = "it contains itself or is nested more than 511 levels deep"  # msgpack's own limit
 
 
 class ValueCodec:
@@ -105,8 +103,7 @@ class ValueCodec:
             writer = _Writer(self._registry)
             payload = writer.pack(value, unicode_errors)
             if any(map(_has_impostor, writer.roots)):
-                # Seldom, so whoever has none pays only for looking; afterwards, because now it cannot be
-                # cyclic.
+                # Seldom, so who has none pays only for looking. Not before: now it cannot be cyclic.
                 writer = _Writer(self._registry, replacing=True)
                 payload = writer.pack(value, unicode_errors)
         except UnicodeEncodeError:
@@ -150,8 +147,7 @@ class _Writer:
         self.roots.append([value])
         if self._replacing:
             value = _replace(value)
-        # A packer must not be used again before it is done, and `_expand` lets other threads run: one for
-        # each value.
+        # One for each value: `_expand` lets other threads run, and a packer is no use to two at once.
         packer = Packer(default=self._expand, strict_types=True, unicode_errors=unicode_errors)
         payload: bytes = packer.pack(value)
         return payload

@@ -117,7 +117,7 @@ def corrected_initial_age(
 
 
 def age_brought(fields: Mapping[bytes, bytes], *, response_time: float) -> float:
-    """The age that a response states by itself, seconds ≥ 0: its initial age but for the time that the origin took.
+    """The age that a response states by itself, seconds ≥ 0: its initial age without the origin's delay.
 
     Args:
         fields: header fields by lower-case name.

@@ -6,18 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Protocol
 
-from .._decisions import (
-    Bypass,
-    Discard,
-    Follow,
-    Load,
-    Lookup,
-    Pass,
-    Record,
-    Reraise,
-    Serve,
-    Store,
-)
+from .._decisions import Bypass, Discard, Follow, Load, Lookup, Pass, Record, Reraise, Serve, Store
 from .._entry import Entry
 from ._age import age_brought, corrected_initial_age
 from ._grammar import NO_REQUEST_DIRECTIVES
@@ -33,8 +22,7 @@ from ._reuse import (
 from ._storing import Storable, Unstorable, is_complete, may_store, refused_credentials, storable_fields
 from ._variants import selects_same, variant_digest
 
-# What is remembered about keys: 4096 of at most this many characters are some megabytes whatever clients
-# send.
+# Bounds of what is remembered about keys, some megabytes whatever clients send. Lengths are in characters.
 _REMEMBERED_KEYS = 4096
 _MAX_REMEMBERED_LENGTH = 512
 
@@ -43,7 +31,7 @@ _RERAISE = Reraise()
 
 
 class KeyBuilder(Protocol):
-    """Builds keys that differ whenever category, identifier or params do, like `CacheKeyBuilder.build_key`."""
+    """Builds keys that differ whenever category, identifier or params do: `CacheKeyBuilder.build_key`."""
 
     def __call__(self, category: str, identifier: str, params: Mapping[str, object] | None = None) -> str:
         """The key."""
@@ -118,9 +106,9 @@ class HttpPolicy:
         left = verdict.freshness.lifetime - age_brought(verdict.fields, response_time=response_time)
         return Record(left) if left > 0 else Pass("not-fresh")
 
-    def may_share(
+    def on_shared(
         self, request: HttpRequest, leader: HttpRequest, head: ResponseHead, response_time: float
-    ) -> bool:
+    ) -> Follow | Bypass | None:
         """Whether a request that waited may have the response that was loaded for another.
 
         Both have the same key. `on_response` said `Record` for the leader, so the response may be stored;
@@ -128,13 +116,19 @@ class HttpPolicy:
         may it be answered with it in spite of its credentials?
         """
         verdict = self._may_store(leader, head, response_time)
-        if isinstance(verdict, Unstorable) or not selects_same(verdict.vary, leader.fields, request.fields):
-            return False
-        return not self._shared or not refused_credentials(
-            request,
-            explicit=verdict.freshness.source == "explicit",
-            allows_authorization=verdict.allows_authorization,
-        )
+        if isinstance(verdict, Unstorable):
+            return Bypass("miss", verdict.reason)
+        if self._shared:
+            refused = refused_credentials(
+                request,
+                explicit=verdict.freshness.source == "explicit",
+                allows_authorization=verdict.allows_authorization,
+            )
+            if refused:
+                return Bypass("bypass", refused)
+        if not selects_same(verdict.vary, leader.fields, request.fields):
+            return Follow(self._variant_key(request, verdict.vary))
+        return None
 
     def terminator(self, request: HttpRequest, head: ResponseHead) -> None:
         """HTTP itself says where a body ends."""
@@ -191,7 +185,7 @@ class HttpPolicy:
     def on_error(
         self, request: HttpRequest, entry: Entry | None, error: BaseException, now: float
     ) -> Serve | Reraise:
-        """What callers get when the load failed: something stale where `stale-if-error` allows it (RFC 5861 §4)."""
+        """What callers get when the load failed: something stale where that is allowed (RFC 5861 §4)."""
         if not isinstance(error, Exception):  # cancelled, or the process ends: the origin has not failed
             return _RERAISE
         directives = directives_of(request, honour_request_directives=self._honour)

@@ -95,12 +95,11 @@ def stand_in(
     if entry is None or not isinstance(entry.value, StoredResponse):
         return None
     stored = entry.value
-    if now >= entry.fresh_until + stored.stale_if_error or _refused_credentials(
-        request, stored, shared=shared
-    ):
+    if now >= entry.fresh_until + stored.stale_if_error:
         return None
-    # A client that limits age does not want a stale response unless it says so with max-stale (RFC 9111
-    # §5.2.1.1).
+    if _refused_credentials(request, stored, shared=shared):
+        return None
+    # Who limits the age of an answer does not want a stale one without max-stale (RFC 9111 §5.2.1.1).
     if directives.no_cache or directives.max_age is not None or directives.min_fresh is not None:
         return None
     return Serve(entry)
@@ -180,8 +179,7 @@ def is_not_modified(request_fields: Mapping[bytes, bytes], stored: StoredRespons
 def not_modified_fields(stored: StoredResponse) -> Fields:
     """The fields of the 304 that stands for a stored response (RFC 9110 §15.4.5).
 
-    Only what describes content is left out. Others, CORS fields for example, a browser expects on a 304 as
-    well.
+    Only what describes content is left out. A browser expects others, CORS fields for example, on a 304 too.
     """
     return tuple(line for line in stored.headers if line[0] not in _CONTENT_FIELDS)
 

@@ -14,7 +14,7 @@ from ._grammar import is_token
 from ._messages import RuleEffect
 
 MAX_PATH_LENGTH = 4096
-"""Characters of a path that is still compared with rules: what an attacker may make a pattern search through."""
+"""Characters: a longer path matches no rule, since a stranger chooses how long a pattern has to search."""
 
 _WILDCARD = re.compile(r"((?<=/)\*\*/|\*+)")
 _CROSSING = {"**": (".*", ".*?"), "**/": ("(?:.*/)?", "(?:.*?/)??")}
@@ -105,8 +105,7 @@ class CacheRule:
     def matches(self, path: str) -> bool:
         """Whether the rule speaks for a decoded path. One with `.` or `..` segments never matches.
 
-        What such a path means depends on who resolves it, so a rule could speak for a path that the app does
-        not see.
+        What such a path means depends on who resolves it: the app may see another path than the rule.
         """
         if not path.startswith(self._prefix) or len(path) > MAX_PATH_LENGTH:
             return False
@@ -182,7 +181,7 @@ def _seconds(ttl: object) -> float:
     return seconds
 
 
-def _cookie_names(cookies: Sequence[str] | None) -> tuple[bytes, ...]:
+def _cookie_names(cookies: Sequence[object] | None) -> tuple[bytes, ...]:
     if cookies is None:
         return ()
     if isinstance(cookies, (str, bytes)):
@@ -201,8 +200,7 @@ def _compile(path: object) -> re.Pattern[str]:
 
     What stands between two wildcards may as well match at the first place where it fits, hence the atomic
     groups: one from each `**` to the next, and in it one for each `*`. Without them every wildcard multiplies
-        the time by the length
-    of the path, which a stranger chooses.
+    the time by the length of the path, which a stranger chooses.
     """
     if not isinstance(path, str) or not path.startswith("/"):
         raise ConfigurationError(f"path={path!r}: the pattern of a rule is a string that starts with '/'")

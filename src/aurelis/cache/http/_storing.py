@@ -112,9 +112,7 @@ def may_store(
 def _refused_by_request(request: HttpRequest, *, honour_request_directives: bool) -> str:
     if request.method != "GET":
         return "method"
-    if (
-        b"range" in request.fields
-    ):  # a whole response is rare here, and a partial one must not be taken for one
+    if b"range" in request.fields:  # a partial response must never be taken for a whole one
         return "range"
     if honour_request_directives and request_directives(request.fields).no_store:
         return "request-no-store"
@@ -125,8 +123,7 @@ def _refused_by_response(status: int, directives: ResponseDirectives, *, shared:
     if not 200 <= status <= 599 or status in _PARTIAL_OR_VALIDATION:
         return "status"
     if directives.must_understand:
-        # RFC 9111 §5.2.2.3: for caches that know the directive, it replaces a no-store that is meant for the
-        # others.
+        # RFC 9111 §5.2.2.3: for caches that know the directive, it replaces a no-store meant for the others.
         if status not in UNDERSTOOD_STATUSES:
             return "status"
     elif directives.no_store:
@@ -176,9 +173,8 @@ def refused_credentials(request: HttpRequest, *, explicit: bool, allows_authoriz
     rule = request.rule
     if rule is not None and rule.credentials_allowed:
         return ""
-    # For an answer from the store this is stricter than RFC 9111 §3.5, which only forbids to store: the
-    # response of an app that looks at Authorization without saying so in Vary is not given to those who send
-    # it.
+    # For an answer from the store this is stricter than RFC 9111 §3.5, which only forbids to store: where an
+    # app looks at Authorization without saying so in Vary, those who send it don't get what others got.
     if b"authorization" in request.fields and not allows_authorization:
         return "authorization"
     if b"cookie" in request.fields and not explicit:
@@ -232,7 +228,7 @@ def _length(value: bytes) -> int | None:
 
 
 def storable_fields(head: ResponseHead) -> Fields:
-    """The fields to store: names in lower case, order kept, without those of the connection (RFC 9111 §3.1) and Age.
+    """The fields to store: names in lower case, without Age and those of the connection (RFC 9111 §3.1).
 
     Age is stored as part of the response's initial age and made anew for each answer.
     """

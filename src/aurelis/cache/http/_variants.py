@@ -32,7 +32,7 @@ def vary_names(value: bytes | None) -> tuple[bytes, ...] | None:
 
 
 def normalised(name: bytes, value: bytes) -> bytes:
-    """A field value without differences that mean nothing: whitespace around list members, case where it is free.
+    """A field value without what means nothing: whitespace around list members, case where it is free.
 
     Args:
         name: of the field, lower case.

@@ -242,9 +242,10 @@ class RedisBackend:
                 return
 
     async def _scan_from(self, cursor: int) -> tuple[int, list[bytes]]:
-        step: tuple[int, list[bytes]] = await self._run(
-            lambda client: client.scan(cursor, match=self._prefix + b"*", count=_SCAN_COUNT)
-        )
+        async def send(client: redis_asyncio.Redis) -> Any:  # redis-py types names as bytes or str
+            return await client.scan(cursor, match=self._prefix + b"*", count=_SCAN_COUNT)
+
+        step: tuple[int, list[bytes]] = await self._run(send)
         return step
 
     async def _unlink(self, names: list[bytes]) -> int:

@@ -13,7 +13,14 @@ from hashlib import blake2b
 
 from aurelis.cache._decisions import Discard, Load, Pass, Record, Reraise, Serve, Store
 from aurelis.cache._entry import Entry
-from aurelis.cache.http._messages import LoadedResponse, ResponseHead, StoredResponse, combine
+from aurelis.cache.http import (
+    LoadedResponse,
+    ResponseHead,
+    StoredResponse,
+    combine,
+    is_complete,
+    response_directives,
+)
 from aurelis.cache.typing import Terminator
 
 from ._answer import AnswerSummary
@@ -50,7 +57,7 @@ class ModelPolicy:
     """Rules for model calls: an `ExchangePolicy` over `ModelRequest`, `ResponseHead` and `LoadedResponse`.
 
     Args:
-        build_key: makes a full key from a category and an identifier.
+        keys: makes a full key of category and identifier: `CacheKeyBuilder.build_key`.
         ttl: seconds for which an answer is served, may be infinite; 0 keeps nothing.
         honour_cache_control: keep no answer whose `Cache-Control` says `no-store`.
 
@@ -58,14 +65,14 @@ class ModelPolicy:
         ValueError: `ttl` is negative or NaN.
     """
 
-    __slots__ = ("_build_key", "_honour_cache_control", "_ttl")
+    __slots__ = ("_honour_cache_control", "_keys", "_ttl")
 
     def __init__(
-        self, *, build_key: Callable[[str, str], str], ttl: float = 3600.0, honour_cache_control: bool = False
+        self, *, keys: Callable[[str, str], str], ttl: float = 3600.0, honour_cache_control: bool = False
     ) -> None:
         if math.isnan(ttl) or ttl < 0:
             raise ValueError(f"ttl must be a number of seconds ≥ 0, not {ttl!r}")
-        self._build_key = build_key
+        self._keys = keys
         self._ttl = float(ttl)
         self._honour_cache_control = honour_cache_control
 
@@ -83,7 +90,7 @@ class ModelPolicy:
         )
         # ascii() tells different parts apart whatever they contain, and alike on every version of Python
         digest = blake2b(ascii(parts).encode("ascii"), digest_size=16, person=b"model call 1")
-        return self._build_key(CATEGORY, digest.hexdigest())
+        return self._keys(CATEGORY, digest.hexdigest())
 
     def on_lookup(self, request: ModelRequest, entry: Entry | None, now: float) -> Serve | Load:
         """Serve what is fresh."""
@@ -96,10 +103,17 @@ class ModelPolicy:
         refusal = self._refusal(request, head)
         return Record() if refusal is None else Pass(refusal)
 
+    def on_shared(
+        self, request: ModelRequest, leader: ModelRequest, head: ResponseHead, response_time: float
+    ) -> None:
+        """Whoever waits may have the answer: the same key means the same call by the same caller."""
+        return
+
     def terminator(self, request: ModelRequest, head: ResponseHead) -> Terminator | None:
         """The watcher of the call's protocol if the response is a stream."""
         call = request.call
-        return call.profile.terminator() if call.stream and _media_type(head) == _EVENT_STREAM else None
+        is_stream = call.stream and _media_type(_fields(head)) == _EVENT_STREAM
+        return call.profile.terminator() if is_stream else None
 
     def on_loaded(self, request: ModelRequest, loaded: LoadedResponse) -> Store | Discard:
         """Keep a whole and good answer.
@@ -110,7 +124,7 @@ class ModelPolicy:
         refusal = self._refusal(request, loaded.head)
         if refusal is not None:
             return Discard(refusal)
-        if _is_cut_short(loaded):
+        if not _has_announced_length(loaded):
             return Discard("truncated")
         profile = request.call.profile
         if request.call.stream:
@@ -122,7 +136,7 @@ class ModelPolicy:
             return Discard(flaw)
         stored = StoredResponse(
             status=loaded.head.status,
-            headers=replay_fields(loaded.head.headers),
+            headers=replay_fields(loaded.head),
             chunks=loaded.chunks,
             lifetime=self._ttl,
             source="model",
@@ -145,30 +159,26 @@ class ModelPolicy:
             return "ttl"
         if head.status != 200:
             return "status"
-        if _media_type(head) != (_EVENT_STREAM if request.call.stream else _JSON):
+        fields = _fields(head)
+        if _media_type(fields) != (_EVENT_STREAM if request.call.stream else _JSON):
             return "media-type"
-        if self._honour_cache_control and _says_no_store(head):
+        if self._honour_cache_control and response_directives(fields.get(b"cache-control")).no_store:
             return "no-store"
         return None
 
 
-def _media_type(head: ResponseHead) -> bytes:
-    return combine(head.headers).get(b"content-type", b"").partition(b";")[0].strip().lower()
+def _fields(head: ResponseHead) -> Mapping[bytes, bytes]:
+    return combine([(name.lower(), value) for name, value in head.headers])
 
 
-def _says_no_store(head: ResponseHead) -> bool:
-    directives = combine(head.headers).get(b"cache-control", b"").lower().split(b",")
-    return any(directive.partition(b"=")[0].strip() == b"no-store" for directive in directives)
+def _media_type(fields: Mapping[bytes, bytes]) -> bytes:
+    return fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
-def _is_cut_short(loaded: LoadedResponse) -> bool:
-    """Whether the body is not as long as announced; unknown where that was said of encoded bytes."""
-    fields = combine(loaded.head.headers)
-    length = fields.get(b"content-length")
-    coding = fields.get(b"content-encoding", b"identity").strip().lower()
-    if length is None or coding != b"identity" or b"transfer-encoding" in fields:
-        return False
-    return length.strip() != b"%d" % sum(map(len, loaded.chunks))
+def _has_announced_length(loaded: LoadedResponse) -> bool:
+    """Whether the body is as long as announced; true where the announcement is of encoded bytes."""
+    coding = _fields(loaded.head).get(b"content-encoding", b"identity")
+    return coding.strip().lower() != b"identity" or is_complete(loaded.head, loaded.chunks)
 
 
 def _flaw(summary: AnswerSummary, incomplete: frozenset[str]) -> str | None:

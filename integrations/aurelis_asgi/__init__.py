@@ -1,0 +1,14 @@
+"""HTTP response caching for ASGI apps, by the rules of RFC 9111 and by rules that the app declares.
+
+Example:
+    >>> from aurelis.cache import CacheManager
+    >>> async def app(scope, receive, send):  # any ASGI app: Starlette, FastAPI, ...
+    ...     ...
+    >>> app = CacheMiddleware(app, cache=CacheManager(), rules=[CacheRule("/catalog/*", ttl=60)])
+"""
+
+from aurelis.cache.http import CacheRule
+
+from ._middleware import CacheMiddleware
+
+__all__ = ["CacheMiddleware", "CacheRule"]

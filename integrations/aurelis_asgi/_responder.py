@@ -1,0 +1,171 @@
+"""One request's way through the cache."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.types import Message, Receive, Scope, Send
+
+from aurelis.cache.exchange import Alone, Hit, Live, Pending, Refused
+from aurelis.cache.http import HttpRequest, is_not_modified, not_modified_fields
+from aurelis.cache.typing import Record
+
+from ._load import AppLoad
+
+if TYPE_CHECKING:
+    from ._middleware import CacheMiddleware
+
+_CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
+
+
+class Responder:
+    """Answers one request."""
+
+    __slots__ = ("_disconnected", "_middleware", "_receive", "_scope", "_send")
+
+    def __init__(self, middleware: CacheMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+        self._middleware = middleware
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._disconnected = False
+
+    async def respond(self, request: HttpRequest) -> None:
+        """Answer from the cache, from a load under way, or from the app."""
+        answer = self._middleware.exchange.peek(request)
+        if type(answer) is Hit:
+            await self._replay(answer, request)
+        else:
+            assert isinstance(answer, Pending)
+            await self._open(answer)
+
+    async def forward(self, answer: Alone) -> None:
+        """Have the app answer this request alone, as if there were no cache."""
+        self._middleware.note_bypass(self._scope, answer)
+        status = self._middleware.status.forwarded(answer.reason, detail=answer.detail)
+        forward = self._send
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"cache-status", status)]
+            await forward(message)
+
+        await self._middleware.app(self._scope, self._receive, send)
+
+    async def _replay(self, hit: Hit, request: HttpRequest) -> None:
+        response = hit.response
+        fields = response.headers
+        status = response.status
+        chunks = response.chunks
+        if not _CONDITIONS.isdisjoint(request.fields) and is_not_modified(request.fields, response):
+            status, fields, chunks = 304, not_modified_fields(response), ()
+        elif request.method == "HEAD":
+            chunks = ()
+        if response.route and "route" not in self._scope:
+            # Telemetry outside of us calls requests by their route; the router did not run this time.
+            self._scope["route"] = Route(response.route)
+        send = self._send
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [
+                    *fields,
+                    (b"age", b"%d" % hit.age),
+                    (b"cache-status", self._middleware.status.hit(ttl=hit.ttl)),
+                ],
+            }
+        )
+        if len(chunks) == 1:
+            await send({"type": "http.response.body", "body": chunks[0]})
+            return
+        for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _open(self, pending: Pending[HttpRequest]) -> None:
+        middleware = self._middleware
+        task = asyncio.current_task()
+        assert task is not None
+        watcher = asyncio.create_task(self._watch(task))
+        live: Live | None = None
+        try:
+            answer = await middleware.exchange.open(pending, AppLoad(middleware.app, self._scope))
+            if isinstance(answer, Live):
+                live = answer
+                await self._relay(live, watcher, with_body=pending.request.method != "HEAD")
+                return
+        except asyncio.CancelledError:
+            # Our own cancellation always arrives at an await within this block: the watcher runs only while it waits.
+            if self._disconnected and task.uncancel() == 0:
+                return
+            raise
+        finally:
+            watcher.cancel()
+            if live is not None:
+                live.close()
+        if isinstance(answer, Hit):
+            await self._replay(answer, pending.request)
+        elif isinstance(answer, Refused):
+            await self._refuse()
+        else:
+            assert isinstance(answer, Alone)
+            await self.forward(answer)
+
+    async def _relay(self, live: Live, watcher: asyncio.Task[None], *, with_body: bool) -> None:
+        reader = live.reader
+        assert reader is not None  # the app's response is never handed over unread
+        status = self._middleware.status.forwarded(
+            live.reason,
+            status=live.head.status,
+            ttl=live.decision.lifetime if isinstance(live.decision, Record) else None,
+            stored=isinstance(live.decision, Record),
+            collapsed=live.collapsed,
+            detail="" if isinstance(live.decision, Record) else live.decision.reason,
+        )
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": live.head.status,
+                "headers": [*live.head.headers, (b"cache-status", status)],
+            }
+        )
+        while (chunk := await reader.next()) is not None:
+            if with_body:
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        # A server reports a disconnect once the response is complete: from here on it means nothing.
+        watcher.cancel()
+        await self._send({"type": "http.response.body", "body": b""})
+        if not live.collapsed:
+            # As without a cache, the request ends when the app does, and what it raises then is the server's to log.
+            await live.finished()
+
+    async def _refuse(self) -> None:
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": 504,
+                "headers": [
+                    (b"content-length", b"0"),
+                    (b"cache-status", self._middleware.status.refused()),
+                ],
+            }
+        )
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def _watch(self, task: asyncio.Task[object]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._disconnected = True
+        task.cancel()
+
+
+class Route:
+    """Stands in for the route that answered when the response was made."""
+
+    __slots__ = ("path", "path_format")
+
+    def __init__(self, template: str) -> None:
+        self.path = template
+        self.path_format = template

@@ -1,0 +1,647 @@
+"""What the integrations stand on: requests answered by responses with a head and a body, through the one engine.
+
+An integration translates its framework's request into a record that a policy understands, asks `peek` (which never
+waits) and, when nothing is at hand, `open` or `open_blocking`. It gets one of a few answers and translates back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from ._bridge import run_inline
+from ._decisions import Bypass, Follow, Load, Lookup, Pass, Record, Refuse, Serve, Store
+from ._engine import Engine
+from ._entry import Entry
+from ._flight import Abandoned, Failed, Flight, Settled, enter
+from ._recording import Reader, ReaderClosed, Recording
+from ._stack import Budget, Found
+from .exceptions import CacheClosedError, RecursiveLoadError
+from .http import LoadedResponse, ResponseHead, StoredResponse
+from .manager import AnyManager, manager_of
+from .telemetry import names
+from .typing import ExchangePolicy, Terminator
+
+Q = TypeVar("Q")
+T = TypeVar("T")
+
+DEFAULT_MAX_BODY_BYTES = 4 * 2**20
+_MAX_HOPS = 4
+_MISSES = frozenset({"miss", "uri-miss", "vary-miss", "stale", "partial"})
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """Answer from the cache.
+
+    Attributes:
+        response: what is stored.
+        layer: `l1` or `l2`.
+        age: whole seconds since the origin made it (RFC 9111 §4.2.3), ≥ 0.
+        ttl: seconds of freshness left; negative when it is stale, may be infinite.
+    """
+
+    response: StoredResponse
+    layer: str
+    age: int
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Ask the origin, for this caller alone and as if there were no cache.
+
+    Attributes:
+        reason: the `fwd` token of RFC 9211 §2.2.
+        detail: short token for people.
+    """
+
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing is stored and the client wanted nothing else (RFC 9111 §5.2.1.7): answer 504."""
+
+
+@dataclass(slots=True)
+class Live:
+    """A response that is being loaded, by this caller or another one.
+
+    Attributes:
+        head: of the response.
+        decision: whether it is being recorded.
+        reason: the `fwd` token of RFC 9211 §2.2.
+        collapsed: another caller's load is shared.
+        reader: the body; `None` when `raw` is there.
+        raw: the framework's own response, handed over unread to the caller whose load it is.
+    """
+
+    head: ResponseHead
+    decision: Record | Pass
+    reason: str
+    collapsed: bool
+    reader: Reader | None
+    raw: object
+    _leave: Callable[[], None]
+    _flight: Flight[Any]
+    _left: bool = field(default=False)
+
+    def close(self) -> None:
+        """Let go of the response. The last caller to let go before the end aborts the load. Twice is harmless."""
+        if not self._left:
+            self._left = True
+            if self.reader is not None:
+                self.reader.close()
+            self._leave()
+
+    async def finished(self) -> None:
+        """Wait until the load itself has ended, for instance an app's background tasks; raise what it raised."""
+        await self._flight.landed()
+        error = self._flight.error()
+        if error is not None:
+            raise error
+
+
+@dataclass(slots=True)
+class Lead:
+    """A blocking caller has to load the response itself, and record it.
+
+    Attributes:
+        recorder: takes the response.
+        reason: the `fwd` token of RFC 9211 §2.2.
+    """
+
+    recorder: Recorder[Any]
+    reason: str
+    _leave: Callable[[], None]
+    _left: bool = field(default=False)
+
+    def close(self) -> None:
+        """Let go, after the load has ended in one way or the other. Twice is harmless."""
+        if not self._left:
+            self._left = True
+            self._leave()
+
+
+Answer = Hit | Alone | Refused | Live
+
+
+@dataclass(slots=True)
+class Pending(Generic[Q]):
+    """Nothing at hand: what `peek` already knows, for `open` to go on with."""
+
+    request: Q
+    key: str
+    entry: Entry | None
+    decision: Lookup
+
+
+@dataclass(slots=True)
+class _Loading:
+    """Outcome of a flight: a response is coming."""
+
+    head: ResponseHead
+    decision: Record | Pass
+    recording: Recording | None
+    raw: object
+    request: Any
+    response_time: float
+
+
+class _Ways(Protocol):
+    """How one kind of caller waits. The steps around it are the same for all."""
+
+    async def run(self, step: Coroutine[Any, Any, T]) -> T: ...
+
+    async def outcome(self, flight: Flight[Any]) -> Settled[Any] | Failed | Abandoned: ...
+
+    async def room(self, recording: Recording) -> None: ...
+
+
+class _Async:
+    async def run(self, step: Coroutine[Any, Any, T]) -> T:
+        return await step
+
+    async def outcome(self, flight: Flight[Any]) -> Settled[Any] | Failed | Abandoned:
+        return await flight.wait()
+
+    async def room(self, recording: Recording) -> None:
+        await recording.room()
+
+
+class _Blocking:
+    """Blocks the thread where others wait, so its coroutines never suspend and run inline."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def run(self, step: Coroutine[Any, Any, T]) -> T:
+        return self._engine.run(step)
+
+    async def outcome(self, flight: Flight[Any]) -> Settled[Any] | Failed | Abandoned:
+        return flight.wait_blocking()
+
+    async def room(self, recording: Recording) -> None:
+        recording.room_blocking()
+
+
+class Recorder(Generic[Q]):
+    """Takes one response from its origin: first `head`, then each `chunk`, then `end`."""
+
+    def __init__(
+        self,
+        exchange: Exchange[Q],
+        request: Q,
+        flight: Flight[Any],
+        key: str,
+        stale: Entry | None,
+        budget: Budget,
+        ways: _Ways,
+    ) -> None:
+        self._exchange = exchange
+        self._engine = exchange.engine
+        self._request = request
+        self._flight = flight
+        self._key = key
+        self._stale = stale
+        self._budget = budget
+        self._ways = ways
+        self._begin = self._engine.clock.monotonic()
+        self._request_time = self._engine.clock.time()
+        self._response_time = 0.0
+        self._head: ResponseHead | None = None
+        self._recording: Recording | None = None
+        self._terminator: Terminator | None = None
+        self._terminated = False
+        self._stored_bytes = -1
+        self.ended = False
+        self.route = ""
+
+    def head(self, head: ResponseHead, raw: object = None) -> Record | Pass:
+        """Take the head. On `Pass` nobody shares the body.
+
+        Args:
+            raw: the framework's response, which on `Pass` is handed over unread to the caller whose load it is. Without
+                one its chunks still go through here.
+        """
+        self._head = head
+        self._engine.telemetry.miss.n += 1
+        self._response_time = self._engine.clock.time()
+        policy = self._exchange.policy
+        decision = policy.on_response(self._request, head, self._response_time)
+        if isinstance(decision, Record) and _announced(head) > self._exchange.max_body_bytes:
+            decision = Pass("too-large")
+        if isinstance(decision, Record):
+            self._terminator = policy.terminator(self._request, head)
+            self._recording = Recording(self._exchange.max_body_bytes, self._flight.alive)
+        else:
+            self._engine.telemetry.store(decision.reason)
+            self._engine.flights.land(self._flight)
+            if raw is None:
+                self._recording = Recording(0, self._flight.alive)
+        self._flight.settle(
+            _Loading(
+                head,
+                decision,
+                self._recording,
+                None if isinstance(decision, Record) else raw,
+                self._request,
+                self._response_time,
+            )
+        )
+        return decision
+
+    async def chunk(self, data: bytes) -> None:
+        """Take the next piece of the body. Waits only when nothing is recorded and readers are behind."""
+        recording = self._recording
+        assert recording is not None, "head() comes first"
+        if self._terminator is not None and not self._terminated and recording.kept and self._terminator.feed(data):
+            # The protocol's own end: callers that stop reading here must find the answer stored.
+            self._terminated = True
+            await self._ways.run(self._store((*recording.chunks(), data)))
+        recording.append(data)
+        if not recording.kept:
+            await self._ways.room(recording)
+
+    async def end(self) -> None:
+        """The body is complete: store it, then let readers see the end. Twice is harmless."""
+        recording = self._recording
+        if self.ended or recording is None:
+            return
+        self.ended = True
+        # Whoever leaves now, what has come whole is stored.
+        self._flight.keep()
+        if recording.kept and recording.size != self._stored_bytes:
+            await self._ways.run(self._store(recording.chunks()))
+        elif not recording.kept and self._flight_recorded():
+            self._engine.telemetry.store("too_large")
+        recording.finish()
+        self._engine.flights.land(self._flight)
+
+    def fail(self, error: BaseException) -> None:
+        """The load failed: callers get a stale response where the policy allows it, or the error."""
+        if self._recording is not None:
+            self._recording.fail(error)
+        elif self._flight.outcome is None:
+            policy = self._exchange.policy
+            decision = policy.on_error(self._request, self._stale, error, self._engine.clock.monotonic())
+            if isinstance(decision, Serve):
+                self._flight.settle(Found(decision.entry, names.STALE))
+            else:
+                self._engine.telemetry.miss.n += 1
+                self._flight.fail(error)
+        self._engine.flights.land(self._flight)
+
+    def abort(self) -> None:
+        """The load was cancelled, because nobody waits for it or its event loop ends."""
+        if self._recording is not None:
+            self._recording.fail(ConnectionAbortedError("the load of this response was cancelled"))
+        elif self._flight.outcome is None:
+            self._engine.telemetry.miss.n += 1
+        self._engine.flights.land(self._flight)
+
+    def _flight_recorded(self) -> bool:
+        outcome = self._flight.outcome
+        return isinstance(outcome, Settled) and isinstance(outcome.result.decision, Record)
+
+    async def _store(self, chunks: tuple[bytes, ...]) -> None:
+        engine = self._engine
+        assert self._head is not None
+        loaded = LoadedResponse(
+            self._head,
+            chunks,
+            engine.clock.monotonic() - self._begin,
+            self._request_time,
+            self._response_time,
+            self.route,
+        )
+        self._stored_bytes = sum(map(len, chunks))
+        decision = self._exchange.policy.on_loaded(self._request, loaded)
+        if not isinstance(decision, Store):
+            engine.telemetry.store(decision.reason)
+            return
+        if self._flight.fenced:
+            engine.telemetry.store("fenced")
+            return
+        values = {decision.key or self._key: engine.stack.pack(decision.value, trusted=True)}
+        if decision.index is not None:
+            index_key, index = decision.index
+            values[index_key] = engine.stack.pack(index, trusted=True)
+        await engine.stack.store(values, decision.fresh_for, self._budget, stale_for=decision.stale_for)
+        engine.telemetry.store("stored")
+
+
+class Exchange(Generic[Q]):
+    """One kind of request served through a manager's engine.
+
+    Args:
+        cache: manager; `None` means the process's.
+        policy: the rules.
+        max_body_bytes: larger bodies pass through and are not stored.
+    """
+
+    def __init__(
+        self,
+        cache: AnyManager | None,
+        policy: ExchangePolicy[Q, ResponseHead, LoadedResponse],
+        *,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    ) -> None:
+        self.manager = manager_of(cache)
+        self.engine = self.manager._engine
+        self.policy = policy
+        self.max_body_bytes = max_body_bytes
+
+    def peek(self, request: Q) -> Hit | Pending[Q]:
+        """Answer from memory, or say what is known so far. Never waits."""
+        engine = self.engine
+        now = engine.clock.monotonic()
+        key = self.policy.key(request)
+        entry = engine.stack.peek(key)
+        decision = self.policy.on_lookup(request, entry, now)
+        if type(decision) is Follow:
+            key = decision.key
+            entry = engine.stack.peek(key)
+            decision = self.policy.on_lookup(request, entry, now)
+        if type(decision) is Serve:
+            engine.count_memory_hit(now)
+            return self._hit(decision.entry, names.L1, now)
+        return Pending(request, key, entry, decision)
+
+    async def open(
+        self, pending: Pending[Q], load: Callable[[Recorder[Q]], Awaitable[None]]
+    ) -> Hit | Alone | Refused | Live:
+        """Answer a request for which memory had nothing.
+
+        Args:
+            load: asks the origin and gives the response to the recorder. Runs in a task of its own, at most once.
+
+        Raises:
+            Exception: what `load` raised before the head came.
+        """
+        answer = await self._open(pending, _Async(), load)
+        assert not isinstance(answer, Lead)
+        return answer
+
+    def bypass(self, decision: Bypass) -> Alone:
+        """Count a request that the cache could have answered and must not."""
+        return self._alone(decision.reason, decision.detail)
+
+    def open_blocking(self, pending: Pending[Q]) -> Hit | Alone | Refused | Live | Lead:
+        """The same for a caller without an event loop, who on `Lead` loads in its own thread."""
+        return run_inline(self._open(pending, _Blocking(self.engine), None))
+
+    async def _open(
+        self, pending: Pending[Q], ways: _Ways, load: Callable[[Recorder[Q]], Awaitable[None]] | None
+    ) -> Hit | Alone | Refused | Live | Lead:
+        engine = self.engine
+        engine.check(pending.key)
+        request, key, entry, decision = pending.request, pending.key, pending.entry, pending.decision
+        layer = names.L1
+        with engine.telemetry.span("get") as span:
+            for _ in range(_MAX_HOPS):
+                now = engine.clock.monotonic()
+                if isinstance(decision, Bypass) and decision.reason in _MISSES and entry is None and engine.stack.lower:
+                    found = await ways.run(engine.stack.lookup(key, engine.stack.budget()))
+                    if found is not None:
+                        entry, layer = found.entry, found.layer
+                        decision = self.policy.on_lookup(request, entry, now)
+                if isinstance(decision, Follow):
+                    key, layer = decision.key, names.L1
+                    entry = engine.stack.peek(key)
+                    decision = self.policy.on_lookup(request, entry, now)
+                    continue
+                if isinstance(decision, Serve):
+                    engine.telemetry.request(names.HIT, layer).n += 1
+                    if span is not None:
+                        span.set_attributes({names.RESULT: names.HIT, names.LAYER: layer})
+                    return self._hit(decision.entry, layer, now)
+                if isinstance(decision, Refuse):
+                    engine.telemetry.bypass.n += 1
+                    return Refused()
+                if isinstance(decision, Bypass):
+                    return self._alone(decision.reason, decision.detail)
+                engine.telemetry.miss_l1.n += 1
+                answer = await self._join(request, key, entry, decision, ways, load)
+                if span is not None:
+                    span.set_attributes(_described(answer))
+                match answer:
+                    case Follow():
+                        decision = answer
+                    case Found():
+                        entry, layer = answer.entry, answer.layer
+                        decision = self.policy.on_lookup(request, entry, now)
+                        if layer == names.STALE:
+                            engine.telemetry.request(names.STALE).n += 1
+                            return self._hit(entry, names.STALE, now)
+                        if isinstance(decision, Load):
+                            # What the flight found does not suit this request, which wants something fresher.
+                            return self._alone(decision.reason)
+                    case _:
+                        return answer
+            return self._alone("miss")
+
+    async def _join(
+        self,
+        request: Q,
+        key: str,
+        entry: Entry | None,
+        decision: Load,
+        ways: _Ways,
+        load: Callable[[Recorder[Q]], Awaitable[None]] | None,
+    ) -> Found | Follow | Alone | Live | Lead:
+        engine = self.engine
+        flights = engine.flights
+        while True:
+            try:
+                flight, leads = flights.join(key)
+            except RecursiveLoadError:
+                # The origin asks through this cache for what is being loaded: it gets what it would get without one.
+                return self._alone(decision.reason, "recursive")
+
+            def leave(flight: Flight[Any] = flight, leads: bool = leads) -> None:
+                flights.leave(flight, leads=leads)
+
+            stays = False
+            counted = leads
+            try:
+                if leads:
+                    below = bool(engine.stack.lower) and decision.reason != "request"
+                    if load is not None:
+                        flights.start(flight, self._lead(flight, request, key, entry, below, load))
+                    else:
+                        lead = await self._lead_blocking(flight, request, key, entry, below, ways)
+                        if lead is not None:
+                            stays = True
+                            return Lead(lead, decision.reason, leave)
+                outcome = await ways.outcome(flight)
+                if isinstance(outcome, Failed):
+                    raise outcome.again()
+                counted = True
+                if isinstance(outcome, Abandoned):
+                    if leads:
+                        raise CacheClosedError("the event loop or the cache was closed during the load")
+                    continue
+                result: Found | _Loading = outcome.result
+                if isinstance(result, Found):
+                    return result
+                if leads:
+                    stays = True
+                    reader = None if result.recording is None else result.recording.reader()
+                    return Live(
+                        result.head, result.decision, decision.reason, False, reader, result.raw, leave, flight
+                    )
+                followed = self._share(request, result, decision, leave, flight)
+                stays = isinstance(followed, Live)
+                return followed
+            finally:
+                if not stays:
+                    leave()
+                if not counted:
+                    # The load failed, or this caller left before there was an answer: it did not load either way.
+                    engine.telemetry.miss.n += 1
+                    engine.telemetry.coalesced.n += 1
+
+    def _share(
+        self, request: Q, loading: _Loading, decision: Load, leave: Callable[[], None], flight: Flight[Any]
+    ) -> Live | Follow | Alone:
+        if isinstance(loading.decision, Pass) or loading.recording is None:
+            return self._alone(decision.reason, loading.decision.reason if isinstance(loading.decision, Pass) else "")
+        verdict = self.policy.on_shared(request, loading.request, loading.head, loading.response_time)
+        if isinstance(verdict, Follow):
+            return verdict
+        if isinstance(verdict, Bypass):
+            return self._alone(verdict.reason, verdict.detail)
+        reader = loading.recording.reader()
+        if reader is None:  # too large to keep, and its start is gone
+            return self._alone(decision.reason, "too-large")
+        self.engine.telemetry.miss.n += 1
+        self.engine.telemetry.coalesced.n += 1
+        return Live(loading.head, loading.decision, decision.reason, True, reader, None, leave, flight)
+
+    async def _lead(
+        self,
+        flight: Flight[Any],
+        request: Q,
+        key: str,
+        stale: Entry | None,
+        below: bool,
+        load: Callable[[Recorder[Q]], Awaitable[None]],
+    ) -> None:
+        enter(flight)
+        recorder: Recorder[Q] | None = None
+        try:
+            budget = self.engine.stack.budget()
+            recorder = await self._look_below(flight, request, key, stale, below, budget, _Async())
+            if recorder is not None:
+                await self.engine.load(flight, load(recorder))
+                await recorder.end()
+        except asyncio.CancelledError:
+            if recorder is not None:
+                recorder.abort()
+            flight.abandon()
+            raise
+        except BaseException as error:
+            if recorder is None:
+                flight.fail(error)
+            else:
+                recorder.fail(error)
+            if not isinstance(error, Exception) or (recorder is not None and recorder.ended):
+                raise  # what an app raises after its response belongs to whoever runs the app
+        finally:
+            self.engine.flights.land(flight)
+
+    async def _lead_blocking(
+        self, flight: Flight[Any], request: Q, key: str, stale: Entry | None, below: bool, ways: _Ways
+    ) -> Recorder[Q] | None:
+        try:
+            return await self._look_below(
+                flight, request, key, stale, below, self.engine.stack.budget(), ways
+            )
+        except BaseException as error:
+            flight.fail(error)
+            self.engine.flights.land(flight)
+            raise
+
+    async def _look_below(
+        self,
+        flight: Flight[Any],
+        request: Q,
+        key: str,
+        stale: Entry | None,
+        below: bool,
+        budget: Budget,
+        ways: _Ways,
+    ) -> Recorder[Q] | None:
+        """Settle the flight with what lower layers have, or give the recorder for a load."""
+        if below:
+            found = await ways.run(self.engine.stack.lookup(key, budget))
+            if found is not None:
+                decision = self.policy.on_lookup(request, found.entry, self.engine.clock.monotonic())
+                if isinstance(decision, (Serve, Follow)):
+                    flight.settle(found)
+                    self.engine.flights.land(flight)
+                    return None
+                stale = found.entry
+        return Recorder(self, request, flight, key, stale, budget, ways)
+
+    def _alone(self, reason: str, detail: str = "") -> Alone:
+        if reason in _MISSES or reason == "request":
+            self.engine.telemetry.miss.n += 1
+        else:
+            self.engine.telemetry.bypass.n += 1
+        return Alone(reason, detail)
+
+    def _hit(self, entry: Entry, layer: str, now: float) -> Hit:
+        response = entry.value
+        assert isinstance(response, StoredResponse)
+        telemetry = self.engine.telemetry
+        telemetry.saved_seconds.n += response.load_seconds
+        if response.source == "model":
+            if response.input_tokens is None or response.output_tokens is None:
+                telemetry.saved_unknown.n += 1
+            else:
+                telemetry.saved_input.n += response.input_tokens
+                telemetry.saved_output.n += response.output_tokens
+        ttl = entry.fresh_until - now
+        age = response.lifetime - ttl
+        return Hit(response, layer, int(age) if age > 0 else 0, ttl)
+
+
+def _announced(head: ResponseHead) -> int:
+    for name, value in head.headers:
+        if name == b"content-length":
+            return int(value) if value.isdigit() and len(value) < 19 else 0
+    return 0
+
+
+def _described(answer: Found | Follow | Alone | Live | Lead) -> dict[str, str | bool]:
+    match answer:
+        case Live():
+            return {names.RESULT: names.MISS, names.FWD: answer.reason, names.COLLAPSED: answer.collapsed}
+        case Lead():
+            return {names.RESULT: names.MISS, names.FWD: answer.reason}
+        case Alone():
+            result = names.MISS if answer.reason in _MISSES else names.BYPASS
+            return {names.RESULT: result, names.FWD: answer.reason}
+        case _:
+            return {}
+
+
+__all__ = [
+    "DEFAULT_MAX_BODY_BYTES",
+    "Alone",
+    "Exchange",
+    "Hit",
+    "Lead",
+    "Live",
+    "Pending",
+    "Reader",
+    "ReaderClosed",
+    "Recorder",
+    "Refused",
+]

@@ -1,0 +1,122 @@
+"""Fixtures for real servers, and the rule that nothing is skipped unnoticed."""
+
+import contextlib
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests import servers
+from tests.servers import MISSING_SERVER, ServerProcess
+
+ROOT = Path(__file__).resolve().parent.parent
+MISSING_SHARED = "shared folder is missing: "  # begins the reason of the one skip that is allowed everywhere
+
+# Other processes of a test run make the time of one example meaningless.
+settings.register_profile("aurelis", settings(), deadline=None)
+settings.load_profile("aurelis")
+
+
+# --- servers
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """A function that returns a free loopback port."""
+    return servers.free_port
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], ServerProcess]]:
+    """A function that starts one more Redis; all of them end with the session."""
+    with contextlib.ExitStack() as stack:
+
+        def start() -> ServerProcess:
+            server = servers.redis(tmp_path_factory.mktemp("redis"))
+            stack.callback(server.stop)
+            server.start()
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared_redis(redis_server: Callable[[], ServerProcess]) -> ServerProcess:
+    """The Redis that the tests of one worker share; take `redis_url`, which empties it first."""
+    return redis_server()
+
+
+@pytest.fixture
+def redis_url(shared_redis: ServerProcess) -> str:
+    """The URL of an empty Redis that must not be stopped."""
+    assert servers.redis_command(shared_redis.port, "FLUSHALL").startswith(b"+OK")
+    return shared_redis.url
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A running Redis of the test's own, to be stopped, started, paused and resumed."""
+    server = servers.redis(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def prometheus_server(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[Sequence[str | Path]], ServerProcess]]:
+    """A function that starts a Prometheus for the given files of targets; it ends with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(targets: Sequence[str | Path]) -> ServerProcess:
+            server = servers.prometheus(tmp_path_factory.mktemp("prometheus"), targets)
+            stack.callback(server.stop)
+            server.start()
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder with reference data beside the repository, or named by AURELIS_CACHE_SHARED."""
+    folder = Path(os.environ.get("AURELIS_CACHE_SHARED") or ROOT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"{MISSING_SHARED}{folder}; AURELIS_CACHE_SHARED may name another")
+    return folder
+
+
+# --- skipped tests
+
+
+def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Returns the words given to the skip."""
+    # The report of a skip has (path, line, "Skipped: reason"), which is a list if it came from a worker.
+    words = report.longrepr[2] if isinstance(report.longrepr, tuple | list) else str(report.longrepr)
+    return words.removeprefix("Skipped: ")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    """Names what was skipped for want of a server; with CI=true, any skipped test fails the run."""
+    yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:  # a worker of xdist: its controller has all reports
+        return
+    skipped = [(report.nodeid, skip_reason(report)) for report in reporter.stats.get("skipped", [])]
+
+    not_allowed = [test for test, reason in skipped if not reason.startswith(MISSING_SHARED)]
+    if not_allowed and os.environ.get("CI", "").lower() == "true":
+        reporter.write_line(f"CI=true, and these tests were skipped: {', '.join(not_allowed)}", red=True)
+        if session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    by_server: dict[str, list[str]] = {}
+    for test, reason in skipped:
+        if reason.startswith(MISSING_SERVER):
+            by_server.setdefault(reason.removeprefix(MISSING_SERVER), []).append(test)
+    named = "; ".join(f"{server}: {', '.join(tests)}" for server, tests in sorted(by_server.items()))
+    reporter.write_line(f"Skipped for want of a server: {named or 'none'}")

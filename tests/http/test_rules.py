@@ -1,0 +1,258 @@
+"""`CacheRule`: which paths and which requests."""
+
+import re
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aurelis.cache.exceptions import ConfigurationError
+from aurelis.cache.http import Admission, CacheRule, match_rule
+from aurelis.cache.typing import Bypass
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "others"),
+    [
+        ("/catalog", ["/catalog"], ["/catalog/", "/catalogs", "/", "", "catalog", "/Catalog"]),
+        ("/catalog/*", ["/catalog/17", "/catalog/", "/catalog/a b"], ["/catalog", "/catalog/17/x", "/x/catalog/1"]),
+        ("/*/detail", ["/17/detail", "//detail"], ["/detail", "/1/7/detail", "/17/details"]),
+        ("/catalog/**", ["/catalog/", "/catalog/17", "/catalog/17/x"], ["/catalog", "/x"]),
+        ("/**", ["/", "/a", "/a/b"], ["", "a"]),
+        ("/a/**/b", ["/a/b", "/a/x/b", "/a/x/y/b", "/a/b/b"], ["/a/xb", "/ab", "/a/b/c", "/a/"]),
+        ("/a**/b", ["/a/b", "/ab/b", "/a/x/b", "/a/x/yz/b"], ["/ab", "/x/b"]),
+        ("/img/**.png", ["/img/a.png", "/img/a/b.png"], ["/img/a.jpg", "/a.png"]),
+        ("/**/*.css", ["/a.css", "/x/a.css", "/x/y/.css"], ["/a.css/x", "/a.js"]),
+        ("/v*/items/*-x", ["/v1/items/a-x", "/v/items/-x", "/v1/items/a-x-x"], ["/v1/items/a-y", "/v1/x/items/a-x"]),
+        ("/a/*/**/b", ["/a/x/b", "/a/x/y/b", "/a//b"], ["/a/b"]),
+        ("/**a*b", ["/ab", "/a/ab", "/x/axb", "/a/a/b/ab"], ["/a/b", "/abc"]),
+        ("/a.c?[x]", ["/a.c?[x]"], ["/abc?[x]", "/a.cx", "/a.c"]),
+        ("/a\nb*", ["/a\nb", "/a\nb\n"], ["/a b"]),
+    ],
+)
+def test_a_pattern_speaks_for_whole_paths(pattern: str, matching: list[str], others: list[str]) -> None:
+    rule = CacheRule(pattern, ttl=1)
+    assert [path for path in matching if not rule.matches(path)] == []
+    assert [path for path in others if rule.matches(path)] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "matches"),
+    [
+        ("/a/../b", False),
+        ("/a/./b", False),
+        ("/..", False),
+        ("/a/..", False),
+        ("/.hidden", True),
+        ("/a/...", True),
+        ("/a/..b", True),
+        ("/a./b", True),
+        ("/" + "x" * 4095, True),
+        ("/" + "x" * 4096, False),
+    ],
+)
+def test_ambiguous_paths_match_nothing(path: str, matches: bool) -> None:
+    assert CacheRule("/**", ttl=1).matches(path) is matches
+    assert CacheRule(path.replace("*", ""), ttl=1).matches(path) is matches
+
+
+def glob_matches(pattern: str, path: str) -> bool:
+    """The definition, by trying everything."""
+
+    @cache
+    def rest(at: int, begin: int) -> bool:
+        if at == len(pattern):
+            return begin == len(path)
+        if pattern.startswith("**/", at) and pattern[at - 1] == "/":
+            return rest(at + 3, begin) or any(
+                path[end] == "/" and rest(at + 3, end + 1) for end in range(begin, len(path))
+            )
+        if pattern.startswith("**", at):
+            return any(rest(at + 2, end) for end in range(begin, len(path) + 1))
+        if pattern[at] == "*":
+            return any(
+                "/" not in path[begin:end] and rest(at + 1, end) for end in range(begin, len(path) + 1)
+            )
+        return path[begin : begin + 1] == pattern[at] and rest(at + 1, begin + 1)
+
+    return rest(0, 0)
+
+
+PIECES = st.lists(st.sampled_from(["a", "b", "/", "*", "**", "/**/", "ab", "/a"]), max_size=8)
+
+
+@given(PIECES.map("".join), st.text(alphabet="ab/", max_size=14))
+def test_patterns_match_what_their_definition_says(pieces: str, text: str) -> None:
+    pattern, path = "/" + re.sub(r"\*{3,}", "**", pieces), "/" + text
+    assert CacheRule(pattern, ttl=1).matches(path) is glob_matches(pattern, path)
+
+
+@pytest.mark.parametrize("pattern", ["/**a**a**a**b", "/*a*a*a*a*b", "/**/a/**/a/**/b", "/**a*b*c", "/**ab**c*d"])
+def test_a_hostile_path_costs_little(pattern: str) -> None:
+    """Without care each wildcard multiplies the time by the length of the path."""
+    rule = CacheRule(pattern, ttl=1)
+    started = time.process_time()
+    for filler in ("a", "a/", "ab", "-"):
+        assert not rule.matches("/" + filler * (4000 // len(filler)))
+    assert time.process_time() - started < 2
+
+
+def test_the_first_rule_that_matches_wins() -> None:
+    rules = [CacheRule("/a/*", ttl=1), CacheRule("/a/**", ttl=2), CacheRule("/**", ttl=3)]
+    found = [match_rule(rules, path) for path in ("/a/b", "/a/b/c", "/x", "/a/../b")]
+    assert found == [*rules, None]
+    assert match_rule([], "/a") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"path": "catalog"}, "starts with '/'"),
+        ({"path": ""}, "starts with '/'"),
+        ({"path": None}, "starts with '/'"),
+        ({"path": "/a***"}, "only '\\*' and '\\*\\*'"),
+        ({"ttl": 0}, "more than 0 seconds"),
+        ({"ttl": -1.5}, "more than 0 seconds"),
+        ({"ttl": float("nan")}, "more than 0 seconds"),
+        ({"ttl": timedelta(0)}, "more than 0 seconds"),
+        ({"ttl": "60"}, "seconds or a timedelta"),
+        ({"ttl": True}, "seconds or a timedelta"),
+        ({"ttl": None}, "seconds or a timedelta"),
+        ({"principal": "alice"}, "function of the ASGI scope"),
+        ({"cookies": "lang"}, "pass a tuple of names"),
+        ({"cookies": ("a b",)}, "not the name of a cookie"),
+        ({"cookies": ("",)}, "not the name of a cookie"),
+        ({"cookies": (1,)}, "not the name of a cookie"),
+        ({"cookies": ("ä",)}, "not the name of a cookie"),
+        ({"cookies": ("lang",), "shared": True}, "contradicts"),
+        ({"principal": lambda scope: "x", "shared": True}, "contradicts"),
+    ],
+)
+def test_a_wrong_rule_is_refused_when_it_is_made(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        CacheRule(**{"path": "/", "ttl": 60, **arguments})
+
+
+def test_a_rule_is_a_value() -> None:
+    rule = CacheRule("/a", ttl=timedelta(minutes=1), cookies=["lang"])
+    assert rule == CacheRule("/a", ttl=60.0, cookies=("lang",))
+    assert hash(rule) == hash(CacheRule("/a", ttl=60.0, cookies=("lang",)))
+    assert rule.ttl == 60.0
+    assert repr(rule) == "CacheRule(path='/a', ttl=60.0, principal=None, cookies=('lang',), shared=False)"
+    with pytest.raises(AttributeError):
+        rule.ttl = 1.0  # type: ignore[misc]  # frozen
+    with pytest.raises(TypeError):
+        CacheRule("/a", 60)  # type: ignore[misc]  # keyword-only
+
+
+def user(scope: Mapping[str, Any]) -> str | None:
+    who = scope.get("user")
+    assert who is None or isinstance(who, str)
+    return who
+
+
+CREDENTIALS = {b"authorization": b"Bearer x", b"cookie": b"session=1"}
+BY_COOKIE = CacheRule("/", ttl=60, cookies=("lang", "theme"))
+
+
+def admitted(rule: CacheRule, fields: Mapping[bytes, bytes], **scope: str) -> Admission:
+    answer = rule.admit(scope, fields)
+    assert isinstance(answer, Admission)
+    return answer
+
+
+def test_a_rule_without_an_answer_allows_no_credentials() -> None:
+    answer = admitted(CacheRule("/", ttl=60), CREDENTIALS)
+    assert (answer.effect.ttl, answer.effect.credentials_allowed, answer.partition_source) == (60.0, False, b"")
+
+
+def test_a_shared_rule_ignores_credentials() -> None:
+    answer = admitted(CacheRule("/", ttl=60, shared=True), CREDENTIALS)
+    assert (answer.effect.credentials_allowed, answer.partition_source) == (True, b"")
+
+
+def test_each_principal_has_a_partition() -> None:
+    rule = CacheRule("/", ttl=60, principal=user)
+    alice, bob, nobody = (admitted(rule, CREDENTIALS, user=name) for name in ("alice", "bob", ""))
+    assert len({alice.partition_source, bob.partition_source, nobody.partition_source, b""}) == 4
+    assert alice.effect.credentials_allowed
+    assert admitted(rule, {}, user="alice") == alice
+    assert admitted(rule, {}, user="\udcff").partition_source
+
+
+def test_an_unknown_principal_bypasses() -> None:
+    assert CacheRule("/", ttl=60, principal=user).admit({}, {}) == Bypass("bypass", "principal")
+
+
+def test_a_principal_must_be_text() -> None:
+    """A number would be a mistake that looks as if it worked."""
+    rule = CacheRule("/", ttl=60, principal=lambda scope: 17)  # type: ignore[arg-type, return-value]  # the mistake
+    with pytest.raises(TypeError, match=r"CacheRule\('/'\) returned int: return str or None"):
+        rule.admit({}, {})
+
+
+def test_principal_and_cookies_separate_together() -> None:
+    rule = CacheRule("/", ttl=60, principal=user, cookies=("lang",))
+    sources = {
+        admitted(rule, {b"cookie": cookie}, user=name).partition_source
+        for name in ("alice", "bob")
+        for cookie in (b"lang=de", b"lang=en")
+    }
+    assert len(sources) == 4
+
+
+def test_cookies_alone_say_nothing_about_authorization() -> None:
+    assert BY_COOKIE.admit({}, {b"authorization": b"x"}) == Bypass("bypass", "authorization")
+
+
+def partition(cookie: bytes) -> bytes:
+    return admitted(BY_COOKIE, {b"cookie": cookie}).partition_source
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (b"lang=de", b"session=1; lang=de ;x=y", True),
+        (b"lang=de; theme=dark", b"theme=dark; lang=de", False),
+        (b"lang=de", b"lang=en", False),
+        (b"lang=de", b"LANG=de", False),
+        (b"lang=de", b"lang=de; lang=en", False),
+        (b"lang=", b"", False),
+        (b"lang", b"", True),
+        (b"session=1", b"", True),
+        (b"lang=a; theme=b", b"lang=a1:theme1:b", False),
+        (b"lang=a,b", b"lang=a,c", False),
+        (b"x=1, lang=de", b"", True),
+    ],
+)
+def test_the_cookies_that_count_make_the_partition(one: bytes, other: bytes, same: bool) -> None:
+    assert (partition(one) == partition(other)) is same
+
+
+def test_requests_without_those_cookies_share() -> None:
+    answer = admitted(BY_COOKIE, {})
+    assert (answer.partition_source, answer.effect.credentials_allowed) == (b"", True)
+    ignoring = CacheRule("/", ttl=60, cookies=())
+    assert admitted(ignoring, {b"cookie": b"session=1"}) == Admission(answer.effect, b"")
+
+
+COOKIE_VALUE = st.text(alphabet="ab0123456789:", max_size=8).map(str.encode)
+PAIRS = st.lists(st.tuples(st.sampled_from([b"lang", b"theme", b"other"]), COOKIE_VALUE), max_size=4)
+
+
+@given(PAIRS, PAIRS)
+def test_partitions_agree_exactly_where_the_cookies_that_count_do(
+    one: list[tuple[bytes, bytes]], other: list[tuple[bytes, bytes]]
+) -> None:
+    def header(pairs: list[tuple[bytes, bytes]]) -> bytes:
+        return b"; ".join(name + b"=" + value for name, value in pairs)
+
+    def counting(pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        return [pair for pair in pairs if pair[0] != b"other"]
+
+    assert (partition(header(one)) == partition(header(other))) is (counting(one) == counting(other))

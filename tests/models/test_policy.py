@@ -1,0 +1,263 @@
+"""The policy keeps whole and good answers, and serves them while they are fresh."""
+
+import math
+
+import pytest
+
+from aurelis.cache._decisions import Discard, Load, Pass, Record, Reraise, Serve, Store
+from aurelis.cache._entry import Entry
+from aurelis.cache._keys import CacheKeyBuilder
+from aurelis.cache.http import Fields, LoadedResponse, ResponseHead, StoredResponse
+from aurelis.cache.models import ChatStreamTerminator, ModelPolicy, ModelRequest
+from aurelis.cache.typing import ExchangePolicy
+from tests.models.examples import (
+    DONE,
+    JSON_HEADERS,
+    POLICY,
+    STREAM,
+    STREAM_HEADERS,
+    USAGE,
+    chat,
+    completion,
+    dump,
+    event,
+    key_of,
+    loaded,
+    piece,
+    request_for,
+)
+
+PLAIN = request_for(dump(chat()))
+STREAMED = request_for(dump(chat(stream=True)))
+
+
+def entry(fresh_until: float) -> Entry:
+    return Entry(value="answer", payload=None, fresh_until=fresh_until, expires=math.inf, size=1)
+
+
+def stored(request: ModelRequest, response: LoadedResponse, policy: ModelPolicy = POLICY) -> StoredResponse:
+    decision = policy.on_loaded(request, response)
+    assert isinstance(decision, Store)
+    assert isinstance(decision.value, StoredResponse)
+    return decision.value
+
+
+def test_it_is_an_exchange_policy() -> None:
+    policy: ExchangePolicy[ModelRequest, ResponseHead, LoadedResponse] = POLICY
+    assert policy.key(PLAIN) == POLICY.key(PLAIN)
+
+
+def test_those_who_wait_share_the_answer() -> None:
+    policy: ExchangePolicy[ModelRequest, ResponseHead, LoadedResponse] = POLICY
+    assert policy.on_shared(PLAIN, PLAIN, ResponseHead(200, JSON_HEADERS), 0.0) is None
+
+
+def test_keys_are_of_category_model_and_opaque() -> None:
+    category, _, identifier = key_of(chat()).partition(":")
+    assert category == "model"
+    assert len(identifier) == 32
+    assert int(identifier, 16) >= 0
+
+
+def test_keys_go_through_the_builder_of_the_cache() -> None:
+    policy = ModelPolicy(keys=CacheKeyBuilder("shop").build_key)
+    assert policy.key(PLAIN) == f"shop:v1:{POLICY.key(PLAIN)}"
+
+
+def test_stream_and_plain_answers_have_different_keys() -> None:
+    assert POLICY.key(PLAIN) != POLICY.key(STREAMED)
+
+
+def test_what_is_fresh_is_served() -> None:
+    fresh = entry(fresh_until=10.0)
+    assert POLICY.on_lookup(PLAIN, fresh, 9.9) == Serve(fresh)
+    assert POLICY.on_lookup(PLAIN, fresh, 10.0) == Load("stale")
+    assert POLICY.on_lookup(PLAIN, None, 0.0) == Load("miss")
+
+
+def test_the_requests_cache_control_does_not_count() -> None:
+    fields = {**PLAIN.fields, b"cache-control": b"no-store, no-cache"}
+    request = request_for(dump(chat()), fields=fields)
+    fresh = entry(fresh_until=10.0)
+    assert POLICY.key(request) == POLICY.key(PLAIN)
+    assert POLICY.on_lookup(request, fresh, 0.0) == Serve(fresh)
+
+
+def test_a_failure_is_raised_as_it_was() -> None:
+    assert POLICY.on_error(PLAIN, entry(0.0), OSError("refused"), 1.0) == Reraise()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "headers", "expected"),
+    [
+        (PLAIN, 200, JSON_HEADERS, Record()),
+        (PLAIN, 200, ((b"Content-Type", b"Application/JSON; charset=utf-8"),), Record()),
+        (STREAMED, 200, STREAM_HEADERS, Record()),
+        (STREAMED, 200, JSON_HEADERS, Pass("media-type")),
+        (PLAIN, 200, STREAM_HEADERS, Pass("media-type")),
+        (PLAIN, 200, (), Pass("media-type")),
+        (PLAIN, 200, ((b"content-type", b"text/html"),), Pass("media-type")),
+        (PLAIN, 200, JSON_HEADERS * 2, Pass("media-type")),
+        (PLAIN, 201, JSON_HEADERS, Pass("status")),
+        (PLAIN, 206, JSON_HEADERS, Pass("status")),
+        (PLAIN, 304, JSON_HEADERS, Pass("status")),
+        (PLAIN, 429, JSON_HEADERS, Pass("status")),
+        (STREAMED, 500, STREAM_HEADERS, Pass("status")),
+        (PLAIN, 200, (*JSON_HEADERS, (b"cache-control", b"no-store")), Record()),
+        (PLAIN, 200, (*JSON_HEADERS, (b"vary", b"*"), (b"set-cookie", b"a=b")), Record()),
+    ],
+)
+def test_only_what_the_call_asked_for_is_recorded(
+    request_: ModelRequest, status: int, headers: Fields, expected: Record | Pass
+) -> None:
+    assert POLICY.on_response(request_, ResponseHead(status, headers), 0.0) == expected
+    if isinstance(expected, Pass):
+        body = STREAM if request_ is STREAMED else (dump(completion()),)
+        assert POLICY.on_loaded(request_, loaded(*body, headers=headers, status=status)) == Discard(
+            expected.reason
+        )
+
+
+def test_streams_are_watched_for_their_terminator() -> None:
+    assert isinstance(POLICY.terminator(STREAMED, ResponseHead(200, STREAM_HEADERS)), ChatStreamTerminator)
+    assert POLICY.terminator(STREAMED, ResponseHead(200, JSON_HEADERS)) is None
+    assert POLICY.terminator(PLAIN, ResponseHead(200, STREAM_HEADERS)) is None
+
+
+def test_a_whole_answer_is_kept_with_its_usage() -> None:
+    headers = ((b"content-type", b"application/json"), (b"x-request-id", b"r"), (b"set-cookie", b"a=b"))
+    body = dump(completion())
+    decision = POLICY.on_loaded(PLAIN, loaded(body[:9], body[9:], headers=headers))
+    assert decision == Store(
+        StoredResponse(
+            status=200,
+            headers=((b"content-type", b"application/json"), (b"x-cache-original-request-id", b"r")),
+            chunks=(body[:9], body[9:]),
+            initial_age=0.0,
+            lifetime=3600.0,
+            source="model",
+            input_tokens=11,
+            output_tokens=7,
+            load_seconds=1.5,
+        ),
+        fresh_for=3600.0,
+    )
+
+
+def test_a_whole_stream_is_kept_in_its_chunks() -> None:
+    chunks = (b"".join(STREAM)[:33], b"".join(STREAM)[33:])
+    kept = stored(STREAMED, loaded(*chunks, headers=STREAM_HEADERS))
+    assert kept.chunks == chunks
+    assert (kept.input_tokens, kept.output_tokens) == (None, None)
+
+
+def test_a_stream_that_reports_usage_is_kept_with_it() -> None:
+    usage = event({"object": "chat.completion.chunk", "choices": [], "usage": USAGE})
+    kept = stored(STREAMED, loaded(*STREAM[:-1], usage, DONE, headers=STREAM_HEADERS))
+    assert (kept.input_tokens, kept.output_tokens) == (11, 7)
+
+
+CUT = dump(completion())[:-1]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "reason"),
+    [
+        (STREAM[:-1], "truncated"),
+        ((*STREAM[:-1], b"data: [DONE]\n"), "truncated"),
+        ((), "truncated"),
+        ((STREAM[0], event({"error": {"message": "overloaded"}}), DONE), "error"),
+        ((STREAM[0], event({"error": {"message": "overloaded"}})), "error"),
+        ((STREAM[0], b"event: error\ndata: {}\n\n", DONE), "error"),
+        ((STREAM[0], b"data: oops\n\n", DONE), "malformed"),
+        ((DONE,), "no-choices"),
+        ((event(piece("x", "length")), DONE), "length"),
+        ((event(piece("x", "content_filter")), DONE), "content_filter"),
+        ((event(piece("x", "stop")), event(piece("y", "length", index=1)), DONE), "length"),
+        ((event(piece("x", "model_length")), DONE), "model_length"),
+    ],
+)
+def test_a_stream_that_is_not_whole_and_good_is_not_kept(chunks: tuple[bytes, ...], reason: str) -> None:
+    assert POLICY.on_loaded(STREAMED, loaded(*chunks, headers=STREAM_HEADERS)) == Discard(reason)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "malformed"),
+        (CUT, "malformed"),
+        (b"[]", "malformed"),
+        (b"{}", "no-choices"),
+        (dump(completion(choices=[])), "no-choices"),
+        (dump(completion(choices=None)), "no-choices"),
+        (dump(completion(choices=["x"])), "malformed"),
+        (dump(completion(error={"message": "overloaded"})), "error"),
+        (dump(completion(error="overloaded")), "error"),
+        (dump({"error": {"message": "overloaded"}}), "error"),
+        (dump(completion(choices=[{"finish_reason": "length"}])), "length"),
+        (dump(completion(choices=[{"finish_reason": "stop"}, {"finish_reason": "length"}])), "length"),
+        (dump(completion(choices=[{"finish_reason": "content_filter"}])), "content_filter"),
+    ],
+)
+def test_a_document_that_is_not_whole_and_good_is_not_kept(body: bytes, reason: str) -> None:
+    assert POLICY.on_loaded(PLAIN, loaded(body)) == Discard(reason)
+
+
+@pytest.mark.parametrize("reason", ["stop", "tool_calls", "function_call", None, "something new"])
+def test_other_finish_reasons_are_kept(reason: str | None) -> None:
+    stored(PLAIN, loaded(dump(completion(choices=[{"finish_reason": reason}]))))
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        (((b"content-length", b"%d" % len(dump(completion()))),), True),
+        (((b"content-length", b"1"),), False),
+        (((b"content-length", b"9999999"),), False),
+        (((b"content-length", b"many"),), False),
+        (((b"content-length", b"1"), (b"content-encoding", b"gzip")), True),
+        (((b"content-length", b"1"), (b"content-encoding", b"Identity")), False),
+        (((b"content-length", b"1"), (b"transfer-encoding", b"chunked")), True),
+    ],
+)
+def test_a_body_of_another_length_than_announced_is_not_kept(fields: Fields, kept: bool) -> None:
+    decision = POLICY.on_loaded(PLAIN, loaded(dump(completion()), headers=(*JSON_HEADERS, *fields)))
+    assert decision == Discard("truncated") if not kept else isinstance(decision, Store)
+
+
+@pytest.mark.parametrize(
+    ("cache_control", "refused"),
+    [
+        (b"no-store", True),
+        (b"private, No-Store", True),
+        (b"no-cache", False),
+        (b"private, max-age=0", False),
+        (b"x-no-store", False),
+    ],
+)
+def test_no_store_of_the_response_counts_on_request(cache_control: bytes, refused: bool) -> None:
+    policy = ModelPolicy(keys=lambda category, identifier: identifier, honour_cache_control=True)
+    headers = (*JSON_HEADERS, (b"cache-control", cache_control))
+    decision = policy.on_response(PLAIN, ResponseHead(200, headers), 0.0)
+    assert decision == (Pass("no-store") if refused else Record())
+    assert POLICY.on_response(PLAIN, ResponseHead(200, headers), 0.0) == Record()
+
+
+def test_ttl_is_the_life_of_an_answer() -> None:
+    policy = ModelPolicy(keys=lambda category, identifier: identifier, ttl=math.inf)
+    decision = policy.on_loaded(PLAIN, loaded(dump(completion())))
+    assert isinstance(decision, Store)
+    assert decision.fresh_for == math.inf
+    assert stored(PLAIN, loaded(dump(completion())), policy).lifetime == math.inf
+
+
+def test_a_ttl_of_zero_keeps_nothing() -> None:
+    policy = ModelPolicy(keys=lambda category, identifier: identifier, ttl=0)
+    assert policy.on_response(PLAIN, ResponseHead(200, JSON_HEADERS), 0.0) == Pass("ttl")
+    assert policy.on_loaded(PLAIN, loaded(dump(completion()))) == Discard("ttl")
+
+
+@pytest.mark.parametrize("ttl", [-1.0, -math.inf, math.nan])
+def test_a_ttl_that_is_no_duration_is_refused(ttl: float) -> None:
+    with pytest.raises(ValueError, match="ttl"):
+        ModelPolicy(keys=lambda category, identifier: identifier, ttl=ttl)

@@ -1,0 +1,125 @@
+"""The wheel holds what it should, and each extra alone brings what it promises."""
+
+import importlib.metadata
+import subprocess
+import sys
+import textwrap
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGES = ("aurelis/cache", "aurelis_asgi", "aurelis_cli", "aurelis_httpx", "aurelis_httpx2")
+
+# What works with an extra and nothing else; the empty name is the installation without extras.
+PROMISES: Mapping[str, str] = {
+    "": "from aurelis.cache import CacheConfig, CacheManager, cached",
+    "redis": """
+        from aurelis.cache import CacheConfig, RedisBackend
+        RedisBackend(CacheConfig(redis_url="redis://127.0.0.1:6379/0"))
+    """,
+    "asgi": "from aurelis_asgi import CacheMiddleware, CacheRule",
+    "httpx2": "from aurelis_httpx2 import AsyncCacheTransport, CacheTransport",
+    "httpx": "from aurelis_httpx import AsyncCacheTransport, CacheTransport",
+    "otel": """
+        from aurelis.cache import CacheManager
+        import opentelemetry.sdk.metrics
+        import opentelemetry.exporter.prometheus
+        import opentelemetry.exporter.otlp.proto.http.metric_exporter
+    """,
+    "server": """
+        import subprocess, sys
+        import aurelis_cli.main
+        command = sys.prefix + "/bin/aurelis-cache"
+        for arguments in (["--help"], ["demo", "--help"]):
+            subprocess.run([command, *arguments], check=True)
+    """,
+    "all": "import aurelis.cache, aurelis_asgi, aurelis_cli.main, aurelis_httpx, aurelis_httpx2",
+}
+
+NOT_IMPORTED = ("fastapi", "hiredis", "httpx", "httpx2", "openai", "opentelemetry.sdk", "redis", "starlette")
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> str:
+    """Runs a command that must succeed; returns what it printed."""
+    words = [str(word) for word in command]
+    completed = subprocess.run(words, check=False, cwd=cwd, capture_output=True, text=True)
+    assert completed.returncode == 0, f"{' '.join(words)}\n{completed.stdout}{completed.stderr}"
+    return completed.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built without isolation: the test environment has the build backend."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheelhouse(wheel: Path) -> Path:
+    """A folder with the wheel and all that its extras need, so that no environment asks an index again."""
+    run(sys.executable, "-m", "pip", "download", "-qq", "--dest", wheel.parent, f"{wheel}[all]")
+    return wheel.parent
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: Path) -> importlib.metadata.PackageMetadata:
+    """The metadata inside the wheel."""
+    (info,) = [path for path in zipfile.Path(wheel).iterdir() if path.name.endswith(".dist-info")]
+    return importlib.metadata.PathDistribution(info).metadata
+
+
+def test_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    roots = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert roots == {package.split("/")[0] for package in PACKAGES}
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    assert {f"{package}/__init__.py" for package in PACKAGES} <= set(names)
+
+
+def test_aurelis_is_a_namespace_in_the_wheel(wheel: Path) -> None:
+    """PEP 420: other distributions may add to `aurelis`."""
+    with zipfile.ZipFile(wheel) as archive:
+        below = [name for name in archive.namelist() if name.startswith("aurelis/")]
+    assert below
+    assert [name for name in below if not name.startswith("aurelis/cache/")] == []
+
+
+def test_metadata_names_license_python_and_extras(metadata: importlib.metadata.PackageMetadata) -> None:
+    assert metadata["Name"] == "aurelis-cache"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata.get_all("License-File") == ["LICENSE"]
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert set(metadata.get_all("Provides-Extra") or ()) == set(PROMISES) - {""}
+
+
+def test_hard_dependencies_are_three_and_bounded(metadata: importlib.metadata.PackageMetadata) -> None:
+    hard = [line for line in metadata.get_all("Requires-Dist") or () if "extra ==" not in line]
+    names = {line.split("<")[0].split(">")[0] for line in hard}
+    assert names == {"cachetools", "msgpack", "opentelemetry-api"}
+    assert all(">=" in line and "<" in line for line in hard)
+
+
+@pytest.mark.parametrize("extra", PROMISES, ids=lambda extra: extra or "none")
+def test_an_extra_alone_brings_what_it_promises(extra: str, wheelhouse: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "environment"
+    run(sys.executable, "-m", "virtualenv", "--quiet", "--no-seed", environment)
+    interpreter = environment / "bin" / "python"
+    wanted = f"aurelis-cache[{extra}]" if extra else "aurelis-cache"
+    pip = (sys.executable, "-m", "pip", "--python", interpreter, "install", "-qq")
+    run(*pip, "--no-compile", "--no-index", "--find-links", wheelhouse, wanted)
+    # Not from the repository, or its sources could hide what the wheel lacks; -I keeps PYTHONPATH out.
+    run(interpreter, "-I", "-c", textwrap.dedent(PROMISES[extra]), cwd=tmp_path)
+
+
+def test_importing_the_core_imports_no_optional_part() -> None:
+    """All of them are installed here, so that only the import itself decides."""
+    source = "import sys; from aurelis.cache import CacheManager; print(*sys.modules)"
+    modules = run(sys.executable, "-I", "-c", source).split()
+    assert [name for name in NOT_IMPORTED if name in modules] == []
