@@ -34,9 +34,7 @@ class Profile:
 PROFILES: Mapping[str, Profile] = {
     "demo": Profile("server"),
     "test": Profile("all", ("tests/requirements.txt",), ("redis-server", "prometheus")),
-    "bench": Profile(
-        "all", ("tests/requirements.txt", "tests/benchmarks/requirements.txt"), ("redis-server",)
-    ),
+    "bench": Profile("all", ("tests/requirements.txt", "tests/benchmarks/requirements.txt"), ("redis-server",)),
 }
 
 

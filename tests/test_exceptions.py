@@ -55,9 +55,7 @@ def test_the_docstring_shows_the_tree_as_it_is() -> None:
         shown[name] = {found[3]} if found[2] else set()
         if depth:
             shown[name].add(parents[depth - 1])
-    real = {
-        name: {base.__name__ for base in getattr(exceptions, name).__bases__} for name in exceptions.__all__
-    }
+    real = {name: {base.__name__ for base in getattr(exceptions, name).__bases__} for name in exceptions.__all__}
     assert shown == real
 
 

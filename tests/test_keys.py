@@ -20,9 +20,7 @@ SHAPE = re.compile(r"[A-Za-z0-9_.~%-]+(:[A-Za-z0-9_.~%-]*){3}(:[0-9a-f]{32})?")
 
 # Short parts of few characters, so that a way to forge a key would be found.
 parts = st.text(alphabet=":*?[]{}%^\\ \n\x00aA01.-~_/+3é中\ud800\udfff😀", max_size=4) | st.text(max_size=8)
-params = st.none() | st.dictionaries(
-    st.sampled_from(["a", "b", "1"]), st.sampled_from([0, 1, True, 1.0, "1", None])
-)
+params = st.none() | st.dictionaries(st.sampled_from(["a", "b", "1"]), st.sampled_from([0, 1, True, 1.0, "1", None]))
 arguments = st.tuples(parts, parts, params, st.sampled_from(["v1", "v2", "v1:a", ""]))
 
 
@@ -103,9 +101,7 @@ def test_a_string_enum_is_the_string() -> None:
     keys = CacheKeyBuilder()
     assert keys.build_key(Category.USERS, "a") == keys.build_key("users", "a")
     assert keys.build_key(Category.USERS, "a:") == keys.build_key("users", "a:")
-    assert keys.build_model_key(Category.USERS, Category.USERS, {}) == keys.build_model_key(
-        "users", "users", {}
-    )
+    assert keys.build_model_key(Category.USERS, Category.USERS, {}) == keys.build_model_key("users", "users", {})
 
 
 @pytest.mark.parametrize(
@@ -122,9 +118,7 @@ def test_a_string_enum_is_the_string() -> None:
         (("a", "b", {"x": [object()]}), "params['x'][0]", "object"),
     ],
 )
-def test_what_cannot_be_part_of_a_key_is_named(
-    given_arguments: tuple[Any, ...], path: str, type_name: str
-) -> None:
+def test_what_cannot_be_part_of_a_key_is_named(given_arguments: tuple[Any, ...], path: str, type_name: str) -> None:
     with pytest.raises(UnkeyableError) as raised:
         CacheKeyBuilder().build_key(*given_arguments)
     assert (raised.value.path, raised.value.type_name) == (path, type_name)

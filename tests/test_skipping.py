@@ -40,8 +40,7 @@ def test_the_last_line_names_each_test_that_lacks_its_server(tmp_path: Path, wor
     status, lines = run_pytest(tmp_path, TESTS, ci="", workers=workers)
     assert status == 0
     assert lines[-1] == (
-        "Skipped for want of a server: "
-        "prometheus: test_it.py::test_prometheus; redis-server: test_it.py::test_redis"
+        "Skipped for want of a server: prometheus: test_it.py::test_prometheus; redis-server: test_it.py::test_redis"
     )
 
 

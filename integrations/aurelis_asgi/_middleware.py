@@ -102,7 +102,7 @@ class CacheMiddleware:
         if rule is not None and (rule.path, answer.detail) not in self._warned:
             self._warned.add((rule.path, answer.detail))
             _LOG.warning(
-                "CacheRule(%r) does not apply to requests with %s, so that no user gets another one's response; give it %s",
+                "CacheRule(%r) leaves out requests with %s, so that no user gets another one's response; give it %s",
                 rule.path,
                 answer.detail.capitalize(),
                 way_out,

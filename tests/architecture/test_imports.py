@@ -62,9 +62,7 @@ def time_readings(tree: ast.AST) -> list[int]:
 def test_import_contracts_hold() -> None:
     """The contracts are in pyproject.toml; a process of its own, as the linter sets up logging."""
     lint = "from importlinter.cli import lint_imports; exit(lint_imports(no_cache=True, no_logo=True))"
-    completed = subprocess.run(
-        [sys.executable, "-c", lint], check=False, cwd=ROOT, capture_output=True, text=True
-    )
+    completed = subprocess.run([sys.executable, "-c", lint], check=False, cwd=ROOT, capture_output=True, text=True)
     assert completed.returncode == 0, completed.stdout + completed.stderr
 
 

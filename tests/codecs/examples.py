@@ -255,13 +255,12 @@ def _pair_off(left: list[Any], right: list[Any], equal: Callable[[Any, Any], boo
 
 def _private(value: pydantic.BaseModel) -> dict[str, object] | None:
     private = value.__pydantic_private__
-    return (
-        None if private is None else {k: v for k, v in private.items() if "Undefined" not in type(v).__name__}
-    )
+    return None if private is None else {k: v for k, v in private.items() if "Undefined" not in type(v).__name__}
 
 
 def _state(value: Any) -> list[object]:
     fields = {name.name: getattr(value, name.name, "no value") for name in dataclasses.fields(value)}
     slots = {name: getattr(value, name, "no value") for name in ("_secret", "unused")}
-    state = {k: v for k, v in getattr(value, "__dict__", {}).items() if k != "__orig_class__"}
+    known = {*fields, "__orig_class__"}
+    state = {k: v for k, v in getattr(value, "__dict__", {}).items() if k not in known}
     return [fields, slots, sorted(state), [state[name] for name in sorted(state)]]

@@ -1,6 +1,8 @@
 """Short ways to write requests and responses, and a shelf that carries out what the rules answer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from aurelis.cache._entry import Entry
 from aurelis.cache._keys import CacheKeyBuilder
@@ -30,9 +32,17 @@ def lines(**fields: str | bytes) -> tuple[tuple[bytes, bytes], ...]:
     )
 
 
-def get(*, url: str = URL, partition: str = "", rule: RuleEffect | None = None, **fields: str) -> HttpRequest:
+def get(
+    fields: Mapping[str, str] = MappingProxyType({}),
+    /,
+    *,
+    url: str = URL,
+    partition: str = "",
+    rule: RuleEffect | None = None,
+    **more: str,
+) -> HttpRequest:
     """A GET request with these fields."""
-    return HttpRequest("GET", url, combine(lines(**fields)), partition, rule)
+    return HttpRequest("GET", url, combine(lines(**fields, **more)), partition, rule)
 
 
 def head(status: int = 200, /, **fields: str | bytes) -> ResponseHead:
@@ -40,9 +50,7 @@ def head(status: int = 200, /, **fields: str | bytes) -> ResponseHead:
     return ResponseHead(status, lines(**fields))
 
 
-def loaded(
-    response: ResponseHead, *, body: bytes = b"body", seconds: float = 0.0, at: float = NOW
-) -> LoadedResponse:
+def loaded(response: ResponseHead, *, body: bytes = b"body", seconds: float = 0.0, at: float = NOW) -> LoadedResponse:
     """A response whose head comes at once; its body takes `seconds`."""
     return LoadedResponse(response, (body,), seconds, at, at)
 

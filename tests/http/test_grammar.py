@@ -58,7 +58,14 @@ def test_lists_are_split_at_commas_outside_of_quotes(value: bytes, members: list
 
 @pytest.mark.parametrize(
     "value",
-    [b'"' + b'\\"' * 30_000, b'"",' * 20_000, b'""' * 30_000, b'"a' * 30_001, b"," * 60_000, b"max-age=1," * 6_000],
+    [
+        b'"' + b'\\"' * 30_000,
+        b'"",' * 20_000,
+        b'""' * 30_000,
+        b'"a' * 30_001,
+        b"," * 60_000,
+        b"max-age=1," * 6_000,
+    ],
     ids=lambda value: repr(value[:6]),
 )
 def test_long_values_take_linear_time(value: bytes) -> None:
@@ -71,7 +78,14 @@ def test_long_values_take_linear_time(value: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("value", "content"),
-    [(b'"a"', b"a"), (b'"a\\"b\\\\"', b'a"b\\'), (b"a", b"a"), (b'"a', b'"a'), (b'"a"b"', b'"a"b"'), (b"", b"")],
+    [
+        (b'"a"', b"a"),
+        (b'"a\\"b\\\\"', b'a"b\\'),
+        (b"a", b"a"),
+        (b'"a', b'"a'),
+        (b'"a"b"', b'"a"b"'),
+        (b"", b""),
+    ],
 )
 def test_quoted_strings_are_unquoted(value: bytes, content: bytes) -> None:
     """RFC 9110 §5.6.4."""
@@ -167,9 +181,7 @@ def test_dates(value: bytes | None, instant: int | None) -> None:
         (b"94", 253_402_300_799.0, None),  # 10 000 years have five digits
     ],
 )
-def test_a_year_of_two_digits_is_at_most_50_years_ahead(
-    year: bytes, reference: float, expected: int | None
-) -> None:
+def test_a_year_of_two_digits_is_at_most_50_years_ahead(year: bytes, reference: float, expected: int | None) -> None:
     """RFC 9110 §5.6.7."""
     value = b"Monday, 01-Jan-%b 00:00:00 GMT" % year
     same = None if expected is None else http_date(b"Mon, 01 Jan %d 00:00:00 GMT" % expected, reference)
@@ -188,7 +200,7 @@ def test_a_year_of_two_digits_is_at_most_50_years_ahead(
         pytest.param(b'"a,b", "c"', [b'"a,b"', b'"c"'], id="9110-8.8.3-comma-inside"),
         pytest.param(b'"a\\", "b"', [b'"a\\"', b'"b"'], id="9110-8.8.3-backslash-is-no-escape"),
         pytest.param(b'"\xfc"', [b'"\xfc"'], id="9110-8.8.3-obs-text"),
-        pytest.param(b' * ', [b"*"], id="9110-13.1.2-any"),
+        pytest.param(b" * ", [b"*"], id="9110-13.1.2-any"),
         pytest.param(b'*, "a"', [b'"a"'], id="star-in-a-list-is-nothing"),
         pytest.param(b'a, w/"b", W"c", "d" x, "e', [], id="malformed"),
         pytest.param(b'x, "a"', [b'"a"'], id="malformed-among-others"),
@@ -201,7 +213,14 @@ def test_entity_tag_lists(value: bytes, tags: list[bytes]) -> None:
 
 @pytest.mark.parametrize(
     ("value", "tag"),
-    [(b' "a" ', b'"a"'), (b'W/"a"', b'W/"a"'), (b'""', b'""'), (b"a", None), (b'"a", "b"', None), (None, None)],
+    [
+        (b' "a" ', b'"a"'),
+        (b'W/"a"', b'W/"a"'),
+        (b'""', b'""'),
+        (b"a", None),
+        (b'"a", "b"', None),
+        (None, None),
+    ],
 )
 def test_an_etag_field_has_one_tag(value: bytes | None, tag: bytes | None) -> None:
     """RFC 9110 §8.8.3."""

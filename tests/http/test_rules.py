@@ -20,7 +20,11 @@ from aurelis.cache.typing import Bypass
     ("pattern", "matching", "others"),
     [
         ("/catalog", ["/catalog"], ["/catalog/", "/catalogs", "/", "", "catalog", "/Catalog"]),
-        ("/catalog/*", ["/catalog/17", "/catalog/", "/catalog/a b"], ["/catalog", "/catalog/17/x", "/x/catalog/1"]),
+        (
+            "/catalog/*",
+            ["/catalog/17", "/catalog/", "/catalog/a b"],
+            ["/catalog", "/catalog/17/x", "/x/catalog/1"],
+        ),
         ("/*/detail", ["/17/detail", "//detail"], ["/detail", "/1/7/detail", "/17/details"]),
         ("/catalog/**", ["/catalog/", "/catalog/17", "/catalog/17/x"], ["/catalog", "/x"]),
         ("/**", ["/", "/a", "/a/b"], ["", "a"]),
@@ -28,7 +32,11 @@ from aurelis.cache.typing import Bypass
         ("/a**/b", ["/a/b", "/ab/b", "/a/x/b", "/a/x/yz/b"], ["/ab", "/x/b"]),
         ("/img/**.png", ["/img/a.png", "/img/a/b.png"], ["/img/a.jpg", "/a.png"]),
         ("/**/*.css", ["/a.css", "/x/a.css", "/x/y/.css"], ["/a.css/x", "/a.js"]),
-        ("/v*/items/*-x", ["/v1/items/a-x", "/v/items/-x", "/v1/items/a-x-x"], ["/v1/items/a-y", "/v1/x/items/a-x"]),
+        (
+            "/v*/items/*-x",
+            ["/v1/items/a-x", "/v/items/-x", "/v1/items/a-x-x"],
+            ["/v1/items/a-y", "/v1/x/items/a-x"],
+        ),
         ("/a/*/**/b", ["/a/x/b", "/a/x/y/b", "/a//b"], ["/a/b"]),
         ("/**a*b", ["/ab", "/a/ab", "/x/axb", "/a/a/b/ab"], ["/a/b", "/abc"]),
         ("/a.c?[x]", ["/a.c?[x]"], ["/abc?[x]", "/a.cx", "/a.c"]),
@@ -75,9 +83,7 @@ def glob_matches(pattern: str, path: str) -> bool:
         if pattern.startswith("**", at):
             return any(rest(at + 2, end) for end in range(begin, len(path) + 1))
         if pattern[at] == "*":
-            return any(
-                "/" not in path[begin:end] and rest(at + 1, end) for end in range(begin, len(path) + 1)
-            )
+            return any("/" not in path[begin:end] and rest(at + 1, end) for end in range(begin, len(path) + 1))
         return path[begin : begin + 1] == pattern[at] and rest(at + 1, begin + 1)
 
     return rest(0, 0)
@@ -98,7 +104,7 @@ def test_a_hostile_path_costs_little(pattern: str) -> None:
     rule = CacheRule(pattern, ttl=1)
     started = time.process_time()
     for filler in ("a", "a/", "ab", "-"):
-        assert not rule.matches("/" + filler * (4000 // len(filler)))
+        assert not rule.matches("/" + filler * (4000 // len(filler)) + "-")
     assert time.process_time() - started < 2
 
 
@@ -147,7 +153,7 @@ def test_a_rule_is_a_value() -> None:
     with pytest.raises(AttributeError):
         rule.ttl = 1.0  # type: ignore[misc]  # frozen
     with pytest.raises(TypeError):
-        CacheRule("/a", 60)  # type: ignore[misc]  # keyword-only
+        CacheRule("/a", 60)  # type: ignore[call-arg]  # keyword-only
 
 
 def user(scope: Mapping[str, Any]) -> str | None:
@@ -168,7 +174,11 @@ def admitted(rule: CacheRule, fields: Mapping[bytes, bytes], **scope: str) -> Ad
 
 def test_a_rule_without_an_answer_allows_no_credentials() -> None:
     answer = admitted(CacheRule("/", ttl=60), CREDENTIALS)
-    assert (answer.effect.ttl, answer.effect.credentials_allowed, answer.partition_source) == (60.0, False, b"")
+    assert (answer.effect.ttl, answer.effect.credentials_allowed, answer.partition_source) == (
+        60.0,
+        False,
+        b"",
+    )
 
 
 def test_a_shared_rule_ignores_credentials() -> None:

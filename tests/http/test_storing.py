@@ -56,9 +56,7 @@ def reason(
         pytest.param(head(599, cache_control=FRESH), "", "", id="3-unknown-status-explicit"),
         pytest.param(head(599, last_modified=OLD), "not-fresh", "not-fresh", id="3-unknown-status-heuristic"),
         pytest.param(head(503, cache_control=FRESH), "", "", id="3-error-explicit"),
-        pytest.param(
-            head(cache_control="max-age=60, no-store, must-understand"), "", "", id="5.2.2.3-must-understand"
-        ),
+        pytest.param(head(cache_control="max-age=60, no-store, must-understand"), "", "", id="5.2.2.3-must-understand"),
         pytest.param(
             head(599, cache_control="max-age=60, no-store, must-understand"),
             "status",
@@ -70,11 +68,12 @@ def reason(
         pytest.param(head(cache_control=FRESH, vary="a b"), "vary", "vary", id="4.1-vary-malformed"),
         pytest.param(head(cache_control=FRESH, set_cookie="a=b"), "set-cookie", "", id="7.3-set-cookie"),
         pytest.param(
-            head(cache_control="public, max-age=60", set_cookie="a=b"), "set-cookie", "", id="7.3-set-cookie-public"
+            head(cache_control="public, max-age=60", set_cookie="a=b"),
+            "set-cookie",
+            "",
+            id="7.3-set-cookie-public",
         ),
-        pytest.param(
-            head(last_modified=OLD, set_cookie="a=b"), "set-cookie", "set-cookie", id="set-cookie-heuristic"
-        ),
+        pytest.param(head(last_modified=OLD, set_cookie="a=b"), "set-cookie", "set-cookie", id="set-cookie-heuristic"),
         pytest.param(head(cache_control=FRESH, x="a\r\nb: c"), *["invalid-field"] * 2, id="9110-5.5-line-break"),
         pytest.param(head(cache_control=FRESH, x="a\0"), *["invalid-field"] * 2, id="9110-5.5-nul"),
     ],
@@ -158,14 +157,14 @@ def test_credentials_in_a_shared_cache(
     rule: RuleEffect | None, fields: dict[str, str], cache_control: str, refused: str
 ) -> None:
     response = head(last_modified=OLD, **({"cache_control": cache_control} if cache_control else {}))
-    assert reason(response, get(rule=rule, **fields)) == refused
+    assert reason(response, get(fields, rule=rule)) == refused
 
 
 def test_a_private_cache_stores_responses_to_credentials() -> None:
     """RFC 9111 §3.5 speaks of shared caches; the partition keeps users apart."""
     for fields in ({"authorization": "x"}, {"cookie": "x=y"}):
-        assert reason(head(cache_control=FRESH), get(**fields), shared=False) == ""
-        assert reason(head(last_modified=OLD), get(**fields), shared=False) == ""
+        assert reason(head(cache_control=FRESH), get(fields), shared=False) == ""
+        assert reason(head(last_modified=OLD), get(fields), shared=False) == ""
 
 
 @pytest.mark.parametrize("rule", [RULE, ALLOWING_RULE])
@@ -250,7 +249,16 @@ def test_only_end_to_end_fields_are_stored() -> None:
 
 
 NAMES = st.sampled_from(
-    [b"cache-control", b"vary", b"set-cookie", b"expires", b"date", b"age", b"last-modified", b"content-length"]
+    [
+        b"cache-control",
+        b"vary",
+        b"set-cookie",
+        b"expires",
+        b"date",
+        b"age",
+        b"last-modified",
+        b"content-length",
+    ]
 )
 ANY_HEAD = st.builds(
     ResponseHead,
@@ -259,10 +267,12 @@ ANY_HEAD = st.builds(
 )
 
 
-@given(ANY_HEAD, st.dictionaries(NAMES | st.sampled_from([b"range", b"cookie"]), st.binary(max_size=8)), st.booleans())
-def test_any_message_gets_a_decision(
-    response: ResponseHead, fields: dict[bytes, bytes], shared: bool
-) -> None:
+@given(
+    ANY_HEAD,
+    st.dictionaries(NAMES | st.sampled_from([b"range", b"cookie"]), st.binary(max_size=8)),
+    st.booleans(),
+)
+def test_any_message_gets_a_decision(response: ResponseHead, fields: dict[bytes, bytes], shared: bool) -> None:
     """Bytes of all kinds give a verdict, never an exception; none that may be stored lacks a lifetime."""
     answer = may_store(HttpRequest("GET", URL, fields), response, shared=shared, response_time=NOW)
     match answer:

@@ -77,7 +77,8 @@ def test_digests_agree_exactly_where_selecting_values_do(
     same = variant_digest(names, one) == variant_digest(names, other)
     assert same is selects_same(names, one, other)
     assert same is all(
-        (name in one) == (name in other) and normalised(name, one.get(name, b"")) == normalised(name, other.get(name, b""))
+        (name in one) == (name in other)
+        and normalised(name, one.get(name, b"")) == normalised(name, other.get(name, b""))
         for name in names
     )
 

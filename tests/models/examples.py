@@ -36,9 +36,7 @@ def request_for(body: bytes, *, url: str = URL, fields: Mapping[bytes, bytes] = 
     return ModelRequest(clean_url(url), fields, call, partition(fields, query, SECRET))
 
 
-def key_of(
-    body: bytes | dict[str, object], *, url: str = URL, fields: Mapping[bytes, bytes] | None = None
-) -> str:
+def key_of(body: bytes | dict[str, object], *, url: str = URL, fields: Mapping[bytes, bytes] | None = None) -> str:
     """The key of a call; `fields` replace or add to the usual ones."""
     encoded = body if isinstance(body, bytes) else dump(body)
     return POLICY.key(request_for(encoded, url=url, fields={**FIELDS, **(fields or {})}))
@@ -75,9 +73,7 @@ def completion(**changes: object) -> dict[str, object]:
         "object": "chat.completion",
         "created": 1_700_000_000,
         "model": "gpt-4o-mini-2024-07-18",
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
-        ],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
         "usage": USAGE,
         **changes,
     }

@@ -69,8 +69,6 @@ def test_odd_types_are_read_as_absent(members: dict[str, object]) -> None:
     assert (summary.model, summary.usage, summary.finish_reasons) == (None, UNKNOWN, ())
 
 
-@given(
-    st.binary() | VALUES.map(dump) | st.dictionaries(st.sampled_from(list(completion())), VALUES).map(dump)
-)
+@given(st.binary() | VALUES.map(dump) | st.dictionaries(st.sampled_from(list(completion())), VALUES).map(dump))
 def test_any_body_gets_a_summary(body: bytes) -> None:
     read_chat_answer(body)

@@ -152,9 +152,7 @@ def test_members_do_not_flow_into_each_other(one: object, other: object, third: 
 
 
 @given(value=VALUES, ascii_only=st.booleans(), indent=st.sampled_from([None, 2]), seed=st.integers())
-def test_any_spelling_of_a_body_has_its_key(
-    value: object, ascii_only: bool, indent: int | None, seed: int
-) -> None:
+def test_any_spelling_of_a_body_has_its_key(value: object, ascii_only: bool, indent: int | None, seed: int) -> None:
     shuffle = random.Random(seed).sample
 
     def reordered(part: object) -> object:

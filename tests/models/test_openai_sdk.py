@@ -191,9 +191,7 @@ def test_cookies_of_the_provider_do_not_change_the_key(connect: Connect) -> None
     ],
     ids=str,
 )
-def test_another_call_has_another_key(
-    connect: Connect, options: dict[str, object], changes: dict[str, object]
-) -> None:
+def test_another_call_has_another_key(connect: Connect, options: dict[str, object], changes: dict[str, object]) -> None:
     upstream = Upstream()
     ask(connect(upstream))
     ask(connect(upstream, **options), **changes)
@@ -212,9 +210,7 @@ def test_another_call_has_another_key(
     ],
     ids=str,
 )
-def test_what_leaves_the_answer_alone_leaves_the_key_alone(
-    connect: Connect, changes: dict[str, object]
-) -> None:
+def test_what_leaves_the_answer_alone_leaves_the_key_alone(connect: Connect, changes: dict[str, object]) -> None:
     upstream = Upstream()
     client = connect(upstream)
     ask(client)

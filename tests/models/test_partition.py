@@ -60,9 +60,7 @@ def test_a_missing_accept_asks_for_nothing_special() -> None:
 
 
 def test_a_field_is_not_mistaken_for_another() -> None:
-    assert key_of(chat(), fields={b"openai-organization": b"x"}) != key_of(
-        chat(), fields={b"openai-project": b"x"}
-    )
+    assert key_of(chat(), fields={b"openai-organization": b"x"}) != key_of(chat(), fields={b"openai-project": b"x"})
     assert partition({b"x-api-key": b"x"}, "", SECRET) != partition({b"api-key": b"x"}, "", SECRET)
 
 
@@ -158,11 +156,7 @@ def test_a_credential_appears_nowhere(credential: str, other: str) -> None:
     assert other not in shown
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from([b"authorization", b"x-api-key", b"api-key"]), st.binary()), max_size=4
-    )
-)
+@given(st.lists(st.tuples(st.sampled_from([b"authorization", b"x-api-key", b"api-key"]), st.binary()), max_size=4))
 def test_different_credentials_are_different_partitions(lines: list[tuple[bytes, bytes]]) -> None:
     fields = dict(lines)
     token = partition(fields, "", SECRET)

@@ -113,9 +113,7 @@ def test_only_what_the_call_asked_for_is_recorded(
     assert POLICY.on_response(request_, ResponseHead(status, headers), 0.0) == expected
     if isinstance(expected, Pass):
         body = STREAM if request_ is STREAMED else (dump(completion()),)
-        assert POLICY.on_loaded(request_, loaded(*body, headers=headers, status=status)) == Discard(
-            expected.reason
-        )
+        assert POLICY.on_loaded(request_, loaded(*body, headers=headers, status=status)) == Discard(expected.reason)
 
 
 def test_streams_are_watched_for_their_terminator() -> None:

@@ -29,9 +29,7 @@ def replayed(*fields: tuple[bytes, bytes]) -> Fields:
     ],
 )
 def test_fields_of_the_first_call_are_dropped(name: bytes) -> None:
-    assert replayed((name, b"x"), (b"content-type", b"application/json")) == (
-        (b"content-type", b"application/json"),
-    )
+    assert replayed((name, b"x"), (b"content-type", b"application/json")) == ((b"content-type", b"application/json"),)
 
 
 def test_the_request_id_is_kept_under_another_name() -> None:
@@ -40,9 +38,7 @@ def test_the_request_id_is_kept_under_another_name() -> None:
 
 def test_fields_named_by_connection_are_dropped() -> None:
     """RFC 9110 §7.6.1."""
-    assert replayed((b"connection", b"close, X-Hop"), (b"x-hop", b"1"), (b"x-end", b"2")) == (
-        (b"x-end", b"2"),
-    )
+    assert replayed((b"connection", b"close, X-Hop"), (b"x-hop", b"1"), (b"x-end", b"2")) == ((b"x-end", b"2"),)
 
 
 def test_all_else_stays_in_order() -> None:

@@ -188,9 +188,7 @@ def test_every_line_end_will_do(end: bytes) -> None:
 
 
 def test_running_totals_are_not_added_up() -> None:
-    parts = [
-        {**piece("x"), "usage": {"prompt_tokens": 11, "completion_tokens": count}} for count in (1, 2, 3)
-    ]
+    parts = [{**piece("x"), "usage": {"prompt_tokens": 11, "completion_tokens": count}} for count in (1, 2, 3)]
     assert read_chat_stream([*map(event, parts), DONE]).usage == Usage(11, 3)
 
 
@@ -199,9 +197,7 @@ def test_without_usage_tokens_are_unknown() -> None:
 
 
 def test_data_in_several_lines_is_one_document() -> None:
-    assert read_chat_stream([b'data: {"choices":\ndata: [{"finish_reason":"stop"}]}\n\n']).finish_reasons == (
-        "stop",
-    )
+    assert read_chat_stream([b'data: {"choices":\ndata: [{"finish_reason":"stop"}]}\n\n']).finish_reasons == ("stop",)
 
 
 ERRORS: dict[str, Callable[[], bytes]] = {

@@ -37,9 +37,7 @@ def calls(machine: Path) -> list[str]:
 # --- the system's packages
 
 
-def test_root_installs_each_missing_server_after_one_update(
-    machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_root_installs_each_missing_server_after_one_update(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     add_program(machine, "apt-get")
     add_program(machine, "env", 'while [ "${1#*=}" != "$1" ]; do export "$1"; shift; done; exec "$@"')

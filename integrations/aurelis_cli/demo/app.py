@@ -7,9 +7,9 @@ transport in `_model_client`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from html import escape
 from typing import Annotated, Any, Final
 
@@ -19,6 +19,7 @@ from fastapi import FastAPI, HTTPException, Query, Response
 from fastapi.responses import HTMLResponse
 
 from aurelis.cache import CacheConfig, CacheManager
+from aurelis.cache.exceptions import CacheError
 from aurelis_asgi import CacheMiddleware, CacheRule
 from aurelis_httpx2 import AsyncCacheTransport
 
@@ -29,6 +30,8 @@ from .settings import MODELS, WEB, WorkerSettings
 RULES: Final = (CacheRule("/packages", ttl=20), CacheRule("/search", ttl=20))
 """These routes send no Cache-Control; the others do."""
 
+_CLEAR: Final = 2.0
+"""Seconds that clearing Redis may take at the end."""
 _INSTRUCTIONS: Final = "Answer in one or two sentences, and only from these facts:"
 _INDEX: Final = """<!doctype html><title>aurelis-cache demo</title>
 <h1>{count} Python packages, cached</h1>
@@ -54,10 +57,12 @@ def make_app(settings: WorkerSettings, origin: Origin) -> FastAPI:
     web, models = (_manager(name, settings) for name in (WEB, MODELS))
     client = _model_client(models, settings)
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with web, models, client:
             yield
+            if settings.redis_url is not None:
+                await _clear(web, models)
 
     app = FastAPI(title="aurelis-cache demo", lifespan=lifespan)
     app.add_middleware(CountCalls, origin=origin)  # added first: inside the cache
@@ -67,9 +72,7 @@ def make_app(settings: WorkerSettings, origin: Origin) -> FastAPI:
     def index() -> HTMLResponse:
         page = catalog.page(1)
         name = escape(page.packages[0]["name"]) if page.packages else "none"
-        return HTMLResponse(
-            _INDEX.format(count=page.total, name=name), headers={"Cache-Control": "public, max-age=30"}
-        )
+        return HTMLResponse(_INDEX.format(count=page.total, name=name), headers={"Cache-Control": "public, max-age=30"})
 
     @app.get("/packages")
     def packages(page: Annotated[int, Query(ge=1)] = 1) -> dict[str, Any]:
@@ -89,9 +92,7 @@ def make_app(settings: WorkerSettings, origin: Origin) -> FastAPI:
         return {"q": q, "found": catalog.search(q)}
 
     @app.get("/ask")
-    async def ask(
-        q: Annotated[str, Query(min_length=1, max_length=500)], response: Response
-    ) -> dict[str, Any]:
+    async def ask(q: Annotated[str, Query(min_length=1, max_length=500)], response: Response) -> dict[str, Any]:
         response.headers["Cache-Control"] = "no-store"
         facts = await asyncio.to_thread(catalog.facts, q)
         try:
@@ -108,7 +109,15 @@ def make_app(settings: WorkerSettings, origin: Origin) -> FastAPI:
 
 
 def _manager(name: str, settings: WorkerSettings) -> CacheManager:
-    return CacheManager(CacheConfig(name=name, namespace=settings.namespace, redis_url=settings.redis_url))
+    return CacheManager(CacheConfig(name=name, namespace=f"{settings.namespace}-{name}", redis_url=settings.redis_url))
+
+
+async def _clear(*managers: CacheManager) -> None:
+    """Leave the user's Redis as it was, if it answers; otherwise its entries expire."""
+    with contextlib.suppress(CacheError, TimeoutError):
+        async with asyncio.timeout(_CLEAR):
+            for manager in managers:
+                await manager.clear()
 
 
 def _model_client(cache: CacheManager, settings: WorkerSettings) -> openai.AsyncOpenAI:

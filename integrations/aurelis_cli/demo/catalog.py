@@ -100,9 +100,7 @@ class Catalog:
             found["optional"] = _column(
                 db, "SELECT text FROM requirement WHERE package = ? AND optional ORDER BY text", package
             )
-            found["classifiers"] = _column(
-                db, "SELECT text FROM classifier WHERE package = ? ORDER BY text", package
-            )
+            found["classifiers"] = _column(db, "SELECT text FROM classifier WHERE package = ? ORDER BY text", package)
             found["dependents"] = [row["name"] for row in db.execute(_DEPENDENTS, {"key": key})]
             found["largest_files"] = [
                 dict(row)
@@ -131,9 +129,7 @@ class Catalog:
         for word in sorted(words):
             if (found := self.detail(word)) is not None:
                 required = ", ".join(found["dependents"][:5]) or "no other package here"
-                facts.append(
-                    f"{found['name']} {found['version']}: {found['summary']}. Required by {required}."
-                )
+                facts.append(f"{found['name']} {found['version']}: {found['summary']}. Required by {required}.")
         return facts
 
     def _connect(self) -> closing[sqlite3.Connection]:

@@ -127,6 +127,8 @@ class Driver:
         names = Catalog(settings.catalog).names()
         self._requests = requests(names, -(-len(names) // PAGE_SIZE), settings.seed)
         self._origins = itertools.cycle(settings.origins)
+        # What is kept belongs to a URL. Behind a balancer all workers have one name; so they have here.
+        self._host = httpx2.URL(settings.origins[0]).netloc.decode()
         self._interval = 1 / settings.rate
         self._users = settings.users
         self._next = 0.0
@@ -168,7 +170,7 @@ class Driver:
     async def _send(self, client: httpx2.AsyncClient, kind: Kind, url: str) -> None:
         kind.sent += 1
         try:
-            response = await client.get(url)
+            response = await client.get(url, headers={"Host": self._host})
         except httpx2.HTTPError as error:
             kind.errors[type(error).__name__] += 1
         except asyncio.CancelledError:

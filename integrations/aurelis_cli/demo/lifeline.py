@@ -43,9 +43,7 @@ def receive(kind: type[S], *, temporary: str | None = None) -> S:
     pipe = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115
     line = _read_line(pipe)
     if not line:
-        sys.exit(
-            "standard input ended before the settings came; this module is started by `aurelis-cache demo`"
-        )
+        sys.exit("standard input ended before the settings came; this module is started by `aurelis-cache demo`")
     settings = kind(**json.loads(line))
     folder = getattr(settings, temporary) if temporary else None
     threading.Thread(target=_watch, args=(pipe, folder), name="lifeline", daemon=True).start()

@@ -52,7 +52,7 @@ class CacheView:
     usage: float = 0.0
     limit: float = 0.0
     hit_seconds: Mapping[str, Buckets] = field(default_factory=dict)
-    """Durations of hits by layer."""
+    """Durations of lookups by layer: in memory of hits only, and of a sample."""
     load_seconds: Buckets = field(default_factory=dict)
     """Durations of loads."""
 
@@ -168,9 +168,7 @@ def quantile(q: float, buckets: Buckets) -> float:
     return lower
 
 
-def _buckets(
-    snapshot: Snapshot, own: Mapping[str, str], *, operation: str, layer: str | None = None
-) -> Buckets:
+def _buckets(snapshot: Snapshot, own: Mapping[str, str], *, operation: str, layer: str | None = None) -> Buckets:
     wanted = {**own, label(names.OPERATION): operation}
     if layer is not None:
         wanted[label(names.LAYER)] = layer

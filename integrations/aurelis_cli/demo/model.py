@@ -84,15 +84,11 @@ class StandIn:
         body = json.loads(await request.body())
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
-            return JSONResponse(
-                {"error": {"message": "messages: a list is required", "type": "invalid_request"}}, 400
-            )
+            return JSONResponse({"error": {"message": "messages: a list is required", "type": "invalid_request"}}, 400)
         answer = reply(str(body.get("model", "")), messages)
         if body.get("stream"):
             with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-            return StreamingResponse(
-                self._stream(answer, with_usage=with_usage), media_type="text/event-stream"
-            )
+            return StreamingResponse(self._stream(answer, with_usage=with_usage), media_type="text/event-stream")
         await asyncio.sleep(sum(delay for _, delay in answer.pieces) * self.pace)
         self.calls.finished += 1
         return JSONResponse(_completion(answer))

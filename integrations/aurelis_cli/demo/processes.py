@@ -140,7 +140,8 @@ class Processes:
         log = self._logs / f"{name.replace(' ', '-')}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", module],
+                # -P: a module in the folder where the user happens to be must not hide one of ours.
+                [sys.executable, "-P", "-m", module],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,

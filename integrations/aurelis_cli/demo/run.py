@@ -86,9 +86,7 @@ class Demo:
             self._model = _port(model)
             model_url = f"http://{HOST}:{self._model}/v1"
             settings = ModelSettings(fd=model.fileno(), temporary=self._temporary)
-            self._processes.start(
-                "model", f"{_PACKAGE}.model", settings, listeners=[model], environment=environment
-            )
+            self._processes.start("model", f"{_PACKAGE}.model", settings, listeners=[model], environment=environment)
         elif key is not None:
             environment["OPENAI_API_KEY"] = key
         namespace = f"aurelis-demo-{secrets.token_hex(4)}"
@@ -168,12 +166,13 @@ class Demo:
             self._console.print(text, highlight=False, soft_wrap=True)
 
         for url in self._urls(self._web):
-            say(f"web app      {url}/   try: curl -i {url}/packages")
+            say(f"web app      {url}/")
         for url in self._urls(self._internal):
             say(f"metrics      {url}/metrics")
         say(f"Prometheus   file_sd target file: {self._folder / 'targets.json'}")
         if self._options.seconds is None:
             say("Ctrl-C ends it.")
+        say("")
 
     # Watching
 
@@ -218,9 +217,7 @@ class Demo:
         for port in self._internal:
             for kind, calls in json.loads(_fetch(port, "/origin", timeout=5)).items():
                 origin[kind] = origin.get(kind, 0) + calls
-        model = (
-            None if self._model is None else json.loads(_fetch(self._model, "/calls", timeout=5))["started"]
-        )
+        model = None if self._model is None else json.loads(_fetch(self._model, "/calls", timeout=5))["started"]
         try:
             driver: dict[str, Any] | None = json.loads((self._folder / "driver.json").read_text())
         except FileNotFoundError:  # it was killed
@@ -243,9 +240,7 @@ def run(options: Options, console: Console | None = None) -> int:
         ):
             Demo(options, console, folder, interrupts, processes).run()
     except DemoError as error:
-        Console(stderr=True).print(
-            f"aurelis-cache demo: {error}", highlight=False, markup=False, soft_wrap=True
-        )
+        Console(stderr=True).print(f"aurelis-cache demo: {error}", highlight=False, markup=False, soft_wrap=True)
         return 1
     return 0
 

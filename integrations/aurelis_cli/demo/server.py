@@ -11,6 +11,8 @@ import uvicorn
 
 GRACE: Final = 3
 """Seconds that requests under way may take when the server stops."""
+KEEP_ALIVE: Final = 75
+"""Seconds that a connection may be idle: clients give up sooner, so that none is closed while in use."""
 
 
 class _Server(uvicorn.Server):
@@ -35,6 +37,11 @@ def serve(app: Any, listener: socket.socket, on_started: Callable[[], None] | No
     # uvicorn raises the signal again after it has stopped in order; what comes after `serve` must still run.
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     config = uvicorn.Config(
-        app, lifespan="auto", log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE
+        app,
+        lifespan="auto",
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,
     )
     _Server(config, on_started).run([listener])

@@ -50,6 +50,7 @@ class WorkerSettings:
     catalog: str
     """Path of the SQLite file."""
     namespace: str
+    """Beginning of the namespaces of both caches; workers with the same one share their entries in Redis."""
     redis_url: str | None
     model_url: str
     model: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,14 +46,21 @@ def checks(evidence: Evidence) -> list[Check]:
     web, models = evidence.caches[WEB], evidence.caches[MODELS]
     found = []
     if evidence.driver is not None:
-        found.append(
-            Check("requests for web pages", web.requests, evidence.driver["sent"], "the driver sent")
-        )
+        found.append(Check("requests for web pages", web.requests, evidence.driver["sent"], "the driver sent"))
     found.append(Check("calls of the app", web.loads, sum(evidence.origin.values()), "the app answered"))
     found.append(Check("model calls", models.requests, evidence.origin.get("ask", 0), "the app ran /ask"))
     if evidence.model is not None:
         found.append(Check("calls of the model", models.loads, evidence.model, "the model received"))
     return found
+
+
+def failed(driver: Mapping[str, Any]) -> str:
+    """What went wrong for the driver: statuses of servers in trouble, and exceptions, with their counts."""
+    found: Counter[str] = Counter()
+    for kind in driver["kinds"].values():
+        found.update({status: count for status, count in kind["statuses"].items() if status >= "500"})
+        found.update(kind["errors"])
+    return ", ".join(f"{count} × {what}" for what, count in sorted(found.items()))
 
 
 def summarise(console: Console, evidence: Evidence, *, shared: bool) -> None:
@@ -70,7 +78,7 @@ def summarise(console: Console, evidence: Evidence, *, shared: bool) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    if evidence.driver is not None and (failures := failed(evidence.driver)):
+        console.print(f"Requests of the driver that failed: {failures}", style="red", highlight=False, soft_wrap=True)
     if any(check.reported != check.counted for check in checks(evidence)):
-        console.print(
-            "Requests that you sent yourself, or that were cut off, are in one count only.", highlight=False
-        )
+        console.print("Requests that you sent yourself, or that were cut off, are in one count only.", highlight=False)

@@ -67,9 +67,7 @@ class Board:
         self._console = console
         self._shared = shared
         self._rates = Rates()
-        self._live = (
-            Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        )
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._next_line = 0.0
 
     def __enter__(self) -> Self:
@@ -102,9 +100,7 @@ class Board:
         return Group(Text(), heading, table(frame.caches, shared=self._shared, rates=rates))
 
 
-def table(
-    caches: Mapping[str, CacheView], *, shared: bool, rates: Mapping[str, float] | None = None
-) -> RenderableType:
+def table(caches: Mapping[str, CacheView], *, shared: bool, rates: Mapping[str, float] | None = None) -> RenderableType:
     """All figures, a column for each cache. It fits into 80 columns."""
     grid = Table(box=None, pad_edge=False)
     grid.add_column("", no_wrap=True)
@@ -127,7 +123,7 @@ def table(
         lambda view: quantiles(view.hit_seconds.get(names.L1, {})),
     )
     if shared:
-        row("hit p50 / p95 (L2)", lambda view: quantiles(view.hit_seconds.get(names.L2, {})))
+        row("lookup in Redis p50 / p95", lambda view: quantiles(view.hit_seconds.get(names.L2, {})))
     row("miss p50 / p95", lambda view: quantiles(view.load_seconds))
     row("upstream calls avoided", lambda view: number(view.avoided), "bold green")
     row("  by waiting for another's", lambda view: number(view.coalesced))
@@ -146,7 +142,7 @@ def line(name: str, frame: Frame, rate: float, *, shared: bool) -> str:
     hits = f"hit p50/p95 {quantiles(view.hit_seconds.get(names.L1, {}))}"
     if shared:
         ratio += f" (L1 {percent(view.hit_ratio(names.L1))}, L2 {percent(view.hit_ratio(names.L2))})"
-        hits = f"L1 {hits}, L2 {hits[:3]} p50/p95 {quantiles(view.hit_seconds.get(names.L2, {}))}"
+        hits = f"L1 {hits}, L2 lookup p50/p95 {quantiles(view.hit_seconds.get(names.L2, {}))}"
     parts = [
         f"{frame.time:5.0f} s  {frame.state}  {name:6}  {number(rate, 1)}/s  {ratio}",
         hits,

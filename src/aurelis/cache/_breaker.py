@@ -1,7 +1,7 @@
 """When to stop asking a layer that fails, and when to try it again: a pure state machine.
 
-Closed until `threshold` calls in a row have failed; then open for `pause` seconds, in which nobody asks; then half open:
-one caller probes, the others go on without. The probe's success closes it, its failure opens it for another pause.
+Closed until `threshold` calls in a row have failed; then open for `pause` seconds, in which nobody asks; then half
+open: one caller probes, the others go on without. The probe's success closes it, its failure opens it again.
 """
 
 from __future__ import annotations

@@ -125,7 +125,8 @@ def _bytes(value: bytes, _depth: int) -> bytes:
 
 
 def _decimal(value: Decimal, _depth: int) -> bytes:
-    return _sized(b"x", str(value).encode("ascii"))
+    # In capitals, or the context of the caller would decide between "1E+9" and "1e+9".
+    return _sized(b"x", str(value).upper().encode("ascii"))
 
 
 def _uuid(value: UUID, _depth: int) -> bytes:
@@ -260,17 +261,19 @@ def _object(value: object, depth: int) -> bytes:
     kind = type(value)
     if isinstance(value, Enum):
         return b"m" + _class(kind) + _member(value)
-    if isinstance(value, tuple) and kind.__bases__ == (tuple,) and hasattr(kind, "_fields"):
-        return _fields(b"n", value, zip(kind._fields, value, strict=True), depth)
+    names: tuple[str, ...] = getattr(kind, "_fields", ())
+    if isinstance(value, tuple) and kind.__bases__ == (tuple,) and len(names) == len(value):
+        return _fields(b"n", value, zip(names, value, strict=True), depth)
     # Asked of the class itself: a plain subclass of a dataclass may hold more than the inherited fields.
     if "__dataclass_fields__" in kind.__dict__ and not isinstance(value, _WITH_CONTENT):
-        names = [field.name for field in dataclasses.fields(value)]  # type: ignore[arg-type]  # checked above
-        return _fields(b"k", value, ((name, getattr(value, name, _UNSET)) for name in names), depth)
+        declared = dataclasses.fields(value)  # type: ignore[arg-type]  # checked above
+        state = ((field.name, getattr(value, field.name, _UNSET)) for field in declared)
+        return _fields(b"k", value, state, depth)
     fields = getattr(kind, "__pydantic_fields__", None)
     if isinstance(fields, Mapping) and hasattr(kind, "model_dump"):
-        state = {name: item for name, item in vars(value).items() if name in fields}
-        state |= getattr(value, "__pydantic_extra__", None) or {}
-        return _fields(b"p", value, sorted(state.items(), key=itemgetter(0)), depth)
+        named = {name: item for name, item in vars(value).items() if name in fields}
+        named |= getattr(value, "__pydantic_extra__", None) or {}
+        return _fields(b"p", value, sorted(named.items(), key=itemgetter(0)), depth)
     raise _Refusal(kind)
 
 

@@ -16,9 +16,7 @@ class Clock:
 
     __slots__ = ("monotonic", "time")
 
-    def __init__(
-        self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         # Attributes, not methods: a hit in memory reads the clock, and a Python frame around it would double the cost.
         self.monotonic = monotonic
         self.time = wall

@@ -184,9 +184,7 @@ class Engine:
         await self.stack.clear()
         self.flights.fence_all()
 
-    async def get_or_compute(
-        self, key: str, compute: Callable[[], Awaitable[object]], ttl: float | None
-    ) -> object:
+    async def get_or_compute(self, key: str, compute: Callable[[], Awaitable[object]], ttl: float | None) -> object:
         """The value, loaded by one caller for all. To be called after `read_memory` found nothing."""
         self.check(key)
         self.telemetry.miss_l1.n += 1
@@ -229,9 +227,7 @@ class Engine:
         budget = self.stack.budget()
         try:
             found = await self.stack.lookup(request.key, budget) if self.stack.lower else None
-            if found is not None and isinstance(
-                self._values.on_lookup(request, found.entry, self._monotonic()), Serve
-            ):
+            if found is not None and isinstance(self._values.on_lookup(request, found.entry, self._monotonic()), Serve):
                 self.telemetry.request(names.HIT, found.layer).n += 1
                 entry = found.entry
                 flight.settle(_Kept(Packed(entry.value, entry.payload, entry.payload is None), found.layer))

@@ -12,6 +12,7 @@ The contract:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
@@ -236,10 +237,8 @@ class Flights:
             if loop is _running_loop():
                 task.cancel()
             else:
-                try:
+                with contextlib.suppress(RuntimeError):  # that loop is closed, and the task with it
                     loop.call_soon_threadsafe(task.cancel)
-                except RuntimeError:
-                    pass  # that loop is closed, and the task with it
 
     def land(self, flight: Flight[Any]) -> None:
         """Nobody can join it any more."""

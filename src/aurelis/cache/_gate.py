@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
 
@@ -41,10 +42,8 @@ class Gate:
             else:
                 elsewhere.setdefault(loop, []).append(waiter)
         for loop, futures in elsewhere.items():
-            try:
+            with contextlib.suppress(RuntimeError):  # that loop is closed, so nobody waits in it any more
                 loop.call_soon_threadsafe(_resolve, futures)
-            except RuntimeError:
-                pass  # that loop is closed, so nobody waits in it any more
 
     async def wait(self, *, alive: Callable[[], bool] | None = None, poll: float = 0.5) -> bool:
         """Wait in this event loop until it is open.

@@ -42,8 +42,6 @@ class TtlPolicy:
             return Discard("ttl")
         return Store(loaded, request.ttl)
 
-    def on_error(
-        self, request: ValueRequest, entry: Entry | None, error: BaseException, now: float
-    ) -> Reraise:
+    def on_error(self, request: ValueRequest, entry: Entry | None, error: BaseException, now: float) -> Reraise:
         """The caller gets the loader's own exception."""
         return Reraise()

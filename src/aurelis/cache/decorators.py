@@ -87,9 +87,7 @@ def cached(
 class _Keys:
     """Makes and remembers the keys of one function's calls."""
 
-    def __init__(
-        self, function: Callable[..., Any], key_func: Callable[..., str] | None, category: str
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], key_func: Callable[..., str] | None, category: str) -> None:
         self._name = f"{function.__module__}.{function.__qualname__}"
         self._signature = inspect.signature(function)
         self._key_func = key_func

@@ -130,9 +130,7 @@ class LayerError(CacheError):
         self.layer = layer
         self.operation = operation
         self.detail = detail
-        super().__init__(
-            f"cache layer {layer!r} {self._says} {operation!r}" + (f": {detail}" if detail else "")
-        )
+        super().__init__(f"cache layer {layer!r} {self._says} {operation!r}" + (f": {detail}" if detail else ""))
 
     def __reduce__(self) -> tuple[type[LayerError], tuple[str, str, str]]:
         return type(self), (self.layer, self.operation, self.detail)

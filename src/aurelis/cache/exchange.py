@@ -7,6 +7,7 @@ waits) and, when nothing is at hand, `open` or `open_blocking`. It gets one of a
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -28,6 +29,7 @@ Q = TypeVar("Q")
 T = TypeVar("T")
 
 DEFAULT_MAX_BODY_BYTES = 4 * 2**20
+_NOBODY = threading.Thread()  # never started, so never alive
 _MAX_HOPS = 4
 _MISSES = frozenset({"miss", "uri-miss", "vary-miss", "stale", "partial"})
 
@@ -108,23 +110,80 @@ class Live:
 
 @dataclass(slots=True)
 class Lead:
-    """A blocking caller has to load the response itself, and record it.
+    """A blocking caller has to load the response itself, in its own thread, and record it.
+
+    First `head`, then each `chunk`, then `end`; or `fail`. `close` in any case.
 
     Attributes:
-        recorder: takes the response.
+        recorder: takes the response; not to be called directly.
         reason: the `fwd` token of RFC 9211 §2.2.
     """
 
     recorder: Recorder[Any]
     reason: str
     _leave: Callable[[], None]
+    _flight: Flight[Any]
     _left: bool = field(default=False)
 
-    def close(self) -> None:
-        """Let go, after the load has ended in one way or the other. Twice is harmless."""
+    def head(self, head: ResponseHead, raw: object, *, refused: str = "") -> Record | Pass:
+        """Take the head, as `Recorder.head`. On `Pass` the load is over, and `raw` is the caller's."""
+        decision = self.recorder.head(head, raw, refused=refused)
+        if self.recorder.over:
+            self.recorder.report()
+        return decision
+
+    def chunk(self, data: bytes) -> None:
+        """Record the next piece of the body. Waits only when nothing is recorded and other readers are behind."""
+        self._flight._thread = threading.current_thread()  # a body may be read by another thread than asked for it
+        run_inline(self.recorder.chunk(data))
+
+    def end(self) -> None:
+        """The body is complete: store it. Twice is harmless."""
+        if not self.recorder.over:
+            run_inline(self.recorder.end())
+            self.recorder.report()
+
+    def fail(self, error: BaseException) -> Hit | None:
+        """The load failed: others get the error, or what stands in for the response.
+
+        Returns:
+            What stands in for the response; `None`: raise the error.
+        """
+        if self.recorder.over:
+            return None
+        self.recorder.report(error)
+        if not isinstance(error, Exception):
+            # The thread is being interrupted. The origin has not failed, so those who wait ask it again.
+            self.recorder.abort()
+            self._flight.abandon()
+            return None
+        self.recorder.fail(error)
+        return self.recorder.stand_in()
+
+    def close(self) -> bool:
+        """Let go of the load. Calling it again is harmless.
+
+        Returns:
+            Whether others still read what has not come yet: then load on, and ask again after each chunk. Otherwise the
+            load is over, and nothing is stored of a body that has not reached its end.
+        """
         if not self._left:
             self._left = True
             self._leave()
+        if self.recorder.terminated:
+            self.end()  # what follows the protocol's own end is of no use to anybody
+        if self.recorder.over:
+            return False
+        # Once nobody is left nobody can come: the last to leave took the flight out of the map.
+        if self._flight._refs > 0:
+            return True
+        self.recorder.report(ConnectionAbortedError())
+        self.recorder.abort()
+        return False
+
+    def lose(self) -> None:
+        """The caller has dropped the response unread and unclosed. Takes no lock: a garbage collector calls this."""
+        self._flight._thread = _NOBODY
 
 
 Answer = Hit | Alone | Refused | Live
@@ -216,23 +275,29 @@ class Recorder(Generic[Q]):
         self._head: ResponseHead | None = None
         self._recording: Recording | None = None
         self._terminator: Terminator | None = None
-        self._terminated = False
         self._stored_bytes = -1
+        self.terminated = False
         self.ended = False
+        self.over = False
         self.route = ""
 
-    def head(self, head: ResponseHead, raw: object = None) -> Record | Pass:
+    def head(self, head: ResponseHead, raw: object = None, *, refused: str = "") -> Record | Pass:
         """Take the head. On `Pass` nobody shares the body.
 
         Args:
             raw: the framework's response, which on `Pass` is handed over unread to the caller whose load it is. Without
                 one its chunks still go through here.
+            refused: why the framework cannot give the body in a form to be kept; empty: the policy decides.
         """
         self._head = head
         self._engine.telemetry.miss.n += 1
         self._response_time = self._engine.clock.time()
         policy = self._exchange.policy
-        decision = policy.on_response(self._request, head, self._response_time)
+        decision: Record | Pass
+        if refused:
+            decision = Pass(refused)
+        else:
+            decision = policy.on_response(self._request, head, self._response_time)
         if isinstance(decision, Record) and _announced(head) > self._exchange.max_body_bytes:
             decision = Pass("too-large")
         if isinstance(decision, Record):
@@ -243,6 +308,8 @@ class Recorder(Generic[Q]):
             self._engine.flights.land(self._flight)
             if raw is None:
                 self._recording = Recording(0, self._flight.alive)
+            else:
+                self.over = True
         self._flight.settle(
             _Loading(
                 head,
@@ -259,9 +326,9 @@ class Recorder(Generic[Q]):
         """Take the next piece of the body. Waits only when nothing is recorded and readers are behind."""
         recording = self._recording
         assert recording is not None, "head() comes first"
-        if self._terminator is not None and not self._terminated and recording.kept and self._terminator.feed(data):
+        if self._terminator is not None and not self.terminated and recording.kept and self._terminator.feed(data):
             # The protocol's own end: callers that stop reading here must find the answer stored.
-            self._terminated = True
+            self.terminated = True
             await self._ways.run(self._store((*recording.chunks(), data)))
         recording.append(data)
         if not recording.kept:
@@ -272,7 +339,7 @@ class Recorder(Generic[Q]):
         recording = self._recording
         if self.ended or recording is None:
             return
-        self.ended = True
+        self.ended = self.over = True
         # Whoever leaves now, what has come whole is stored.
         self._flight.keep()
         if recording.kept and recording.size != self._stored_bytes:
@@ -284,6 +351,7 @@ class Recorder(Generic[Q]):
 
     def fail(self, error: BaseException) -> None:
         """The load failed: callers get a stale response where the policy allows it, or the error."""
+        self.over = True
         if self._recording is not None:
             self._recording.fail(error)
         elif self._flight.outcome is None:
@@ -298,11 +366,25 @@ class Recorder(Generic[Q]):
 
     def abort(self) -> None:
         """The load was cancelled, because nobody waits for it or its event loop ends."""
+        self.over = True
         if self._recording is not None:
             self._recording.fail(ConnectionAbortedError("the load of this response was cancelled"))
         elif self._flight.outcome is None:
             self._engine.telemetry.miss.n += 1
         self._engine.flights.land(self._flight)
+
+    def stand_in(self) -> Hit | None:
+        """After `fail`: the stale response for a caller that does not wait on the flight, counted as its answer."""
+        outcome = self._flight.outcome
+        if not isinstance(outcome, Settled) or not isinstance(outcome.result, Found):
+            return None
+        self._engine.telemetry.request(names.STALE).n += 1
+        return self._exchange._hit(outcome.result.entry, names.STALE, self._engine.clock.monotonic())
+
+    def report(self, error: BaseException | None = None) -> None:
+        """Record how long a blocking load took; one that runs in a task is timed by the engine."""
+        elapsed = self._engine.clock.monotonic() - self._begin
+        self._engine.telemetry.duration(elapsed, "fill", error_type=None if error is None else type(error).__qualname__)
 
     def _flight_recorded(self) -> bool:
         outcome = self._flight.outcome
@@ -466,6 +548,9 @@ class Exchange(Generic[Q]):
             def leave(flight: Flight[Any] = flight, leads: bool = leads) -> None:
                 flights.leave(flight, leads=leads)
 
+            if not leads and _would_block_itself(flight, blocking=load is None):
+                leave()
+                return self._alone(decision.reason, "recursive")
             stays = False
             counted = leads
             try:
@@ -477,7 +562,7 @@ class Exchange(Generic[Q]):
                         lead = await self._lead_blocking(flight, request, key, entry, below, ways)
                         if lead is not None:
                             stays = True
-                            return Lead(lead, decision.reason, leave)
+                            return Lead(lead, decision.reason, leave, flight)
                 outcome = await ways.outcome(flight)
                 if isinstance(outcome, Failed):
                     raise outcome.again()
@@ -493,7 +578,14 @@ class Exchange(Generic[Q]):
                     stays = True
                     reader = None if result.recording is None else result.recording.reader()
                     return Live(
-                        result.head, result.decision, decision.reason, False, reader, result.raw, leave, flight
+                        result.head,
+                        result.decision,
+                        decision.reason,
+                        False,
+                        reader,
+                        result.raw,
+                        leave,
+                        flight,
                     )
                 followed = self._share(request, result, decision, leave, flight)
                 stays = isinstance(followed, Live)
@@ -511,6 +603,10 @@ class Exchange(Generic[Q]):
     ) -> Live | Follow | Alone:
         if isinstance(loading.decision, Pass) or loading.recording is None:
             return self._alone(decision.reason, loading.decision.reason if isinstance(loading.decision, Pass) else "")
+        if not loading.recording._complete and not flight.alive():
+            # The thread that loaded it has ended or dropped the response, so the rest will never come.
+            self.engine.flights.land(flight)
+            return self._alone(decision.reason, "abandoned")
         verdict = self.policy.on_shared(request, loading.request, loading.head, loading.response_time)
         if isinstance(verdict, Follow):
             return verdict
@@ -559,9 +655,7 @@ class Exchange(Generic[Q]):
         self, flight: Flight[Any], request: Q, key: str, stale: Entry | None, below: bool, ways: _Ways
     ) -> Recorder[Q] | None:
         try:
-            return await self._look_below(
-                flight, request, key, stale, below, self.engine.stack.budget(), ways
-            )
+            return await self._look_below(flight, request, key, stale, below, self.engine.stack.budget(), ways)
         except BaseException as error:
             flight.fail(error)
             self.engine.flights.land(flight)
@@ -610,6 +704,14 @@ class Exchange(Generic[Q]):
         ttl = entry.fresh_until - now
         age = response.lifetime - ttl
         return Hit(response, layer, int(age) if age > 0 else 0, ttl)
+
+
+def _would_block_itself(flight: Flight[Any], *, blocking: bool) -> bool:
+    """Whether the load goes on only when this very thread does something else than wait for it.
+
+    Another response of the same thread that is not read yet, or a task of the event loop which a blocking call stops.
+    """
+    return flight._thread is threading.current_thread() and (blocking or flight._task is None)
 
 
 def _announced(head: ResponseHead) -> int:

@@ -96,9 +96,7 @@ class CacheManager:
         """`set` for many keys in one round trip; nothing is stored when one value is refused."""
         return await self._engine.set_many(dict(mapping), None if ttl is None else seconds(ttl))
 
-    async def get_or_compute(
-        self, key: str, compute: Callable[[], Awaitable[T]], ttl: Duration | None = None
-    ) -> T:
+    async def get_or_compute(self, key: str, compute: Callable[[], Awaitable[T]], ttl: Duration | None = None) -> T:
         """The value; when there is none, that of `compute`, which one caller runs for all who ask meanwhile.
 
         The load runs in a task of its own: cancelling one caller does not harm the others, and when the last one
@@ -313,9 +311,7 @@ def _build_engine(config: CacheConfig, clock: Clock) -> Engine:
     return engine
 
 
-def _guard(
-    layer: CacheLayer, config: CacheConfig, codec: ValueCodec, clock: Clock, telemetry: Telemetry
-) -> Guard:
+def _guard(layer: CacheLayer, config: CacheConfig, codec: ValueCodec, clock: Clock, telemetry: Telemetry) -> Guard:
     from .layers.redis import RedisBackend  # imported here, because memory alone must not need redis-py
 
     backend: Layer = RedisBackend(

@@ -1,7 +1,6 @@
 """The msgpack extension types of stored values: one table of codes, and what the leaves among them contain.
 
-The codes and contents are a stored format. A code is never given another meaning; 32 to 127 are left to
-users.
+The codes and contents are a stored format. A code is never given another meaning; 32 to 127 are for users.
 
 ====  =========  ============================================================================
 code  type       content (integers and floats big-endian)
@@ -24,10 +23,10 @@ code  type       content (integers and floats big-endian)
 A zone is nothing (naive), ``Z`` (`datetime.UTC`), ``F`` with the offset in microseconds (8 bytes,
 signed) and perhaps a name in UTF-8, or ``K`` with the key of a `zoneinfo.ZoneInfo`.
 
-A mark is an extension without content and the first element of an array: ``[mark(tuple), 1, 2]`` is ``(1,
-2)``. The obvious alternative, the packed elements as content of the extension, needs one more run of the
-unpacker for each level: a few hundred levels, easily forged, overflow the C stack and kill the process; and
-it copies each byte once per level.
+A mark is an extension without content and the first element of an array: ``[mark of tuple, 1, 2]`` is a
+tuple of two. The obvious alternative, the packed elements as content of the extension, needs one more run of
+the unpacker for each level: a few hundred levels, easily forged, overflow the C stack and kill the process;
+and it copies each byte once per level.
 """
 
 from __future__ import annotations
@@ -78,11 +77,9 @@ _TIMEDELTA: Final = struct.Struct(">iII")
 _COMPLEX: Final = struct.Struct(">dd")
 _OFFSET: Final = struct.Struct(">q")
 _MICROSECOND: Final = timedelta(microseconds=1)
-# `ZoneInfo` opens a file or imports a resource of this name: nothing but the names of the zone database gets
-# there.
+# `ZoneInfo` opens a file or imports a resource of this name: it gets only what looks like a zone.
 _ZONE_KEY: Final = re.compile(r"[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,3}", re.ASCII)
-# The precision of a context does not touch `Decimal(text)`, but without this trap bad text would become a
-# NaN.
+# The precision of a context does not touch `Decimal(text)`, but without the trap bad text would become a NaN.
 _EXACT: Final = Context(traps=[InvalidOperation])
 _SAFETY: Final = {SafeUUID.unknown: b"", SafeUUID.safe: b"\0", SafeUUID.unsafe: b"\1"}
 _SAFETY_OF: Final = {byte: safety for safety, byte in _SAFETY.items()}
@@ -94,8 +91,7 @@ def _zone(zone: tzinfo | None) -> bytes:
     if zone is UTC:
         return b"Z"
     if type(zone) is timezone:
-        # The arguments it was made with: a zone that was given its default name as a name differs in its
-        # `repr`.
+        # As it was made: one that was given its default name explicitly has another `repr`.
         offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]  # for pickling; not in typeshed
         text = name[0].encode("utf-8", "surrogatepass") if name else b""
         return b"F" + _OFFSET.pack(offset // _MICROSECOND) + (b"=" + text if name else b"")

@@ -77,9 +77,7 @@ def encode_frame(frame: Frame) -> bytes:
     key = frame.key.encode("utf-8", "surrogatepass")
     rest = b"".join(
         (
-            _BODY.pack(
-                frame.created, frame.fresh_for, frame.stale_for, frame.codec, len(key), len(frame.payload)
-            ),
+            _BODY.pack(frame.created, frame.fresh_for, frame.stale_for, frame.codec, len(key), len(frame.payload)),
             key,
             frame.payload,
         )

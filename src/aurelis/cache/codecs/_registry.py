@@ -69,14 +69,10 @@ class Registry:
         self.by_name: dict[str, Shape] = {}
         for kind in types:
             if not isinstance(kind, type):
-                raise ConfigurationError(
-                    f"types: must be classes, not an object of type {type_name(type(kind))}"
-                )
+                raise ConfigurationError(f"types: must be classes, not an object of type {type_name(type(kind))}")
             name = f"{kind.__module__}:{kind.__qualname__}"
             if name in self.by_name:
-                raise ConfigurationError(
-                    f"types: two of them are named {name}, and stored bytes know only the name"
-                )
+                raise ConfigurationError(f"types: two of them are named {name}, and stored bytes know only the name")
             shape = _shape(kind)
             self.by_type[kind] = name, shape
             self.by_name[name] = shape
@@ -85,9 +81,7 @@ class Registry:
 def _shape(kind: type) -> Shape:
     if issubclass(kind, Enum):
         if not kind.__members__:
-            raise ConfigurationError(
-                f"types: {type_name(kind)} has no members; register the Enums that derive from it"
-            )
+            raise ConfigurationError(f"types: {type_name(kind)} has no members; register the Enums that derive from it")
         return _EnumShape(kind)
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         return _NamedTupleShape(kind)
@@ -97,9 +91,7 @@ def _shape(kind: type) -> Shape:
     # fields.
     if "__dataclass_fields__" in kind.__dict__:
         return _DataclassShape(kind)
-    raise ConfigurationError(
-        f"types: {type_name(kind)} is none of Enum, dataclass, NamedTuple and pydantic model"
-    )
+    raise ConfigurationError(f"types: {type_name(kind)} is none of Enum, dataclass, NamedTuple and pydantic model")
 
 
 class _EnumShape:
@@ -179,7 +171,7 @@ class _DataclassShape:
         fields, rest = _split(parts)
         if fields.keys() != self._expected:
             raise ValueError("other fields")
-        value = object.__new__(self._kind)
+        value: object = object.__new__(self._kind)
         # Not `setattr`: the class may be frozen or watch assignments.
         for name, item in fields.items():
             object.__setattr__(value, name, item)

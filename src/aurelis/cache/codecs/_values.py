@@ -29,7 +29,8 @@ _IMPOSTORS: Final = frozenset({bytearray, memoryview, ExtType, Timestamp})
 _LOOK_INTO: Final = frozenset({list, dict}) | _IMPOSTORS
 _nothing_in: Final = _LOOK_INTO.isdisjoint
 
-_TOO_DEEP: Final = "it contains itself or is nested more than 511 levels deep"  # msgpack's own limit
+# 511 levels with msgpack 1.1, 1 024 since 1.2; all read 1 024.
+_TOO_DEEP: Final = "it contains itself or is nested too deep"
 
 
 class ValueCodec:
@@ -39,8 +40,8 @@ class ValueCodec:
     lone surrogates), bytes, bytearray, tuple, list, set, frozenset, dict (keys of any storable type, order
     kept), Decimal, UUID, date, time, datetime (naive, with a fixed offset, or with a `ZoneInfo` that has a
     key; with fold), timedelta, and instances of the registered Enum, dataclass, NamedTuple and pydantic
-    classes, nested up to 511 levels (an object counts as two). Subclasses are other types: an unregistered
-    IntEnum is refused, not stored as an int. Equal parts of a value that were one object become several.
+    classes, nested some hundred levels (the limit is msgpack's). Subclasses are other types: an unregistered
+    IntEnum is refused, not stored as an int. Parts of a value that are one object come back as several.
 
     Objects are rebuilt from their state without ``__init__`` or validation; see `_registry` for why.
 

@@ -71,9 +71,7 @@ def freshness(
         modified = http_date(fields.get(b"last-modified"), response_time)
         if modified is not None:
             unchanged_for = _date_value(fields, response_time) - modified
-            return Freshness(
-                min(max(unchanged_for * HEURISTIC_FRACTION, 0.0), MAX_HEURISTIC_LIFETIME), "heuristic"
-            )
+            return Freshness(min(max(unchanged_for * HEURISTIC_FRACTION, 0.0), MAX_HEURISTIC_LIFETIME), "heuristic")
     return None
 
 
@@ -102,9 +100,7 @@ def _date_value(fields: Mapping[bytes, bytes], response_time: float) -> float:
     return response_time if date is None else date
 
 
-def corrected_initial_age(
-    fields: Mapping[bytes, bytes], *, request_time: float, response_time: float
-) -> float:
+def corrected_initial_age(fields: Mapping[bytes, bytes], *, request_time: float, response_time: float) -> float:
     """The age of a response when it came, seconds ≥ 0 (RFC 9111 §4.2.3).
 
     Args:

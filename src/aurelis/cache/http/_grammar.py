@@ -42,9 +42,7 @@ _TIME = rb"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})"
 # Without regard to case, although RFC 9110 §5.6.7 has it matter: the meaning is never in doubt.
 _DATE_FORMS = (
     re.compile(rb"%b, (?P<day>[0-9]{2}) %b (?P<year>[0-9]{4}) %b GMT" % (_DAY, _MONTH, _TIME), re.IGNORECASE),
-    re.compile(
-        rb"%b, (?P<day>[0-9]{2})-%b-(?P<year>[0-9]{2}) %b GMT" % (_LONG_DAY, _MONTH, _TIME), re.IGNORECASE
-    ),
+    re.compile(rb"%b, (?P<day>[0-9]{2})-%b-(?P<year>[0-9]{2}) %b GMT" % (_LONG_DAY, _MONTH, _TIME), re.IGNORECASE),
     re.compile(rb"%b %b (?P<day>[0-9 ][0-9]) %b (?P<year>[0-9]{4})" % (_DAY, _MONTH, _TIME), re.IGNORECASE),
 )
 

@@ -6,8 +6,20 @@ from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Protocol
 
-from .._decisions import Bypass, Discard, Follow, Load, Lookup, Pass, Record, Reraise, Serve, Store
-from .._entry import Entry
+from aurelis.cache._decisions import (
+    Bypass,
+    Discard,
+    Follow,
+    Load,
+    Lookup,
+    Pass,
+    Record,
+    Reraise,
+    Serve,
+    Store,
+)
+from aurelis.cache._entry import Entry
+
 from ._age import age_brought, corrected_initial_age
 from ._grammar import NO_REQUEST_DIRECTIVES
 from ._messages import HttpRequest, LoadedResponse, ResponseHead, StoredResponse, VariantIndex
@@ -151,9 +163,7 @@ class HttpPolicy:
             # A rule says how long to keep what the app has just answered. Would the time that the app took
             # count, then nothing were left of a ttl that is shorter than a slow load. The age of what comes
             # from elsewhere counts.
-            fresh_for = verdict.freshness.lifetime - age_brought(
-                verdict.fields, response_time=loaded.response_time
-            )
+            fresh_for = verdict.freshness.lifetime - age_brought(verdict.fields, response_time=loaded.response_time)
         else:
             fresh_for = verdict.freshness.lifetime - age
         if fresh_for <= 0:
@@ -182,18 +192,14 @@ class HttpPolicy:
             index=(uri_key, VariantIndex(verdict.vary)),
         )
 
-    def on_error(
-        self, request: HttpRequest, entry: Entry | None, error: BaseException, now: float
-    ) -> Serve | Reraise:
+    def on_error(self, request: HttpRequest, entry: Entry | None, error: BaseException, now: float) -> Serve | Reraise:
         """What callers get when the load failed: something stale where that is allowed (RFC 5861 §4)."""
         if not isinstance(error, Exception):  # cancelled, or the process ends: the origin has not failed
             return _RERAISE
         directives = directives_of(request, honour_request_directives=self._honour)
         return stand_in(request, entry, now, directives, shared=self._shared) or _RERAISE
 
-    def _may_store(
-        self, request: HttpRequest, head: ResponseHead, response_time: float
-    ) -> Storable | Unstorable:
+    def _may_store(self, request: HttpRequest, head: ResponseHead, response_time: float) -> Storable | Unstorable:
         return may_store(
             request,
             head,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .._decisions import Bypass, Load, Lookup, Refuse, Serve
-from .._entry import Entry
+from aurelis.cache._decisions import Bypass, Load, Lookup, Refuse, Serve
+from aurelis.cache._entry import Entry
+
 from ._age import current_age
 from ._grammar import (
     NO_REQUEST_DIRECTIVES,
@@ -137,17 +138,13 @@ def _refused_credentials(request: HttpRequest, stored: StoredResponse, *, shared
     )
 
 
-def _demands_more(
-    directives: RequestDirectives, stored: StoredResponse, fresh_until: float, now: float
-) -> bool:
+def _demands_more(directives: RequestDirectives, stored: StoredResponse, fresh_until: float, now: float) -> bool:
     """Whether the request asks for something fresher (RFC 9111 §5.2.1.1, §5.2.1.3, §5.2.1.4)."""
     if directives.no_cache:
         return True
     if directives.min_fresh is not None and fresh_until - now < directives.min_fresh:
         return True
-    return (
-        directives.max_age is not None and current_age(stored.lifetime, fresh_until, now) > directives.max_age
-    )
+    return directives.max_age is not None and current_age(stored.lifetime, fresh_until, now) > directives.max_age
 
 
 def is_not_modified(request_fields: Mapping[bytes, bytes], stored: StoredResponse) -> bool:

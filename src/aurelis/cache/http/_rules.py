@@ -8,8 +8,9 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from .._decisions import Bypass
-from ..exceptions import ConfigurationError
+from aurelis.cache._decisions import Bypass
+from aurelis.cache.exceptions import ConfigurationError
+
 from ._grammar import is_token
 from ._messages import RuleEffect
 

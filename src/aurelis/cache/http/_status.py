@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 
 _SF_TOKEN = re.compile(r"[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*")
-_FORWARD_REASONS = frozenset(
-    {"bypass", "method", "uri-miss", "vary-miss", "miss", "request", "stale", "partial"}
-)
+_FORWARD_REASONS = frozenset({"bypass", "method", "uri-miss", "vary-miss", "miss", "request", "stale", "partial"})
 
 
 class CacheStatus:

@@ -95,15 +95,11 @@ def may_store(
     )
     if refused or vary is None:
         return Unstorable(refused)
-    fresh = freshness(
-        head.status, fields, directives, shared=shared, response_time=response_time, rule=request.rule
-    )
+    fresh = freshness(head.status, fields, directives, shared=shared, response_time=response_time, rule=request.rule)
     if fresh is None or fresh.lifetime <= 0:
         return Unstorable("not-fresh")  # to reuse it would need validation
     allows_authorization = fresh.source == "explicit" and _allows_authorization(directives)
-    refused = _refused_by_credentials(
-        request, fields, fresh, shared=shared, allows_authorization=allows_authorization
-    )
+    refused = _refused_by_credentials(request, fields, fresh, shared=shared, allows_authorization=allows_authorization)
     if refused:
         return Unstorable(refused)
     return Storable(fresh, vary, allows_authorization, _stale_if_error(directives, shared=shared), fields)
@@ -151,9 +147,7 @@ def _refused_by_credentials(
         return "set-cookie"
     if not shared:
         return ""
-    return refused_credentials(
-        request, explicit=fresh.source == "explicit", allows_authorization=allows_authorization
-    )
+    return refused_credentials(request, explicit=fresh.source == "explicit", allows_authorization=allows_authorization)
 
 
 def refused_credentials(request: HttpRequest, *, explicit: bool, allows_authorization: bool) -> str:
@@ -199,9 +193,7 @@ def _stale_if_error(directives: ResponseDirectives, *, shared: bool) -> float:
 def _is_harmless(line: tuple[bytes, bytes]) -> bool:
     """Whether a field line can be replayed without splitting into two (RFC 9110 §5.5)."""
     name, value = line
-    return not (
-        b"\n" in value or b"\r" in value or b"\0" in value or b"\n" in name or b"\r" in name or b":" in name
-    )
+    return not (b"\n" in value or b"\r" in value or b"\0" in value or b"\n" in name or b"\r" in name or b":" in name)
 
 
 def is_complete(head: ResponseHead, chunks: tuple[bytes, ...]) -> bool:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
+
 from cachetools import LRUCache
 
-from .._clock import SYSTEM_CLOCK, Clock
-from .._entry import Entry
-from .._options import Duration, seconds
-from ..codecs import ValueCodec, is_immutable, size_of
-from ..exceptions import ConfigurationError
-from ..telemetry._cells import Cell
+from cache._clock import SYSTEM_CLOCK, Clock
+from cache._entry import Entry
+from cache._options import Duration, seconds
+from cache.codecs import ValueCodec, is_immutable, size_of
+from cache.exceptions import ConfigurationError
+from cache.telemetry._cells import Cell
 
 _SWEPT_PER_WRITE = 4
 
@@ -204,9 +205,7 @@ class MemoryBackend:
             self.expired.n += 1
 
 
-def pack(
-    key: str, value: object, codec: ValueCodec, *, copy: bool, fresh_until: float, expires: float
-) -> Entry:
+def pack(key: str, value: object, codec: ValueCodec, *, copy: bool, fresh_until: float, expires: float) -> Entry:
     """The entry for a value: shared as it is when nobody can change it (or `copy` is off), packed otherwise.
 
     Raises:

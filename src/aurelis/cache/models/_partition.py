@@ -25,9 +25,7 @@ _API_KEY_FIELDS = (
 _MODEL_CREDENTIAL_FIELDS = (b"authorization", *_API_KEY_FIELDS)
 # A model's answer does not depend on cookies, and clients send back that of the provider's proxy (`__cf_bm`).
 _HTTP_CREDENTIAL_FIELDS = (b"authorization", b"cookie", *_API_KEY_FIELDS)
-_CREDENTIAL_PARAMETERS = frozenset(
-    {"key", "api_key", "api-key", "apikey", "access_token", "subscription-key"}
-)
+_CREDENTIAL_PARAMETERS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "subscription-key"})
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _NEUTRAL_RANGES = frozenset({b"*/*", b"application/*", b"application/json", b"text/*", b"text/event-stream"})
@@ -107,9 +105,7 @@ def _present(fields: Mapping[bytes, bytes], names: Iterable[bytes]) -> list[byte
 
 def _token(credentials: list[bytes], secret: bytes) -> str:
     if not secret:
-        raise ValueError(
-            "the partition secret must not be empty: anybody could test guessed credentials by their hash"
-        )
+        raise ValueError("the partition secret must not be empty: anybody could test guessed credentials by their hash")
     if not credentials:
         return ""
     if len(secret) > blake2b.MAX_KEY_SIZE:

@@ -103,9 +103,7 @@ class ModelPolicy:
         refusal = self._refusal(request, head)
         return Record() if refusal is None else Pass(refusal)
 
-    def on_shared(
-        self, request: ModelRequest, leader: ModelRequest, head: ResponseHead, response_time: float
-    ) -> None:
+    def on_shared(self, request: ModelRequest, leader: ModelRequest, head: ResponseHead, response_time: float) -> None:
         """Whoever waits may have the answer: the same key means the same call by the same caller."""
         return
 
@@ -147,9 +145,7 @@ class ModelPolicy:
         )
         return Store(stored, fresh_for=self._ttl)
 
-    def on_error(
-        self, request: ModelRequest, entry: Entry | None, error: BaseException, now: float
-    ) -> Reraise:
+    def on_error(self, request: ModelRequest, entry: Entry | None, error: BaseException, now: float) -> Reraise:
         """The callers get the failure as it was."""
         return Reraise()
 

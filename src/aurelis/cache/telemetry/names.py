@@ -65,11 +65,12 @@ DURATION: Final = Metric(
     "Duration of operations: every one that waits for I/O, and a sample (1 in 64) of hits in memory. Not a count.",
 )
 COALESCED: Final = Metric(
-    _P + "coalesced", "counter", "{request}", "Requests that waited for the load of another instead of loading."
+    _P + "coalesced",
+    "counter",
+    "{request}",
+    "Requests that waited for the load of another instead of loading.",
 )
-WAITING: Final = Metric(
-    _P + "fill.waiting", "gauge", "{request}", "Requests that wait now for the load of another."
-)
+WAITING: Final = Metric(_P + "fill.waiting", "gauge", "{request}", "Requests that wait now for the load of another.")
 STORES: Final = Metric(_P + "stores", "counter", "{entry}", "Decisions whether to keep what was loaded or set.")
 EVICTIONS: Final = Metric(_P + "evictions", "counter", "{entry}", "Entries that a layer dropped by itself.")
 ENTRIES: Final = Metric(_P + "entry.count", "gauge", "{entry}", "Entries held now.")
@@ -85,7 +86,10 @@ SAVED_TOKENS: Final = Metric(
     _P + "saved.tokens", "counter", "{token}", "Tokens that a model did not have to produce or read again."
 )
 SAVED_UNKNOWN: Final = Metric(
-    _P + "saved.unknown", "counter", "{request}", "Model calls answered from the cache whose usage is not known."
+    _P + "saved.unknown",
+    "counter",
+    "{request}",
+    "Model calls answered from the cache whose usage is not known.",
 )
 SAVED_TIME: Final = Metric(_P + "saved.time", "counter", "s", "Time that origins took for answers now reused.")
 

@@ -158,9 +158,7 @@ class Telemetry:
 
     # Durations
 
-    def duration(
-        self, elapsed: float, operation: str, layer: str | None = None, error_type: str | None = None
-    ) -> None:
+    def duration(self, elapsed: float, operation: str, layer: str | None = None, error_type: str | None = None) -> None:
         """Record how long an operation took, in seconds."""
         key = (operation, layer, error_type)
         attributes = self._durations.get(key)

@@ -1,0 +1,82 @@
+"""The stand-in for a chat model, asked by the official SDK."""
+
+from collections.abc import AsyncIterator
+
+import httpx2
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+from aurelis_cli.demo.model import FIRST_TOKEN, MAX_TOKENS, TOKEN, StandIn, reply
+
+MESSAGES: list[ChatCompletionMessageParam] = [
+    {"role": "system", "content": "Answer from these facts:\n- anyio 4: runs tasks. Required by starlette."},
+    {"role": "user", "content": "What is anyio for?"},
+]
+EXPECTED = "anyio 4: runs tasks. Required by starlette. That is all I can say to: What is anyio for?"
+
+
+@pytest.fixture
+def stand_in() -> StandIn:
+    """One that does not dawdle."""
+    return StandIn(pace=0.0)
+
+
+@pytest.fixture
+async def client(stand_in: StandIn) -> AsyncIterator[openai.AsyncOpenAI]:
+    """The official SDK on the stand-in."""
+    transport = httpx2.ASGITransport(app=stand_in.app())
+    async with openai.AsyncOpenAI(
+        api_key="none",
+        base_url="http://model/v1",
+        http_client=httpx2.AsyncClient(transport=transport),
+        max_retries=0,
+    ) as sdk:
+        yield sdk
+
+
+async def test_it_answers_from_the_facts_in_the_prompt(client: openai.AsyncOpenAI, stand_in: StandIn) -> None:
+    completion = await client.chat.completions.create(model="m", messages=MESSAGES)
+    assert completion.choices[0].message.content == EXPECTED
+    assert completion.choices[0].finish_reason == "stop"
+    assert completion.usage is not None
+    assert completion.usage.completion_tokens == len(EXPECTED.split())
+    assert (stand_in.calls.started, stand_in.calls.finished) == (1, 1)
+
+
+async def test_it_streams_the_same_answer_with_its_usage_last(client: openai.AsyncOpenAI, stand_in: StandIn) -> None:
+    stream = await client.chat.completions.create(
+        model="m", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert text == EXPECTED
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == len(EXPECTED.split())
+    assert (stand_in.calls.started, stand_in.calls.finished) == (1, 1)
+
+
+async def test_without_being_asked_it_streams_no_usage(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(model="m", messages=MESSAGES, stream=True)
+    assert all([chunk.usage is None async for chunk in stream])
+
+
+async def test_a_request_without_messages_is_refused(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="messages"):
+        await client.chat.completions.create(model="m", messages=[])
+
+
+def test_the_answer_depends_on_the_prompt_and_on_nothing_else() -> None:
+    prompt = [{"role": "user", "content": "one"}]
+    assert reply("m", prompt) == reply("m", prompt)
+    assert reply("m", prompt).id != reply("other", prompt).id
+    assert reply("m", prompt) != reply("m", [{"role": "user", "content": "two"}])
+
+
+def test_it_is_as_slow_as_a_quick_model() -> None:
+    answer = reply("m", [{"role": "user", "content": "word " * 200}])
+    (_, first), *rest = answer.pieces
+    assert len(answer.pieces) == MAX_TOKENS
+    assert 0.8 * FIRST_TOKEN <= first <= 1.2 * FIRST_TOKEN
+    assert all(TOKEN[0] <= delay <= TOKEN[1] for _, delay in rest)

@@ -1,0 +1,319 @@
+"""The demo for real: its processes, its traffic, a Prometheus that scrapes it, and what is left afterwards.
+
+What the caches report has to be exactly what everybody else counted: the driver, the app below its cache, and
+the stand-in for the model.
+"""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import servers
+from tests.servers import ServerProcess, query_prometheus
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DASHBOARDS = ROOT / "grafana" / "dashboards"
+TRAFFIC = 6  # seconds
+
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def fetch(url: str) -> Any:
+    """JSON from a process of the demo."""
+    with _opener.open(url, timeout=10) as response:
+        return json.load(response)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """The command, as a user runs it without a terminal."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "aurelis_cli", "demo", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """Parent and state of every process."""
+    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True)
+    rows = [row.split() for row in listing.stdout.splitlines()]
+    return {int(pid): (int(parent), state) for pid, parent, state in rows}
+
+
+def children(parent: int) -> list[int]:
+    return [pid for pid, (of, _) in processes().items() if of == parent]
+
+
+def left_over(pids: list[int]) -> list[int]:
+    """Which of them still run; one that only waits to be reaped by whoever adopted it has ended."""
+    table = processes()
+    return [pid for pid in pids if pid in table and not table[pid][1].startswith("Z")]
+
+
+def await_true(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@dataclass
+class Observed:
+    """A demo whose traffic has ended, and a Prometheus that has seen all of it."""
+
+    prometheus: ServerProcess
+    places: dict[str, Any]
+    driver: dict[str, Any]
+    workers: int
+
+    def total(self, metric: str, **labels: str) -> float:
+        """The sum over all series, as Prometheus computes it."""
+        matchers = ",".join(f'{name}="{value}"' for name, value in labels.items())
+        found = query_prometheus(self.prometheus, f"sum(aurelis_cache_{metric}{{{matchers}}})")
+        return found[0][1] if found else 0.0
+
+    def loads(self, cache: str) -> float:
+        results = [
+            self.total("requests_total", aurelis_cache_name=cache, aurelis_cache_result=result)
+            for result in ("miss", "bypass")
+        ]
+        return sum(results) - self.total("coalesced_total", aurelis_cache_name=cache)
+
+    def origin(self) -> dict[str, int]:
+        """What reached the app, by kind, over all workers."""
+        calls: dict[str, int] = {}
+        for url in self.places["origin"]:
+            for kind, count in fetch(url).items():
+                calls[kind] = calls.get(kind, 0) + count
+        return calls
+
+
+@pytest.fixture(scope="module", params=["memory", "redis"])
+def observed(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    redis_server: Callable[[], ServerProcess],
+) -> Iterator[Observed]:
+    """A demo in one process, and one with two workers that share a Redis."""
+    shared = request.param == "redis"
+    state = tmp_path_factory.mktemp("state")
+    options = ["--redis", redis_server().url] if shared else []
+    prometheus = servers.prometheus(tmp_path_factory.mktemp("prometheus"), [state / "targets.json"])
+    demo = start("--seconds", str(TRAFFIC), "--hold", "60", "--state-dir", str(state), *options)
+    try:
+        prometheus.start()
+        await_true((state / "driver.json").exists, "the traffic did not end")
+        ended = time.time()
+        workers = 2 if shared else 1
+
+        def has_seen_the_end() -> bool:
+            up = query_prometheus(prometheus, 'timestamp(up{job="aurelis-cache"} == 1)')
+            return len(up) == workers and all(moment > ended for _, moment in up)
+
+        await_true(has_seen_the_end, "Prometheus did not scrape the workers")
+        places = json.loads((state / "demo.json").read_text())
+        yield Observed(prometheus, places, json.loads((state / "driver.json").read_text()), workers)
+    finally:
+        prometheus.stop()
+        demo.send_signal(signal.SIGINT)
+        output, _ = demo.communicate(timeout=20)
+    assert demo.returncode == 0, output
+
+
+def test_the_web_cache_reports_exactly_the_requests_that_the_driver_sent(observed: Observed) -> None:
+    """Each request once, with its final result; over all workers."""
+    sent = observed.driver["sent"]
+    assert sent > 100
+    assert observed.total("requests_total", aurelis_cache_name="web") == sent
+    assert observed.driver["answered"] == sent
+    statuses = [kind["statuses"] for kind in observed.driver["kinds"].values()]
+    assert {status for found in statuses for status in found} == {"200"}
+
+
+def test_the_model_cache_reports_exactly_the_runs_of_ask(observed: Observed) -> None:
+    """Each run of the handler makes one call through the transport."""
+    asked = observed.origin()["ask"]
+    assert asked > 0
+    assert observed.total("requests_total", aurelis_cache_name="models") == asked
+    assert observed.driver["kinds"]["ask"]["sent"] == asked  # never answered from the web cache
+
+
+def test_the_app_and_the_model_were_called_as_often_as_the_caches_report_loads(observed: Observed) -> None:
+    """Loads are misses without those who waited for the load of another."""
+    assert observed.loads("web") == sum(observed.origin().values())
+    called = fetch(observed.places["model_calls"])
+    assert called["started"] == called["finished"] == observed.loads("models")
+
+
+def test_what_clients_read_in_cache_status_is_what_the_cache_reports(observed: Observed) -> None:
+    """The header and the metrics say the same."""
+    read: dict[str, int] = {}
+    for kind in observed.driver["kinds"].values():
+        for result, count in kind["cache"].items():
+            read[result] = read.get(result, 0) + count
+    hits = observed.total("requests_total", aurelis_cache_name="web", aurelis_cache_result="hit")
+    assert read.pop("hit") == hits > 0
+    assert read.pop("collapsed", 0) == observed.total("coalesced_total", aurelis_cache_name="web")
+    assert sum(read.values()) == observed.loads("web")
+
+
+def test_repeated_questions_save_tokens_and_time(observed: Observed) -> None:
+    assert observed.total("requests_total", aurelis_cache_name="models", aurelis_cache_result="hit") > 0
+    for kind in ("input", "output"):
+        saved = observed.total("saved_tokens_total", aurelis_cache_name="models", aurelis_cache_token_type=kind)
+        assert saved > 0
+    assert observed.total("saved_time_seconds_total", aurelis_cache_name="models") > 0.25
+
+
+def test_nothing_failed(observed: Observed) -> None:
+    assert observed.total("errors_total") == 0
+
+
+def test_with_redis_one_worker_answers_from_what_the_other_loaded(observed: Observed) -> None:
+    """Hits in the second layer, in both caches; none where there is no such layer."""
+    for cache in ("web", "models"):
+        owed = observed.total("requests_total", aurelis_cache_name=cache, aurelis_cache_layer="l2")
+        assert (owed > 0) == (observed.workers == 2)
+
+
+def panel_queries() -> list[Any]:
+    """Each query of each panel of the dashboards."""
+    return [
+        pytest.param(target, id=f"{panel['title']} {target['refId']}")
+        for path in sorted(DASHBOARDS.glob("*.json"))
+        for panel in json.loads(path.read_text())["panels"]
+        for target in panel.get("targets", [])
+    ]
+
+
+@pytest.mark.parametrize("target", panel_queries())
+def test_every_panel_of_the_dashboards_has_data(observed: Observed, target: dict[str, Any]) -> None:
+    """With all variables at All, over the time of the traffic, at least one point is a number."""
+    intervals = {"__rate_interval": "5s", "__range": "60s"}
+    expression = re.sub(r"\$(\w+)|\$\{(\w+)\}", lambda found: intervals.get(found[1] or found[2], ".+"), target["expr"])
+    now = time.time()
+    query = urllib.parse.urlencode({"query": expression, "start": now - 60, "end": now, "step": 1})
+    answer = fetch(f"{observed.prometheus.url}/api/v1/query_range?{query}")
+    points = [float(value) for series in answer["data"]["result"] for _, value in series["values"]]
+    assert [value for value in points if math.isfinite(value)], expression
+
+
+def test_the_checker_of_dashboards_finds_no_error(observed: Observed, shared_dir: Path) -> None:
+    """Structure, house rules, and every query on the real Prometheus, for each value of each variable."""
+    checker = shared_dir / "tools" / "check_dashboards.py"
+    command = [
+        sys.executable,
+        str(checker),
+        str(DASHBOARDS),
+        "--prometheus",
+        observed.prometheus.url,
+        "--each",
+    ]
+    pace = ["--range", "60s", "--step", "1s", "--scrape", "1s"]
+    checked = subprocess.run([*command, *pace], capture_output=True, text=True, check=False, timeout=60)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+Launch = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def launch() -> Iterator[Launch]:
+    """`start`, and nothing of it outlives a test that fails."""
+    started: list[subprocess.Popen[str]] = []
+
+    def launched(*arguments: str) -> subprocess.Popen[str]:
+        started.append(start(*arguments))
+        return started[-1]
+
+    yield launched
+    for demo in started:
+        demo.kill()
+        demo.communicate()
+
+
+def first_lines(demo: subprocess.Popen[str]) -> list[str]:
+    """Its output until the traffic is under way; the time for that is bounded by the test's own."""
+    assert demo.stdout is not None
+    lines: list[str] = []
+    while not any("  traffic  " in line for line in lines):
+        line = demo.stdout.readline()
+        assert line, "".join(lines)
+        lines.append(line)
+    return lines
+
+
+def folder_of(lines: list[str]) -> Path:
+    """The temporary folder of a demo, as it says itself."""
+    found = re.search(r"file_sd.*: (\S+)/targets\.json", "".join(lines))
+    assert found is not None
+    return Path(found[1])
+
+
+def test_it_runs_for_its_seconds_and_ends_with_a_summary_that_adds_up(launch: Launch) -> None:
+    began = time.monotonic()
+    demo = launch("--seconds", "2")
+    lines = first_lines(demo)
+    drawing = time.monotonic() - began
+    started = children(demo.pid)
+    output, _ = demo.communicate(timeout=30)
+    assert demo.returncode == 0, output
+    assert drawing < 10
+    assert len(started) == 3  # worker, model, driver
+    assert left_over(started) == []
+    assert not folder_of(lines).exists()
+    assert output.count("✓") == 4, output
+    assert "≠" not in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_in_the_middle_leaves_no_process_and_no_file(launch: Launch, number: signal.Signals) -> None:
+    """Requests under way are answered, the summary comes, and the exit status says that all is well."""
+    demo = launch()
+    lines = first_lines(demo)
+    started = children(demo.pid)
+    demo.send_signal(number)
+    output, _ = demo.communicate(timeout=20)
+    assert demo.returncode == 0, output
+    assert "Summary" in output
+    assert len(started) == 3
+    assert left_over(started) == []
+    assert not folder_of(lines).exists()
+
+
+def test_when_it_is_killed_its_processes_and_files_go_as_well(launch: Launch) -> None:
+    demo = launch()
+    lines = first_lines(demo)
+    started = children(demo.pid)
+    demo.kill()
+    demo.wait()
+    assert len(started) == 3
+    await_true(lambda: not left_over(started), "processes outlived the demo", seconds=10)
+    assert not folder_of(lines).exists()
+
+
+def test_a_process_that_dies_ends_the_demo_with_an_error(launch: Launch, tmp_path: Path) -> None:
+    demo = launch("--state-dir", str(tmp_path))
+    first_lines(demo)
+    started = children(demo.pid)
+    os.kill(min(started), signal.SIGKILL)
+    output, _ = demo.communicate(timeout=20)
+    assert demo.returncode == 1
+    assert "ended unexpectedly" in output
+    assert left_over(started) == []
+    assert json.loads((tmp_path / "targets.json").read_text()) == []
