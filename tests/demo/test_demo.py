@@ -122,8 +122,10 @@ def observed(
         workers = 2 if shared else 1
 
         def has_seen_the_end() -> bool:
-            up = query_prometheus(prometheus, 'timestamp(up{job="aurelis-cache"} == 1)')
-            return len(up) == workers and all(moment > ended for _, moment in up)
+            # Of an expression that is no plain selector, `timestamp` gives the time of the query.
+            scraped = query_prometheus(prometheus, 'timestamp(up{job="aurelis-cache"})')
+            up = query_prometheus(prometheus, 'up{job="aurelis-cache"} == 1')
+            return len(scraped) == len(up) == workers and all(moment > ended for _, moment in scraped)
 
         await_true(has_seen_the_end, "Prometheus did not scrape the workers")
         places = json.loads((state / "demo.json").read_text())

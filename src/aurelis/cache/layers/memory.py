@@ -13,12 +13,12 @@ from operator import attrgetter
 
 from cachetools import LRUCache
 
-from cache._clock import SYSTEM_CLOCK, Clock
-from cache._entry import Entry
-from cache._options import Duration, seconds
-from cache.codecs import ValueCodec, is_immutable, size_of
-from cache.exceptions import ConfigurationError
-from cache.telemetry._cells import Cell
+from aurelis.cache._clock import SYSTEM_CLOCK, Clock
+from aurelis.cache._entry import Entry
+from aurelis.cache._options import Duration, seconds
+from aurelis.cache.codecs import ValueCodec, is_immutable, size_of
+from aurelis.cache.exceptions import ConfigurationError
+from aurelis.cache.telemetry._cells import Cell
 
 _SWEPT_PER_WRITE = 4
 

@@ -15,13 +15,13 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from cache._clock import SYSTEM_CLOCK, Clock
-from cache._entry import Entry
-from cache._keys import escape
-from cache._options import Duration, seconds
-from cache.codecs import Frame, ValueCodec, decode_frame, encode_frame, is_immutable
-from cache.config import CacheConfig
-from cache.exceptions import ConfigurationError, FrameError, LayerError, LayerTimeout, MissingExtraError
+from aurelis.cache._clock import SYSTEM_CLOCK, Clock
+from aurelis.cache._entry import Entry
+from aurelis.cache._keys import escape
+from aurelis.cache._options import Duration, seconds
+from aurelis.cache.codecs import Frame, ValueCodec, decode_frame, encode_frame, is_immutable
+from aurelis.cache.config import CacheConfig
+from aurelis.cache.exceptions import ConfigurationError, FrameError, LayerError, LayerTimeout, MissingExtraError
 
 if TYPE_CHECKING:
     import redis.asyncio as redis_asyncio
