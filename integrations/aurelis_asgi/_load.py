@@ -9,6 +9,8 @@ from starlette.types import ASGIApp, Message, Scope
 from aurelis.cache.exchange import Recorder
 from aurelis.cache.http import HttpRequest, ResponseHead
 
+from ._request import route_template
+
 
 class AppLoad:
     """One call of the app, whose response goes to a recorder.
@@ -23,6 +25,7 @@ class AppLoad:
         self._recorder: Recorder[HttpRequest]
         self._body_received = False
         self._started = False
+        self._complete = asyncio.Event()
 
     async def __call__(self, recorder: Recorder[HttpRequest]) -> None:
         """Call the app.
@@ -33,7 +36,7 @@ class AppLoad:
         self._recorder = recorder
         _hide_extensions(self._scope)
         await self._app(self._scope, self._receive, self._send)
-        if not recorder.ended:
+        if not self._complete.is_set():
             raise RuntimeError("the app returned without completing its response")
 
     async def _receive(self) -> Message:
@@ -41,21 +44,32 @@ class AppLoad:
             self._body_received = True
             return {"type": "http.request", "body": b"", "more_body": False}
         # Cancelled with the task when the last request has left.
-        await asyncio.get_running_loop().create_future()
-        raise AssertionError("unreachable")
+        await self._complete.wait()
+        return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
+        expected = "http.response.body" if self._started else "http.response.start"
+        if kind != expected or self._complete.is_set():
+            # As servers do. What comes out of order must not be stored as a part of something else.
+            expected = "nothing more" if self._complete.is_set() else repr(expected)
+            raise RuntimeError(f"the app sent {kind!r} where {expected} is expected")
         if kind == "http.response.start":
+            self._started = True
             headers = tuple((bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ()))
-            self._recorder.route = _route(self._scope)
+            self._recorder.route = route_template(self._scope)
             self._recorder.head(ResponseHead(message["status"], headers))
-        elif kind == "http.response.body":
-            body = message.get("body", b"")
-            if body:
-                await self._recorder.chunk(bytes(body))
-            if not message.get("more_body", False):
-                await self._recorder.end()
+            return
+        body = message.get("body", b"")
+        more = message.get("more_body", False)
+        if body:
+            await self._recorder.chunk(bytes(body), last=not more)
+        if more:
+            # Readers get the chunk before the app makes the next one, also if it never waits for anything.
+            await asyncio.sleep(0)
+        else:
+            self._complete.set()
+            await self._recorder.end()
 
 
 def _hide_extensions(scope: Scope) -> None:
@@ -65,10 +79,3 @@ def _hide_extensions(scope: Scope) -> None:
         scope["extensions"] = {
             name: value for name, value in extensions.items() if not name.startswith("http.response.")
         }
-
-
-def _route(scope: Scope) -> str:
-    # Starlette's router leaves the route that matched; its template is what telemetry calls the request by.
-    route = scope.get("route")
-    template = getattr(route, "path_format", None) or getattr(route, "path", None)
-    return template if isinstance(template, str) else ""

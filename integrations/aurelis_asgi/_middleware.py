@@ -20,9 +20,13 @@ from ._responder import Responder
 
 _LOG = logging.getLogger("aurelis.cache")
 _REMEMBERED_PATHS = 4096
+_MAX_REMEMBERED_LENGTH = 512
 _WAYS_OUT = {
-    "authorization": "principal= to say who is asking, or shared=True if everybody gets the same",
-    "cookie": "cookies= to name those that count, principal= to say who is asking, or shared=True",
+    "authorization": "requests with Authorization; give it principal= to say who is asking, or shared=True if everybody"
+    " gets the same",
+    "cookie": "requests with Cookie; give it cookies= to name those that count, principal= to say who is asking, or"
+    " shared=True if everybody gets the same",
+    "set-cookie": "responses with Set-Cookie; set no cookie on this path, or set it in a middleware outside of this one",
 }
 
 
@@ -93,32 +97,25 @@ class CacheMiddleware:
             return
         await responder.respond(request)
 
-    def note_bypass(self, scope: Scope, answer: Alone) -> None:
+    def note_bypass(self, scope: Scope, reason: str) -> None:
         """Say once for each rule and reason why it did not apply, and what would help."""
-        way_out = _WAYS_OUT.get(answer.detail)
+        way_out = _WAYS_OUT.get(reason)
         if way_out is None:
             return
-        rule = self._rule_for(_path(scope))
-        if rule is not None and (rule.path, answer.detail) not in self._warned:
-            self._warned.add((rule.path, answer.detail))
-            _LOG.warning(
-                "CacheRule(%r) leaves out requests with %s, so that no user gets another one's response; give it %s",
-                rule.path,
-                answer.detail.capitalize(),
-                way_out,
-            )
+        rule = self._rule(scope)
+        if rule is not None and (rule.path, reason) not in self._warned:
+            self._warned.add((rule.path, reason))
+            _LOG.warning("CacheRule(%r), so that no user gets what is meant for another one, leaves out %s", rule.path, way_out)
 
     def _refusal(self, request: HttpRequest, scope: Scope) -> Bypass | None:
         """Apply the rule for the path, or say why the request must go to the app alone."""
-        if self.rules:
-            rule = self._rule_for(_path(scope))
-            if rule is not None:
-                admission = rule.admit(scope, request.fields)
-                if isinstance(admission, Bypass):
-                    return admission
-                request.rule = admission.effect
-                if admission.partition_source:
-                    request.partition = self._partition(admission.partition_source)
+        if self.rules and (rule := self._rule(scope)) is not None:
+            admission = rule.admit(scope, request.fields)
+            if isinstance(admission, Bypass):
+                return admission
+            request.rule = admission.effect
+            if admission.partition_source:
+                request.partition = self._partition(admission.partition_source)
         fields: Mapping[bytes, bytes] = request.fields
         if (b"content-length" in fields or b"transfer-encoding" in fields) and has_body(fields):
             return Bypass("bypass", "body")
@@ -126,6 +123,10 @@ class CacheMiddleware:
 
     def _partition(self, source: bytes) -> str:
         return blake2b(source, key=self._hash_key, digest_size=16).hexdigest()
+
+    def _rule(self, scope: Scope) -> CacheRule | None:
+        path = _path(scope)
+        return self._match(path) if len(path) > _MAX_REMEMBERED_LENGTH else self._rule_for(path)
 
     def _match(self, path: str) -> CacheRule | None:
         return match_rule(self.rules, path)

@@ -18,16 +18,24 @@ def target_uri(scope: Scope, fields: Mapping[bytes, bytes]) -> str:
     path = quote(scope["path"]) if raw_path is None else raw_path.decode("latin-1")
     host = fields.get(b"host")
     authority = _server(scope) if host is None else host.decode("latin-1")
+    scheme = scope.get("scheme", "http")
     query: bytes = scope["query_string"]
     if query:
-        return f"{scope['scheme']}://{authority}{path}?{query.decode('latin-1')}"
-    return f"{scope['scheme']}://{authority}{path}"
+        return f"{scheme}://{authority}{path}?{query.decode('latin-1')}"
+    return f"{scheme}://{authority}{path}"
 
 
 def has_body(fields: Mapping[bytes, bytes]) -> bool:
     """Whether a body follows (RFC 9112 §6.3). On a GET it has no meaning for HTTP, but the app may read it."""
     length = fields.get(b"content-length")
     return b"transfer-encoding" in fields or (length is not None and length.strip() != b"0")
+
+
+def route_template(scope: Scope) -> str:
+    """Template of the route that the app's router left in the scope; empty where there is none."""
+    route = scope.get("route")
+    template = getattr(route, "path_format", None) or getattr(route, "path", None)
+    return template if isinstance(template, str) else ""
 
 
 def _server(scope: Scope) -> str:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from starlette.types import Message, Receive, Scope, Send
 
 from aurelis.cache.exchange import Alone, Hit, Live, Pending, Refused
 from aurelis.cache.http import HttpRequest, is_not_modified, not_modified_fields
-from aurelis.cache.typing import Record
+from aurelis.cache.typing import Pass, Record
 
 from ._load import AppLoad
+from ._request import route_template
 
 if TYPE_CHECKING:
     from ._middleware import CacheMiddleware
 
+_CLIENT_CLOSED_REQUEST = 499
+"""What proxies log for a client that left before its response; it is in no specification."""
 _CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
 
 
 class Responder:
     """Answers one request."""
 
-    __slots__ = ("_disconnected", "_middleware", "_receive", "_scope", "_send")
+    __slots__ = ("_disconnected", "_middleware", "_receive", "_received", "_scope", "_send")
 
     def __init__(self, middleware: CacheMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         self._middleware = middleware
@@ -30,6 +34,7 @@ class Responder:
         self._receive = receive
         self._send = send
         self._disconnected = False
+        self._received: list[Message] = []
 
     async def respond(self, request: HttpRequest) -> None:
         """Answer from the cache, from a load under way, or from the app."""
@@ -42,16 +47,17 @@ class Responder:
 
     async def forward(self, answer: Alone) -> None:
         """Have the app answer this request alone, as if there were no cache."""
-        self._middleware.note_bypass(self._scope, answer)
+        self._middleware.note_bypass(self._scope, answer.detail)
         status = self._middleware.status.forwarded(answer.reason, detail=answer.detail)
         forward = self._send
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"cache-status", status)]
+                # A copy: the app may send the same message again.
+                message = {**message, "headers": [*message.get("headers", ()), (b"cache-status", status)]}
             await forward(message)
 
-        await self._middleware.app(self._scope, self._receive, send)
+        await self._middleware.app(self._scope, self._receive_again if self._received else self._receive, send)
 
     async def _replay(self, hit: Hit, request: HttpRequest) -> None:
         response = hit.response
@@ -62,7 +68,7 @@ class Responder:
             status, fields, chunks = 304, not_modified_fields(response), ()
         elif request.method == "HEAD":
             chunks = ()
-        if response.route and "route" not in self._scope:
+        if response.route and route_template(self._scope) != response.route:
             # Telemetry outside of us calls requests by their route; the router did not run this time.
             self._scope["route"] = Route(response.route)
         send = self._send
@@ -77,12 +83,9 @@ class Responder:
                 ],
             }
         )
-        if len(chunks) == 1:
-            await send({"type": "http.response.body", "body": chunks[0]})
-            return
-        for chunk in chunks:
+        for chunk in chunks[:-1]:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": chunks[-1] if chunks else b""})
 
     async def _open(self, pending: Pending[HttpRequest]) -> None:
         middleware = self._middleware
@@ -94,13 +97,15 @@ class Responder:
             answer = await middleware.exchange.open(pending, AppLoad(middleware.app, self._scope))
             if isinstance(answer, Live):
                 live = answer
-                await self._relay(live, watcher, with_body=pending.request.method != "HEAD")
+                await self._relay(live, watcher)
                 return
         except asyncio.CancelledError:
             # Our own cancellation always arrives at an await within this block: the watcher runs only while it waits.
-            if self._disconnected and task.uncancel() == 0:
-                return
-            raise
+            if not self._disconnected or task.uncancel() > 0:
+                raise
+            if live is None:
+                await self._conclude()
+            return
         finally:
             watcher.cancel()
             if live is not None:
@@ -111,58 +116,70 @@ class Responder:
             await self._refuse()
         else:
             assert isinstance(answer, Alone)
+            await asyncio.wait((watcher,))  # two must not receive at once
             await self.forward(answer)
 
-    async def _relay(self, live: Live, watcher: asyncio.Task[None], *, with_body: bool) -> None:
+    async def _relay(self, live: Live, watcher: asyncio.Task[None]) -> None:
         reader = live.reader
         assert reader is not None  # the app's response is never handed over unread
+        decision = live.decision
+        if isinstance(decision, Pass):
+            self._middleware.note_bypass(self._scope, decision.reason)
         status = self._middleware.status.forwarded(
             live.reason,
             status=live.head.status,
-            ttl=live.decision.lifetime if isinstance(live.decision, Record) else None,
-            stored=isinstance(live.decision, Record),
+            ttl=decision.lifetime if isinstance(decision, Record) else None,
+            stored=isinstance(decision, Record),
             collapsed=live.collapsed,
-            detail="" if isinstance(live.decision, Record) else live.decision.reason,
+            detail=decision.reason if isinstance(decision, Pass) else "",
         )
-        await self._send(
+        send = self._send
+        await send(
             {
                 "type": "http.response.start",
                 "status": live.head.status,
                 "headers": [*live.head.headers, (b"cache-status", status)],
             }
         )
-        while (chunk := await reader.next()) is not None:
-            if with_body:
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-        # A server reports a disconnect once the response is complete: from here on it means nothing.
-        watcher.cancel()
-        await self._send({"type": "http.response.body", "body": b""})
+        more = True
+        while more:
+            chunk = await reader.next()
+            # What is outside of us gets the messages that the app sent: it may treat a body in one piece differently.
+            more = chunk is not None and not reader.at_end()
+            if not more:
+                # A server reports a disconnect once the response is complete: from here on it means nothing.
+                watcher.cancel()
+            await send({"type": "http.response.body", "body": chunk or b"", "more_body": more})
         if not live.collapsed:
             # As without a cache, the request ends when the app does, and what it raises then is the server's to log.
             await live.finished()
 
     async def _refuse(self) -> None:
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": 504,
-                "headers": [
-                    (b"content-length", b"0"),
-                    (b"cache-status", self._middleware.status.refused()),
-                ],
-            }
-        )
+        await self._send_empty(504, [(b"cache-status", self._middleware.status.refused())])
+
+    async def _conclude(self) -> None:
+        # For the middleware outside of us: the server sends it nowhere, or says that it cannot.
+        with suppress(OSError):
+            await self._send_empty(_CLIENT_CLOSED_REQUEST, [])
+
+    async def _send_empty(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
+        headers = [(b"content-length", b"0"), *fields]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _watch(self, task: asyncio.Task[object]) -> None:
-        message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            message = await self._receive()
         # After the whole request only a disconnect can come. A `receive` that says something else, as those of simple
-        # tests do, is not asked again: it may never wait.
-        if message["type"] == "http.disconnect":
-            self._disconnected = True
-            task.cancel()
+        # tests do, is not asked again: it may never wait. Nor is one that fails, since nobody but us asks so early.
+        with suppress(Exception):
+            self._received.append(message := await self._receive())
+            if message["type"] == "http.request" and not message.get("more_body", False):
+                self._received.append(message := await self._receive())
+            if message["type"] == "http.disconnect":
+                self._disconnected = True
+                task.cancel()
+
+    async def _receive_again(self) -> Message:
+        return self._received.pop(0) if self._received else await self._receive()
 
 
 class Route:

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from aurelis_cli.demo import processes
 from aurelis_cli.demo.processes import DemoError, Interrupts, Processes, listener
+from tests.demo.command import await_true, left_over
 
 CHILD = """
 import pathlib, signal, sys, time
@@ -61,25 +61,12 @@ def interrupts() -> Iterator[Interrupts]:
         yield handlers
 
 
-def await_file(path: Path) -> None:
-    deadline = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path.name} was not written"
-        time.sleep(0.01)
-
-
-def is_running(pid: int) -> bool:
-    """False as well for one that has ended and waits to be reaped by whoever adopted it."""
-    found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return found.stdout.strip()[:1] not in ("", "Z")
-
-
 def test_a_process_gets_its_settings_and_is_gone_at_the_end(
     tmp_path: Path, environment: dict[str, str], interrupts: Interrupts
 ) -> None:
     with Processes(tmp_path, interrupts) as started:
         child = started.start("a child", "child", Settings(str(tmp_path / "note")), environment=environment)
-        await_file(tmp_path / "note")
+        await_true((tmp_path / "note").exists, "the child did not start")
         started.check()
     assert child.process.returncode == -signal.SIGTERM
 
@@ -91,7 +78,7 @@ def test_one_that_does_not_want_to_end_is_killed(
     with Processes(tmp_path, interrupts) as started:
         settings = Settings(str(tmp_path / "note"), stubborn=True)
         child = started.start("a child", "child", settings, environment=environment)
-        await_file(tmp_path / "note")
+        await_true((tmp_path / "note").exists, "the child did not start")
     assert child.process.returncode == -signal.SIGKILL
 
 
@@ -102,7 +89,7 @@ def test_a_second_signal_ends_the_patience(
     with Processes(tmp_path, interrupts) as started:
         settings = Settings(str(tmp_path / "note"), stubborn=True)
         child = started.start("a child", "child", settings, environment=environment)
-        await_file(tmp_path / "note")
+        await_true((tmp_path / "note").exists, "the child did not start")
         # A timer, so that it comes while the context is being left.
         signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGINT))
         signal.setitimer(signal.ITIMER_REAL, 0.3)
@@ -153,13 +140,10 @@ time.sleep(60)
     ) as process:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
-        await_file(note)
-        assert is_running(pid)
+        await_true(note.exists, "the child did not start")
+        assert left_over([pid])
         process.kill()
-    deadline = time.monotonic() + 10
-    while is_running(pid):
-        assert time.monotonic() < deadline, "the child outlived its parent"
-        time.sleep(0.02)
+    await_true(lambda: not left_over([pid]), "the child outlived its parent")
     assert not folder.exists()
 
 

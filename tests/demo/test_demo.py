@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from tests import servers
+from tests.demo.command import await_true, children, first_lines, left_over, start
 from tests.servers import ServerProcess, query_prometheus
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -35,41 +36,6 @@ def fetch(url: str) -> Any:
     """JSON from a process of the demo."""
     with _opener.open(url, timeout=10) as response:
         return json.load(response)
-
-
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """The command, as a user runs it without a terminal."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "aurelis_cli", "demo", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def processes() -> dict[int, tuple[int, str]]:
-    """Parent and state of every process."""
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True)
-    rows = [row.split() for row in listing.stdout.splitlines()]
-    return {int(pid): (int(parent), state) for pid, parent, state in rows}
-
-
-def children(parent: int) -> list[int]:
-    return [pid for pid, (of, _) in processes().items() if of == parent]
-
-
-def left_over(pids: list[int]) -> list[int]:
-    """Which of them still run; one that only waits to be reaped by whoever adopted it has ended."""
-    table = processes()
-    return [pid for pid in pids if pid in table and not table[pid][1].startswith("Z")]
-
-
-def await_true(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 @dataclass
@@ -182,10 +148,6 @@ def test_repeated_questions_save_tokens_and_time(observed: Observed) -> None:
     assert observed.total("saved_time_seconds_total", aurelis_cache_name="models") > 0.25
 
 
-def test_nothing_failed(observed: Observed) -> None:
-    assert observed.total("errors_total") == 0
-
-
 def test_with_redis_one_worker_answers_from_what_the_other_loaded(observed: Observed) -> None:
     """Hits in the second layer, in both caches; none where there is no such layer."""
     for cache in ("web", "models"):
@@ -247,17 +209,6 @@ def launch() -> Iterator[Launch]:
     for demo in started:
         demo.kill()
         demo.communicate()
-
-
-def first_lines(demo: subprocess.Popen[str]) -> list[str]:
-    """Its output until the traffic is under way; the time for that is bounded by the test's own."""
-    assert demo.stdout is not None
-    lines: list[str] = []
-    while not any("  traffic  " in line for line in lines):
-        line = demo.stdout.readline()
-        assert line, "".join(lines)
-        lines.append(line)
-    return lines
 
 
 def folder_of(lines: list[str]) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -15,9 +15,9 @@ from ._bridge import Bridge, run_inline
 from ._clock import Clock
 from ._decisions import Serve, Store
 from ._flight import Abandoned, Failed, Flight, Flights, Settled, enter
-from ._stack import Budget, Packed, Stack
+from ._stack import Budget, Found, Packed, Stack
 from ._ttl_policy import TtlPolicy, ValueRequest
-from .exceptions import CacheClosedError, CacheError, UnstorableValueError
+from .exceptions import CacheClosedError, CacheError, LayerError, UnstorableValueError
 from .telemetry import names
 from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_span
 
@@ -122,11 +122,14 @@ class Engine:
             telemetry.miss.n += 1
             return MISSING
         with telemetry.span("get") as span:
-            found = await self.stack.lookup(key, self.stack.budget())
-            if found is None:
-                telemetry.miss.n += 1
-            else:
-                telemetry.request(names.HIT, found.layer).n += 1
+            found = None
+            try:
+                found = await self.stack.lookup(key, self.stack.budget())
+            finally:  # a caller that leaves before there is an answer had none
+                if found is None:
+                    telemetry.miss.n += 1
+                else:
+                    telemetry.request(names.HIT, found.layer).n += 1
             if span is not None:
                 span.set_attributes(_result(found.layer if found else None))
         # What `lookup` decoded is this caller's own copy.
@@ -135,22 +138,24 @@ class Engine:
     async def get_many(self, keys: list[str]) -> dict[str, object]:
         """The values found, each key counted as one request."""
         values: dict[str, object] = {}
+        keys = list(dict.fromkeys(keys))
         for key in keys:
             if (value := self.read_memory(key)) is not MISSING:
                 values[key] = value
-        missing = [key for key in dict.fromkeys(keys) if key not in values]
-        telemetry = self.telemetry
-        telemetry.miss_l1.n += len(missing)
+        missing = [key for key in keys if key not in values]
         if missing:
             for key in missing:
                 self.check(key)
-            found = {}
-            if self.stack.lower:
-                with telemetry.span("get"):
-                    found = await self.stack.lookup_many(missing, self.stack.budget())
-            telemetry.miss.n += len(missing) - len(found)
+            self.telemetry.miss_l1.n += len(missing)
+            found: dict[str, Found] = {}
+            try:
+                if self.stack.lower:
+                    with self.telemetry.span("get"):
+                        found = await self.stack.lookup_many(missing, self.stack.budget())
+            finally:  # as in `get`
+                self.telemetry.miss.n += len(missing) - len(found)
             for key, hit in found.items():
-                telemetry.request(names.HIT, hit.layer).n += 1
+                self.telemetry.request(names.HIT, hit.layer).n += 1
                 values[key] = hit.entry.value
         return {key: values[key] for key in keys if key in values}
 
@@ -159,12 +164,16 @@ class Engine:
         for key in values:
             self.check(key)
         packed = {key: self.stack.pack(value) for key, value in values.items()}
-        for key in values:
-            self.flights.fence(key)  # a load that began before must not replace what is set now
+        # A load that began before must not replace what is set now.
+        await _ended([self.flights.fence(key) for key in values])
         if ttl == 0:
+            removed = True
             for key in values:
-                await self.stack.remove(key, self.stack.budget())
-            return True
+                try:
+                    await self.stack.remove(key, self.stack.budget())
+                except LayerError:
+                    removed = False
+            return removed
         stored = await self.stack.store(packed, ttl, self.stack.budget())
         self.telemetry.store("stored", len(values))
         return stored
@@ -172,49 +181,49 @@ class Engine:
     async def delete(self, key: str) -> bool:
         """Forget the key; true if it was there."""
         self.check(key)
-        self.flights.fence(key)
-        existed = await self.stack.remove(key, self.stack.budget())
-        self.flights.fence(key)  # a load that joined the old value while it was being removed
-        return existed
+        await _ended([self.flights.fence(key)])
+        try:
+            return await self.stack.remove(key, self.stack.budget())
+        finally:
+            self.flights.fence(key)  # a load that joined the old value while it was being removed
 
     async def clear(self) -> None:
         """Forget everything of this cache."""
         self.check("")
-        self.flights.fence_all()
-        await self.stack.clear()
-        self.flights.fence_all()
+        await _ended(self.flights.fence_all())
+        try:
+            await self.stack.clear()
+        finally:
+            self.flights.fence_all()
 
     async def get_or_compute(self, key: str, compute: Callable[[], Awaitable[object]], ttl: float | None) -> object:
         """The value, loaded by one caller for all. To be called after `read_memory` found nothing."""
         self.check(key)
         self.telemetry.miss_l1.n += 1
         request = ValueRequest(key, self.stack.default_ttl if ttl is None else ttl)
+        flight: Flight[_Kept] | None = None
+        outcome: Settled[_Kept] | Failed | Abandoned | None = None
         with self.telemetry.span("get") as span:
-            while True:
-                flight, leads = self.flights.join(key)
-                if leads:
-                    self.flights.start(flight, self._fill(flight, request, ttl, compute))
-                counted = leads
-                try:
-                    outcome = await flight.wait()
-                    counted = counted or isinstance(outcome, (Settled, Abandoned))
-                finally:
-                    self.flights.leave(flight, leads=leads)
-                    if not counted:  # it failed, or this caller left before it ended
-                        self._count_follower(None)
-                match outcome:
-                    case Failed():
-                        raise outcome.again()
-                    case Settled():
-                        kept: _Kept = outcome.result
-                        if not leads:
-                            self._count_follower(kept.layer)
-                        if span is not None:
-                            span.set_attributes({**_result(kept.layer), names.COLLAPSED: not leads})
-                        return kept.packed.value if leads else self.stack.unpack(kept.packed)
-                    case Abandoned():
-                        if leads:
-                            raise CacheClosedError("the event loop or the cache was closed while the value was loaded")
+            try:
+                while True:
+                    flight, leads = self.flights.join(key)
+                    if leads:
+                        self.flights.start(flight, self._fill(flight, request, ttl, compute))
+                    try:
+                        outcome = await flight.wait()
+                    finally:
+                        self.flights.leave(flight, leads=leads)
+                    if not isinstance(outcome, Abandoned):
+                        break
+                    self.check(key)  # its event loop has ended, or the whole cache was closed
+            finally:
+                self._count(flight, outcome)
+            if isinstance(outcome, Failed):
+                raise outcome.again()
+            kept = outcome.result
+            if span is not None:
+                span.set_attributes({**_result(kept.layer), names.COLLAPSED: not leads})
+            return kept.packed.value if leads else self.stack.unpack(kept.packed)
 
     async def _fill(
         self,
@@ -228,16 +237,14 @@ class Engine:
         try:
             found = await self.stack.lookup(request.key, budget) if self.stack.lower else None
             if found is not None and isinstance(self._values.on_lookup(request, found.entry, self._monotonic()), Serve):
-                self.telemetry.request(names.HIT, found.layer).n += 1
                 entry = found.entry
                 flight.settle(_Kept(Packed(entry.value, entry.payload, entry.payload is None), found.layer))
                 return
-            # The leader's request is counted now, whether the leader stays or not: one load, one miss.
-            self.telemetry.miss.n += 1
+            flight.unclaimed = True
             value = await self.load(flight, compute())
             flight.keep()  # whoever leaves now, what was loaded is stored
             flight.settle(await self._keep(flight, request, ttl, value, budget))
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             flight.abandon()
             raise
         except BaseException as error:
@@ -315,11 +322,14 @@ class Engine:
         await self.stack.aclose()
         await asyncio.get_running_loop().run_in_executor(None, self.bridge.close, self.stack.aclose())
 
-    def _count_follower(self, layer: str | None) -> None:
-        if layer is not None:
-            self.telemetry.request(names.HIT, layer).n += 1
-        else:
-            self.telemetry.miss.n += 1
+    def _count(self, flight: Flight[_Kept] | None, outcome: Settled[_Kept] | Failed | Abandoned | None) -> None:
+        # Each caller counts itself once, when it leaves, also when it failed or was cancelled. One of those who shared
+        # a load counts as the one who loaded, so that loads are misses less coalesced; which one does not matter.
+        if isinstance(outcome, Settled) and outcome.result.layer is not None:
+            self.telemetry.request(names.HIT, outcome.result.layer).n += 1
+            return
+        self.telemetry.miss.n += 1
+        if flight is None or not self.flights.claim(flight):
             self.telemetry.coalesced.n += 1
 
     def _refuse(self, error: UnstorableValueError) -> None:
@@ -327,6 +337,13 @@ class Engine:
         if error.type_name not in self._warned:
             self._warned.add(error.type_name)
             _LOG.warning("a loaded value is not cached: %s", error)
+
+
+async def _ended(flights: Iterable[Flight[Any] | None]) -> None:
+    """Wait until what these flights loaded is stored, so that what comes next comes after it."""
+    for flight in flights:
+        if flight is not None:
+            await flight.wait()
 
 
 def _result(layer: str | None) -> dict[str, str]:

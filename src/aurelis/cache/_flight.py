@@ -56,12 +56,19 @@ ABANDONED = Abandoned()
 _current: ContextVar[Flight[Any] | None] = ContextVar("aurelis_cache_flight", default=None)
 
 
+class _Graph:
+    """Who waits for whom is one graph over all caches, changed under one lock."""
+
+    lock = threading.Lock()
+
+
 class Flight(Generic[T]):
     """One load.
 
     Attributes:
         outcome: `None` while there is none.
-        fenced: an invalidation has overtaken it, so its result must not be stored.
+        fenced: an invalidation has overtaken it, or nobody waits for it, so its result must not be stored.
+        unclaimed: a load has begun, and no request is counted for it yet; see `Flights.claim`.
         link: the context of the span around the load, for links from those who wait.
     """
 
@@ -78,12 +85,14 @@ class Flight(Generic[T]):
         "key",
         "link",
         "outcome",
+        "unclaimed",
     )
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.outcome: Settled[T] | Failed | Abandoned | None = None
         self.fenced = False
+        self.unclaimed = False
         self.link: object | None = None
         self._gate = Gate()
         self._refs = 1
@@ -91,7 +100,7 @@ class Flight(Generic[T]):
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.current_thread()
-        self._awaits: set[Flight[Any]] = set()
+        self._awaits: dict[Flight[Any], int] = {}  # with the number of tasks of this load that do
 
     def settle(self, result: T) -> None:
         """Give everybody the result."""
@@ -109,18 +118,29 @@ class Flight(Generic[T]):
         """From now on the task goes on although nobody waits: what remains is to store the result."""
         self._keep = True
 
+    def is_stored(self) -> bool:
+        """Whether the load is over and its result is being stored, or has been."""
+        return self._keep
+
     async def wait(self) -> Settled[T] | Failed | Abandoned:
         """Wait in this event loop for the outcome."""
         if self.outcome is None:
             foreign = self._loop is not asyncio.get_running_loop()
-            await self._gate.wait(alive=self.alive if foreign else None)
+            if not await self._gate.wait(alive=self.alive if foreign else None):
+                self._give_up()
         return self.outcome or ABANDONED
 
     def wait_blocking(self) -> Settled[T] | Failed | Abandoned:
         """Wait in this thread for the outcome."""
-        if self.outcome is None:
-            self._gate.wait_blocking(alive=self.alive)
+        if self.outcome is None and not self._gate.wait_blocking(alive=self.alive):
+            self._give_up()
         return self.outcome or ABANDONED
+
+    def _give_up(self) -> None:
+        # Its loop may only pause and run on later: what it loads then may be older than an invalidation that no longer
+        # finds it.
+        self.fenced = True
+        self.abandon()
 
     async def landed(self) -> None:
         """Wait until the task itself has ended, also after the outcome is known. Never raises its error."""
@@ -138,13 +158,16 @@ class Flight(Generic[T]):
         Raises:
             RecursiveLoadError: the other one waits, perhaps through further ones, for this one.
         """
-        if other is self or other._reaches(self):
-            raise RecursiveLoadError
-        self._awaits.add(other)
+        with _Graph.lock:
+            if other is self or other._reaches(self):
+                raise RecursiveLoadError("the load waits for the result of itself, directly or through other loads")
+            self._awaits[other] = self._awaits.get(other, 0) + 1
 
     def awaits_no_more(self, other: Flight[Any]) -> None:
         """The opposite of `awaits`."""
-        self._awaits.discard(other)
+        with _Graph.lock:
+            if (left := self._awaits.pop(other, 0) - 1) > 0:
+                self._awaits[other] = left
 
     def _reaches(self, target: Flight[Any]) -> bool:
         seen: set[Flight[Any]] = set()
@@ -229,6 +252,8 @@ class Flights:
             if last and self._flights.get(flight.key) is flight:
                 # First out of the map, then cancelled: nobody can join a load that is about to end.
                 del self._flights[flight.key]
+                # A later invalidation does not find it either, so what resists its cancellation must not be stored.
+                flight.fenced = flight.fenced or flight._task is not None
         if (current := _current.get()) is not None:
             current.awaits_no_more(flight)
         task = flight._task
@@ -246,24 +271,38 @@ class Flights:
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
 
-    def fence(self, key: str) -> None:
-        """An invalidation of the key: a load under way is not stored, and later callers begin a new one."""
+    def claim(self, flight: Flight[Any]) -> bool:
+        """Whether the caller's request is the one that the flight's load is counted for: the first to ask, if any."""
+        with self._lock:
+            claimed, flight.unclaimed = flight.unclaimed, False
+        return claimed
+
+    def fence(self, key: str) -> Flight[Any] | None:
+        """An invalidation of the key: a load under way is not stored, and later callers begin a new one.
+
+        Returns:
+            The flight that is storing what it loaded: too late to stop, so it is to be waited for.
+        """
         with self._lock:
             flight = self._flights.pop(key, None)
-            if flight is not None:
-                flight.fenced = True
+            if flight is None:
+                return None
+            flight.fenced = True
+        return flight if flight.is_stored() else None
 
-    def fence_all(self) -> None:
-        """An invalidation of everything."""
+    def fence_all(self) -> list[Flight[Any]]:
+        """An invalidation of everything; returns the flights that are storing what they loaded."""
         with self._lock:
-            for flight in self._flights.values():
+            flights = list(self._flights.values())
+            for flight in flights:
                 flight.fenced = True
             self._flights.clear()
+        return [flight for flight in flights if flight.is_stored()]
 
     async def aclose(self, timeout: float) -> None:
         """Let the loads of this event loop end within `timeout` seconds, then cancel them."""
         here = asyncio.get_running_loop()
-        tasks = {task for task in self._tasks if task.get_loop() is here}
+        tasks = {task for task in list(self._tasks) if task.get_loop() is here}  # other threads change the set
         if not tasks:
             return
         _, late = await asyncio.wait(tasks, timeout=timeout)
@@ -295,6 +334,7 @@ _ALL: weakref.WeakSet[Flights] = weakref.WeakSet()
 
 def _after_fork() -> None:
     # No loop of the parent runs in a child, so a flight that was inherited would never end.
+    _Graph.lock = threading.Lock()
     for flights in list(_ALL):
         flights._reset()
 

@@ -41,14 +41,20 @@ class Recording:
         self._readers: list[Reader] = []
         self._arrived = Gate()
         self._room = Gate()
+        self._last = False
         self._complete = False
         self._error: tuple[BaseException, TracebackType | None] | None = None
 
-    def append(self, chunk: bytes) -> None:
-        """Take the next chunk. Empty ones are ignored: a replay must not invent what a framework would not send."""
+    def append(self, chunk: bytes, *, last: bool = False) -> None:
+        """Take the next chunk. Empty ones are ignored: a replay must not invent what a framework would not send.
+
+        Args:
+            last: no other will come.
+        """
         if not chunk:
             return
         with self._lock:
+            self._last = last
             self._chunks.append(chunk)
             self.size += len(chunk)
             self._waiting_bytes += len(chunk)
@@ -139,6 +145,13 @@ class Reader:
                 return chunk
             if not await gate.wait(alive=recording._alive):
                 raise ConnectionError("the event loop that read this response has ended")
+
+    def at_end(self) -> bool:
+        """Whether it is known that no chunk is left; the body may still break off."""
+        recording = self._recording
+        with recording._lock:
+            seen_all = self.position - recording._dropped >= len(recording._chunks)
+            return seen_all and recording._error is None and (recording._last or recording._complete)
 
     def next_blocking(self) -> bytes | None:
         """The same in a thread."""

@@ -68,55 +68,56 @@ class Guard:
             LayerTimeout: the budget was spent.
             LayerError: the layer failed; the cause is attached.
         """
-        begin = self._clock.monotonic()
-        if self._breaker.kind != "closed" and not self._admit(begin):
-            raise LayerUnavailableError(self.name, operation)
         if budget is not None and budget.left <= 0:
-            self._change(_breaker.released(self._breaker, begin))
             raise LayerTimeout(self.name, operation)
+        begin = self._clock.monotonic()
+        probe = self._breaker.kind != "closed"
+        if probe and not self._admit(begin, budget):
+            raise LayerUnavailableError(self.name, operation)
         problem: LayerError
         try:
             async with asyncio.timeout(None if budget is None else budget.left):
                 result = await act()
-        except asyncio.CancelledError:
-            self._change(_breaker.released(self._breaker, self._clock.monotonic()))
-            raise
         except TimeoutError as error:
             problem = LayerTimeout(self.name, operation)
             problem.__cause__ = error
         except Exception as error:  # noqa: BLE001  # whatever a layer raises is contained here: that is the guard's task
             problem = LayerError(self.name, operation)
             problem.__cause__ = error
+        except BaseException:  # cancelled, or its event loop is gone
+            self._change(partial(_breaker.released, now=self._clock.monotonic(), probe=probe))
+            raise
         else:
             elapsed = self._clock.monotonic() - begin
             if budget is not None:
                 budget.left -= elapsed
             if self._breaker is not _breaker.CLOSED:
-                self._change(_breaker.succeeded(self._breaker))
+                self._change(partial(_breaker.succeeded, probe=probe))
             self._telemetry.duration(elapsed, operation, self.name)
             return result
-        self._failed(problem, operation, begin, budget)
+        self._failed(problem, operation, begin, budget, probe)
         raise problem
 
-    def _failed(self, problem: LayerError, operation: str, begin: float, budget: Budget | None) -> None:
+    def _failed(self, problem: LayerError, operation: str, begin: float, budget: Budget | None, probe: bool) -> None:
         now = self._clock.monotonic()
         if budget is not None:
             budget.left -= now - begin
         pause = self._pause * (1 + _PAUSE_JITTER * (2 * random.random() - 1))
-        self._change(_breaker.failed(self._breaker, now, threshold=self._threshold, pause=pause))
+        self._change(partial(_breaker.failed, now=now, probe=probe, threshold=self._threshold, pause=pause))
         kind = "timeout" if isinstance(problem, LayerTimeout) else type(problem.__cause__).__qualname__
         self._telemetry.error(self.name, operation, kind)
         self._telemetry.duration(now - begin, operation, self.name, kind)
 
-    def _admit(self, now: float) -> bool:
+    def _admit(self, now: float, budget: Budget | None) -> bool:
+        longest = self._pause if budget is None else max(self._pause, budget.left)
         with self._lock:  # of all threads exactly one becomes the probe
-            state, admitted = _breaker.admit(self._breaker, now)
+            state, admitted = _breaker.admit(self._breaker, now, pause=longest)
             self._note(state)
         return admitted
 
-    def _change(self, state: _breaker.Breaker) -> None:
+    def _change(self, step: Callable[[_breaker.Breaker], _breaker.Breaker]) -> None:
         with self._lock:
-            self._note(state)
+            self._note(step(self._breaker))
 
     def _note(self, state: _breaker.Breaker) -> None:
         if state.kind != self._breaker.kind:
@@ -193,8 +194,7 @@ class Stack:
 
     async def lookup(self, key: str, budget: Budget) -> Found | None:
         """Ask the layers below memory, and promote what is found with its remaining life."""
-        stripe = hash(key) % _STRIPES
-        removals = self._removals[stripe]
+        removals = self._removals[hash(key) % _STRIPES]
         for guard in self.lower:
             try:
                 entry = await guard.call("get", partial(guard.layer.lookup, key), budget)
@@ -208,8 +208,7 @@ class Stack:
                 guard.miss.n += 1
                 continue
             guard.hit.n += 1
-            if self._removals[stripe] == removals:
-                self._promote(key, entry)
+            self._promote(key, entry, removals)
             return Found(entry, guard.name)
         return None
 
@@ -235,8 +234,7 @@ class Stack:
             guard.miss.n += len(missing) - len(entries)
             for key, entry in entries.items():
                 found[key] = Found(entry, guard.name)
-                if self._removals[hash(key) % _STRIPES] == before[key]:
-                    self._promote(key, entry)
+                self._promote(key, entry, before[key])
         return found
 
     def pack(self, value: object, *, trusted: bool = False) -> Packed:
@@ -333,13 +331,15 @@ class Stack:
             return self._memory_ttl
         return min(ttl + stale_for, self._memory_ttl) if self.lower else ttl + stale_for
 
-    def _promote(self, key: str, entry: Entry) -> None:
+    def _promote(self, key: str, entry: Entry, removals: int) -> None:
         if self.memory is None:
             return
+        stripe = hash(key) % _STRIPES
         expires = min(entry.expires, self._clock.monotonic() + self._memory_ttl)
         value = entry.value if entry.payload is None else None
         # If absent: what a concurrent `set` put there is newer than what was read below.
-        self.memory.put_if_absent(key, Entry(value, entry.payload, entry.fresh_until, expires, entry.size))
+        promoted = Entry(value, entry.payload, entry.fresh_until, expires, entry.size)
+        self.memory.put_if_absent(key, promoted, valid=lambda: self._removals[stripe] == removals)
 
     async def _store_below(self, guard: Guard, entries: Mapping[str, Entry], budget: Budget) -> bool:
         try:

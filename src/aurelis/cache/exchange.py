@@ -211,6 +211,31 @@ class _Loading:
     response_time: float
 
 
+class _Seat:
+    """Where the caller whose load runs in a task finds its reader, which is there before the first chunk comes.
+
+    Attributes:
+        reader: `None`: no body comes this way.
+        loads: the origin is asked, which counts the caller's request.
+    """
+
+    def __init__(self) -> None:
+        self.reader: Reader | None = None
+        self.loads = False
+        self._left = False
+
+    def reserve(self, recording: Recording) -> None:
+        """Have the caller read the body from its start, unless it has left."""
+        if not self._left:
+            self.reader = recording.reader()
+
+    def leave(self) -> None:
+        """The caller has left without taking its reader."""
+        self._left = True
+        if self.reader is not None:
+            self.reader.close()
+
+
 class _Ways(Protocol):
     """How one kind of caller waits. The steps around it are the same for all."""
 
@@ -260,6 +285,7 @@ class Recorder(Generic[Q]):
         stale: Entry | None,
         budget: Budget,
         ways: _Ways,
+        seat: _Seat | None,
     ) -> None:
         self._exchange = exchange
         self._engine = exchange.engine
@@ -269,6 +295,7 @@ class Recorder(Generic[Q]):
         self._stale = stale
         self._budget = budget
         self._ways = ways
+        self._seat = seat
         self._begin = self._engine.clock.monotonic()
         self._request_time = self._engine.clock.time()
         self._response_time = 0.0
@@ -293,11 +320,7 @@ class Recorder(Generic[Q]):
         self._engine.telemetry.miss.n += 1
         self._response_time = self._engine.clock.time()
         policy = self._exchange.policy
-        decision: Record | Pass
-        if refused:
-            decision = Pass(refused)
-        else:
-            decision = policy.on_response(self._request, head, self._response_time)
+        decision: Record | Pass = Pass(refused) if refused else policy.on_response(self._request, head, self._response_time)
         if isinstance(decision, Record) and _announced(head) > self._exchange.max_body_bytes:
             decision = Pass("too-large")
         if isinstance(decision, Record):
@@ -310,6 +333,8 @@ class Recorder(Generic[Q]):
                 self._recording = Recording(0, self._flight.alive)
             else:
                 self.over = True
+        if self._seat is not None and self._recording is not None:
+            self._seat.reserve(self._recording)
         self._flight.settle(
             _Loading(
                 head,
@@ -322,15 +347,21 @@ class Recorder(Generic[Q]):
         )
         return decision
 
-    async def chunk(self, data: bytes) -> None:
-        """Take the next piece of the body. Waits only when nothing is recorded and readers are behind."""
+    async def chunk(self, data: bytes, *, last: bool = False) -> None:
+        """Take the next piece of the body. Waits only when nothing is recorded and readers are behind.
+
+        Args:
+            last: nothing follows but `end`. Readers learn it with the chunk, before it is stored.
+        """
         recording = self._recording
         assert recording is not None, "head() comes first"
         if self._terminator is not None and not self.terminated and recording.kept and self._terminator.feed(data):
             # The protocol's own end: callers that stop reading here must find the answer stored.
             self.terminated = True
             await self._ways.run(self._store((*recording.chunks(), data)))
-        recording.append(data)
+        if last:
+            self._flight.keep()  # readers may leave once they have it
+        recording.append(data, last=last)
         if not recording.kept:
             await self._ways.room(recording)
 
@@ -438,17 +469,22 @@ class Exchange(Generic[Q]):
         self.policy = policy
         self.max_body_bytes = max_body_bytes
 
-    def peek(self, request: Q) -> Hit | Pending[Q]:
-        """Answer from memory, or say what is known so far. Never waits."""
+    def peek(self, request: Q, key: str | None = None) -> Hit | Pending[Q]:
+        """Answer from memory, or say what is known so far. Never waits.
+
+        Args:
+            key: what the policy gave for this request before; `None`: it is asked.
+        """
         engine = self.engine
         now = engine.clock.monotonic()
-        key = self.policy.key(request)
+        if key is None:
+            key = self.policy.key(request)
         entry = engine.stack.peek(key)
         decision = self.policy.on_lookup(request, entry, now)
         if type(decision) is Follow:
             key = decision.key
             entry = engine.stack.peek(key)
-            decision = self.policy.on_lookup(request, entry, now)
+            decision = _of_variant(self.policy.on_lookup(request, entry, now))
         if type(decision) is Serve:
             engine.count_memory_hit(now)
             return self._hit(decision.entry, names.L1, now)
@@ -487,7 +523,7 @@ class Exchange(Generic[Q]):
         with engine.telemetry.span("get") as span:
             for _ in range(_MAX_HOPS):
                 now = engine.clock.monotonic()
-                if isinstance(decision, Bypass) and decision.reason in _MISSES and entry is None and engine.stack.lower:
+                if entry is None and engine.stack.lower and _may_be_below(decision):
                     found = await ways.run(engine.stack.lookup(key, engine.stack.budget()))
                     if found is not None:
                         entry, layer = found.entry, found.layer
@@ -495,13 +531,16 @@ class Exchange(Generic[Q]):
                 if isinstance(decision, Follow):
                     key, layer = decision.key, names.L1
                     entry = engine.stack.peek(key)
-                    decision = self.policy.on_lookup(request, entry, now)
+                    decision = _of_variant(self.policy.on_lookup(request, entry, now))
                     continue
                 if isinstance(decision, Serve):
                     engine.telemetry.request(names.HIT, layer).n += 1
+                    hit = self._hit(decision.entry, layer, now)
                     if span is not None:
-                        span.set_attributes({names.RESULT: names.HIT, names.LAYER: layer})
-                    return self._hit(decision.entry, layer, now)
+                        span.set_attributes(
+                            {names.RESULT: names.HIT, names.LAYER: layer, names.AGE: hit.age, names.TTL: hit.ttl}
+                        )
+                    return hit
                 if isinstance(decision, Refuse):
                     engine.telemetry.bypass.n += 1
                     return Refused()
@@ -552,12 +591,13 @@ class Exchange(Generic[Q]):
                 leave()
                 return self._alone(decision.reason, "recursive")
             stays = False
-            counted = leads
+            counted = leads and load is None
+            seat = _Seat()
             try:
                 if leads:
                     below = bool(engine.stack.lower) and decision.reason != "request"
                     if load is not None:
-                        flights.start(flight, self._lead(flight, request, key, entry, below, load))
+                        flights.start(flight, self._lead(flight, request, key, entry, below, load, seat))
                     else:
                         lead = await self._lead_blocking(flight, request, key, entry, below, ways)
                         if lead is not None:
@@ -566,7 +606,7 @@ class Exchange(Generic[Q]):
                 outcome = await ways.outcome(flight)
                 if isinstance(outcome, Failed):
                     raise outcome.again()
-                counted = True
+                counted = not (leads and isinstance(outcome, Abandoned))
                 if isinstance(outcome, Abandoned):
                     if leads:
                         raise CacheClosedError("the event loop or the cache was closed during the load")
@@ -576,27 +616,36 @@ class Exchange(Generic[Q]):
                     return result
                 if leads:
                     stays = True
-                    reader = None if result.recording is None else result.recording.reader()
                     return Live(
-                        result.head,
-                        result.decision,
-                        decision.reason,
-                        False,
-                        reader,
-                        result.raw,
-                        leave,
-                        flight,
+                        result.head, result.decision, decision.reason, False, seat.reader, result.raw, leave, flight
                     )
                 followed = self._share(request, result, decision, leave, flight)
                 stays = isinstance(followed, Live)
                 return followed
             finally:
                 if not stays:
+                    seat.leave()
                     leave()
                 if not counted:
-                    # The load failed, or this caller left before there was an answer: it did not load either way.
-                    engine.telemetry.miss.n += 1
-                    engine.telemetry.coalesced.n += 1
+                    self._count_absent(seat, flight if leads else None)
+
+    def _count_absent(self, seat: _Seat, led: Flight[Any] | None) -> None:
+        """Count a request whose load failed, or whose caller left before there was an answer.
+
+        Args:
+            led: the flight, where the caller leads it.
+        """
+
+        def count(_: object = None) -> None:
+            if not seat.loads:
+                self.engine.telemetry.miss.n += 1
+                self.engine.telemetry.coalesced.n += 1
+
+        if led is None or led._task is None:
+            count()
+        else:
+            # Only its end tells whether the origin is asked, and then the load is counted in the request's place.
+            led._task.add_done_callback(count)
 
     def _share(
         self, request: Q, loading: _Loading, decision: Load, leave: Callable[[], None], flight: Flight[Any]
@@ -627,13 +676,15 @@ class Exchange(Generic[Q]):
         stale: Entry | None,
         below: bool,
         load: Callable[[Recorder[Q]], Awaitable[None]],
+        seat: _Seat,
     ) -> None:
         enter(flight)
         recorder: Recorder[Q] | None = None
         try:
             budget = self.engine.stack.budget()
-            recorder = await self._look_below(flight, request, key, stale, below, budget, _Async())
+            recorder = await self._look_below(flight, request, key, stale, below, budget, _Async(), seat)
             if recorder is not None:
+                seat.loads = True
                 await self.engine.load(flight, load(recorder))
                 await recorder.end()
         except asyncio.CancelledError:
@@ -655,7 +706,8 @@ class Exchange(Generic[Q]):
         self, flight: Flight[Any], request: Q, key: str, stale: Entry | None, below: bool, ways: _Ways
     ) -> Recorder[Q] | None:
         try:
-            return await self._look_below(flight, request, key, stale, below, self.engine.stack.budget(), ways)
+            budget = self.engine.stack.budget()
+            return await self._look_below(flight, request, key, stale, below, budget, ways, None)
         except BaseException as error:
             flight.fail(error)
             self.engine.flights.land(flight)
@@ -670,6 +722,7 @@ class Exchange(Generic[Q]):
         below: bool,
         budget: Budget,
         ways: _Ways,
+        seat: _Seat | None,
     ) -> Recorder[Q] | None:
         """Settle the flight with what lower layers have, or give the recorder for a load."""
         if below:
@@ -681,7 +734,7 @@ class Exchange(Generic[Q]):
                     self.engine.flights.land(flight)
                     return None
                 stale = found.entry
-        return Recorder(self, request, flight, key, stale, budget, ways)
+        return Recorder(self, request, flight, key, stale, budget, ways, seat)
 
     def _alone(self, reason: str, detail: str = "") -> Alone:
         if reason in _MISSES or reason == "request":
@@ -706,6 +759,22 @@ class Exchange(Generic[Q]):
         return Hit(response, layer, int(age) if age > 0 else 0, ttl)
 
 
+def _may_be_below(decision: Lookup) -> bool:
+    """Whether a request that nobody loads for could still be answered by a lower layer."""
+    return isinstance(decision, Refuse) or (isinstance(decision, Bypass) and decision.reason in _MISSES)
+
+
+def _of_variant(decision: Lookup) -> Lookup:
+    """What the rules say about the key of a variant; they don't know that an index led there (RFC 9211 §2.2)."""
+    if type(decision) is Serve:  # a hit: this is its hot path
+        return decision
+    if isinstance(decision, Load) and decision.reason == "uri-miss":
+        return Load("vary-miss")
+    if isinstance(decision, Bypass) and decision.reason == "uri-miss":
+        return Bypass("vary-miss", decision.detail)
+    return decision
+
+
 def _would_block_itself(flight: Flight[Any], *, blocking: bool) -> bool:
     """Whether the load goes on only when this very thread does something else than wait for it.
 
@@ -724,7 +793,12 @@ def _announced(head: ResponseHead) -> int:
 def _described(answer: Found | Follow | Alone | Live | Lead) -> dict[str, str | bool]:
     match answer:
         case Live():
-            return {names.RESULT: names.MISS, names.FWD: answer.reason, names.COLLAPSED: answer.collapsed}
+            return {
+                names.RESULT: names.MISS,
+                names.FWD: answer.reason,
+                names.COLLAPSED: answer.collapsed,
+                names.STORED: isinstance(answer.decision, Record),
+            }
         case Lead():
             return {names.RESULT: names.MISS, names.FWD: answer.reason}
         case Alone():

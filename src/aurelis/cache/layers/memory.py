@@ -8,7 +8,7 @@ several structures in step.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 
 from cachetools import LRUCache
@@ -75,7 +75,7 @@ class MemoryBackend:
         self.max_bytes = max_bytes
         try:
             self.ttl = seconds(ttl)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ConfigurationError(f"MemoryBackend: {error}") from None
         self.entries = Entries(max_bytes)
         self.expired = Cell()
@@ -135,19 +135,17 @@ class MemoryBackend:
     def put(self, key: str, entry: Entry) -> bool:
         """Keep the entry; false if it is larger than the whole layer, and then nothing stays under the key."""
         with self._lock:
-            try:
-                self.entries[key] = entry
-            except ValueError:  # larger than max_bytes: cachetools refuses it and keeps what was there
-                self.entries.pop(key, None)
-                return False
-            while len(self.entries) > self.max_size:
-                self.entries.popitem()
-            self._sweep()
-        return True
+            return self._put(key, entry)
 
-    def put_if_absent(self, key: str, entry: Entry) -> bool:
-        """Keep the entry unless a live one is there already; true if it was kept."""
-        return self.peek(key) is None and self.put(key, entry)
+    def put_if_absent(self, key: str, entry: Entry, *, valid: Callable[[], bool]) -> bool:
+        """Keep the entry unless a live one is there already; true if it was kept.
+
+        Args:
+            valid: asked under the lock whether it still may be kept.
+        """
+        with self._lock:
+            self._drop_if_expired(key)
+            return key not in self.entries and valid() and self._put(key, entry)
 
     def drop(self, key: str) -> bool:
         """Forget the key; true if it was there and alive."""
@@ -186,6 +184,17 @@ class MemoryBackend:
 
     async def aclose(self) -> None:
         """Nothing to give back."""
+
+    def _put(self, key: str, entry: Entry) -> bool:
+        try:
+            self.entries[key] = entry
+        except ValueError:  # larger than max_bytes: cachetools refuses it and keeps what was there
+            self.entries.pop(key, None)
+            return False
+        while len(self.entries) > self.max_size:
+            self.entries.popitem()
+        self._sweep()
+        return True
 
     def _sweep(self) -> None:
         # Expired entries that nobody asks for would otherwise stay until capacity pushes them out. One round over the

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import logging
 import math
+import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -102,6 +103,7 @@ class RedisBackend:
         self._damaged = damaged or _log_damage
         self._timeout = seconds(config.timeout)
         self._prefix = f"{escape(config.namespace)}:e:".encode()
+        self._lock = threading.Lock()  # several threads look for the clients of their loops
         self._connections: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Connection] = (
             weakref.WeakKeyDictionary()
         )
@@ -181,8 +183,7 @@ class RedisBackend:
     async def store(self, key: str, entry: Entry) -> None:
         """Keep the entry until it expires."""
         frame, life = self._frame(key, entry)
-        if frame is not None:
-            await self._run(lambda client: client.set(self._physical(key), frame, px=life))
+        await self._run(lambda client: client.set(self._physical(key), frame, px=life))
 
     async def store_many(self, entries: Mapping[str, Entry]) -> None:
         """Keep them all; one round trip."""
@@ -191,8 +192,7 @@ class RedisBackend:
         async def send(client: redis_asyncio.Redis) -> None:
             pipeline = client.pipeline(transaction=False)
             for name, frame, life in framed:
-                if frame is not None:
-                    pipeline.set(name, frame, px=life)
+                pipeline.set(name, frame, px=life)
             await pipeline.execute()
 
         await self._run(send)
@@ -211,14 +211,16 @@ class RedisBackend:
     async def aclose(self) -> None:
         """Close the connections of this event loop; those of loops that have ended are dropped."""
         here = asyncio.get_running_loop()
-        for loop, connection in list(self._connections.items()):
+        with self._lock:
+            self._forget_closed_loops()
+            running = {loop: connection for loop, connection in self._connections.items() if loop.is_running()}
+            for loop in running:
+                del self._connections[loop]
+        for loop, connection in running.items():
             if loop is here:
-                del self._connections[loop]
                 await connection.client.aclose()
-            elif loop.is_running():
-                del self._connections[loop]
+            else:
                 asyncio.run_coroutine_threadsafe(connection.client.aclose(), loop)
-        self._forget_closed_loops()
 
     # Inside
 
@@ -270,25 +272,32 @@ class RedisBackend:
         # A mutable value comes with its packed form: the value is this caller's own, the next one unpacks another.
         return Entry(value, None if is_immutable(value) else frame.payload, fresh_until, expires, size)
 
-    def _frame(self, key: str, entry: Entry) -> tuple[bytes | None, int | None]:
+    def _frame(self, key: str, entry: Entry) -> tuple[bytes, int | None]:
         now = self._clock.monotonic()
-        life = entry.expires - now
-        if life < 0.001:
-            return None, None
         payload = self._codec.dumps(entry.value) if entry.payload is None else entry.payload
-        stale_for = 0.0 if math.isinf(entry.expires) else max(0.0, entry.expires - entry.fresh_until)
-        frame = Frame(key, self._clock.time(), max(0.0, entry.fresh_until - now), stale_for, payload, 1)
-        return encode_frame(frame), None if life > _FOREVER else int(life * 1000)
+        fresh_for = max(0.0, entry.fresh_until - now)
+        if fresh_for > _FOREVER:
+            return encode_frame(Frame(key, self._clock.time(), fresh_for, 0.0, payload)), None
+        # What is fresh for a time only gets an expiry, however long it may be served stale: freshness is read from it.
+        life = min(max(0.0, entry.expires - now), _FOREVER)
+        frame = Frame(key, self._clock.time(), fresh_for, max(0.0, life - fresh_for), payload)
+        # At least a millisecond: what stands under the key now must go in any case.
+        return encode_frame(frame), max(1, int(life * 1000))
 
     async def _run(self, command: Callable[[redis_asyncio.Redis], Awaitable[T]]) -> T:
-        loop = asyncio.get_running_loop()
-        connection = self._connections.get(loop)
-        if connection is None:
-            self._forget_closed_loops()
-            connection = _Connection(self._make_client(), self._config.redis_max_connections)
-            self._connections[loop] = connection
+        connection = self._connections.get(asyncio.get_running_loop()) or self._connect()
         async with connection.slots:
             return await command(connection.client)
+
+    def _connect(self) -> _Connection:
+        client = self._make_client()
+        # The URL may ask for fewer connections than we do.
+        limit = min(self._config.redis_max_connections, client.connection_pool.max_connections)
+        connection = _Connection(client, limit)
+        with self._lock:
+            self._forget_closed_loops()
+            self._connections[asyncio.get_running_loop()] = connection
+        return connection
 
     def _make_client(self) -> redis_asyncio.Redis:
         config = self._config
@@ -307,10 +316,17 @@ class RedisBackend:
         if config.redis_password is not None:
             options["password"] = config.redis_password
         try:
-            return redis_asyncio.Redis.from_url(url, **options)
+            client = redis_asyncio.Redis.from_url(url, **options)
+            pool = client.connection_pool
+            pool.connection_class(**pool.connection_kwargs)  # opens nothing, and refuses options that it does not know
         except (ValueError, TypeError) as error:
             # The text of the cause may repeat the URL, which may hold a password.
-            raise ConfigurationError(f"redis_url is refused by redis-py: {type(error).__name__}") from None
+            raise ConfigurationError(
+                f"redis_url is refused by redis-py ({type(error).__name__}): check the options after the '?'"
+            ) from None
+        if pool.connection_kwargs.get("decode_responses"):
+            raise ConfigurationError("redis_url: values are bytes, so decode_responses cannot be on")
+        return client
 
     def _forget_closed_loops(self) -> None:
         # A client refers to its loop, so the weak keys alone would never let go of a loop that was closed.

@@ -1,0 +1,26 @@
+"""What transports of HTTP client libraries stand on: which requests are served, by which rules, and how.
+
+A binding names the classes of its library in a `Library` and hands each request to `ClientCache.send`, or to
+`send_blocking` where there is no event loop. The libraries are known by their shape; none is imported.
+"""
+
+from aurelis.cache._options import Duration
+from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES
+from aurelis.cache.manager import AnyManager
+
+from ._bodies import LedBody, LiveBody, ReplayedBody
+from ._cache import ClientCache
+from ._library import Library, Request, Response
+
+__all__ = [
+    "DEFAULT_MAX_BODY_BYTES",
+    "AnyManager",
+    "ClientCache",
+    "Duration",
+    "LedBody",
+    "Library",
+    "LiveBody",
+    "ReplayedBody",
+    "Request",
+    "Response",
+]

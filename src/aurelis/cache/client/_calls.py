@@ -1,0 +1,128 @@
+"""Pure rules of the client side: what of a request and of a response matters to the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aurelis.cache.http import Fields, HttpRequest, ResponseHead, combine, storable_fields
+from aurelis.cache.models import (
+    PROFILES,
+    ModelRequest,
+    clean_url,
+    credential_partition,
+    partition,
+    recognise,
+    replay_fields,
+)
+
+from ._library import Request, Response
+
+Call = HttpRequest | ModelRequest
+
+_MODEL_PATHS = tuple(profile.path_suffix.encode("ascii") for profile in PROFILES)
+# With one of these a GET may be more than a question for what a URL names.
+_UNUSUAL_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"upgrade"})
+# They describe the encoded bytes, and what is recorded is decoded.
+_ENCODED_FIELDS = frozenset(
+    {b"content-digest", b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest"}
+)
+
+
+def is_model_path(target: bytes) -> bool:
+    """Whether calls of a model may be addressed to this path, which a query may follow."""
+    return target.partition(b"?")[0].endswith(_MODEL_PATHS)
+
+
+class Recogniser:
+    """Tells which requests are the cache's business, and what they are to the rules.
+
+    Args:
+        bytes_stream: class of request bodies that can be read twice.
+        secret: key of the hashes that stand for credentials.
+        shared: plain requests are not kept apart by credentials.
+        share_across_credentials: nor are model calls.
+    """
+
+    __slots__ = ("_bytes_stream", "_secret", "_share_across_credentials", "_shared")
+
+    def __init__(self, bytes_stream: type, secret: bytes, *, shared: bool, share_across_credentials: bool) -> None:
+        self._bytes_stream = bytes_stream
+        self._secret = secret
+        self._shared = shared
+        self._share_across_credentials = share_across_credentials
+
+    def __call__(self, request: Request) -> Call | None:
+        """The request as the rules see it; `None`: it passes untouched."""
+        method = request.method
+        url = request.url
+        target = url.raw_path
+        if method == "POST":
+            if not is_model_path(target):
+                return None
+        elif method != "GET" and method != "HEAD":
+            return None
+        fields = combine([(name.lower(), value) for name, value in request.headers.raw])
+        authority = url.netloc
+        if fields.get(b"host", authority) != authority or "target" in request.extensions:
+            return None  # it asks for something else than its URL says
+        address = f"{url.scheme}://{authority.decode('ascii')}{target.decode('ascii')}"
+        if method == "POST":
+            return self._model_call(request, address, fields)
+        if not _UNUSUAL_FIELDS.isdisjoint(fields) and not _is_plain(fields):
+            return None
+        token = "" if self._shared else credential_partition(fields, self._secret)
+        return HttpRequest(method, address, fields, token)
+
+    def _model_call(self, request: Request, address: str, fields: Mapping[bytes, bytes]) -> ModelRequest | None:
+        if not isinstance(request.stream, self._bytes_stream):
+            return None  # to read an upload is to use it up
+        path, _, query = address.partition("?")
+        call = recognise("POST", path, fields.get(b"content-type", b""), request.read())
+        if call is None:
+            return None
+        token = "" if self._share_across_credentials else partition(fields, query, self._secret)
+        return ModelRequest(clean_url(address), fields, call, token)
+
+
+def _is_plain(fields: Mapping[bytes, bytes]) -> bool:
+    """Whether a GET has no body and asks for no other protocol."""
+    if b"upgrade" in fields or b"transfer-encoding" in fields:
+        return False
+    return fields.get(b"content-length", b"0").strip() == b"0"
+
+
+def decoded_head(response: Response, call: Call, decodes: frozenset[bytes]) -> tuple[ResponseHead, str]:
+    """The head of a response as it is with its body decoded, and why that cannot be had; empty: it can.
+
+    Args:
+        decodes: content codings that the library's responses decode.
+    """
+    lines = tuple((name.lower(), value) for name, value in response.headers.raw)
+    codings = {
+        coding
+        for name, value in lines
+        if name == b"content-encoding"
+        for coding in value.lower().replace(b" ", b"").split(b",")
+    } - {b"", b"identity"}
+    if not codings:
+        return ResponseHead(response.status_code, lines), ""
+    # What was not asked for is nothing that this caller expects to be decoded.
+    if not codings <= decodes or not codings <= _accepted(call.fields.get(b"accept-encoding", b""), codings):
+        return ResponseHead(response.status_code, lines), "content-encoding"
+    kept = tuple(line for line in lines if line[0] not in _ENCODED_FIELDS)
+    return ResponseHead(response.status_code, kept), ""
+
+
+def _accepted(value: bytes, codings: set[bytes]) -> set[bytes]:
+    """Which of the codings an Accept-Encoding asks for (RFC 9110 §12.5.3)."""
+    accepted: dict[bytes, bool] = {}
+    for member in value.lower().replace(b" ", b"").split(b","):
+        coding, _, weight = member.partition(b";")
+        accepted[coding] = weight.rstrip(b"0").rstrip(b".") not in (b"q=", b"q=0")
+    anything = accepted.get(b"*", False)
+    return {coding for coding in codings if accepted.get(coding, anything)}
+
+
+def shared_fields(head: ResponseHead, call: Call) -> Fields:
+    """The fields of a response that was loaded for another caller: without what holds for that one alone."""
+    return replay_fields(head) if isinstance(call, ModelRequest) else storable_fields(head)

@@ -1,0 +1,107 @@
+"""The shape of an HTTP client library, and the record of its classes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from aurelis.cache.exchange import Lead, Live, ReaderClosed
+
+_FAMILIES = ("httpx", "httpx2")
+
+
+class Url(Protocol):
+    """Address of a request."""
+
+    @property
+    def scheme(self) -> str: ...
+    @property
+    def netloc(self) -> bytes: ...
+    @property
+    def raw_path(self) -> bytes: ...
+
+
+class Headers(Protocol):
+    """Header fields."""
+
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]: ...
+    def __contains__(self, key: object) -> bool: ...
+    def __getitem__(self, key: str) -> str: ...
+    def __setitem__(self, key: str, value: str) -> None: ...
+
+
+class Request(Protocol):
+    """A request."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def url(self) -> Url: ...
+    @property
+    def headers(self) -> Headers: ...
+    @property
+    def stream(self) -> object: ...
+    @property
+    def extensions(self) -> Mapping[str, Any]: ...
+    def read(self) -> bytes: ...
+
+
+class Response(Protocol):
+    """A response."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> Headers: ...
+    @property
+    def extensions(self) -> Mapping[str, Any]: ...
+    def iter_bytes(self) -> Iterator[bytes]: ...
+    def aiter_bytes(self) -> AsyncIterator[bytes]: ...
+    def close(self) -> None: ...
+    async def aclose(self) -> None: ...
+
+
+R = TypeVar("R", bound=Response)
+
+
+@dataclass(frozen=True, slots=True)
+class Library(Generic[R]):
+    """The classes of one library.
+
+    Attributes:
+        name: its top-level package.
+        response: makes a response.
+        headers: makes header fields that responses copy.
+        bytes_stream: class of request bodies that can be read twice.
+        replayed: `ReplayedBody` as a stream of the library, for both kinds of clients.
+        live: `LiveBody`, likewise.
+        led: `LedBody` as a stream for synchronous clients.
+        errors: classes of errors by name, `ReadError` among them.
+        decodes: content codings that its responses decode.
+    """
+
+    name: str
+    # Any: the streams are instances of the library's classes, which are not known here.
+    response: Callable[..., R]
+    headers: Callable[[list[tuple[bytes, bytes]]], Any]
+    bytes_stream: type[Any]
+    replayed: Callable[[tuple[bytes, ...]], Any]
+    live: Callable[[Live, Library[Any]], Any]
+    led: Callable[[Lead, Response], Any]
+    errors: Mapping[str, Callable[[str], Exception]]
+    decodes: frozenset[bytes]
+
+    def translate(self, error: BaseException) -> None:
+        """Raise this library's own error in place of that of another one, whose load was shared."""
+        family = type(error).__module__.partition(".")[0]
+        if family == self.name or family not in _FAMILIES:
+            return
+        raise self.errors.get(type(error).__name__, self.errors["ReadError"])(str(error)) from error
+
+    def translate_from_body(self, error: BaseException) -> None:
+        """The same for a body. That whoever loaded it has given up, or its reader closed it, is a `ReadError`."""
+        if type(error) in (ReaderClosed, ConnectionError, ConnectionAbortedError):
+            raise self.errors["ReadError"](str(error) or "the response was closed while it was read") from error
+        self.translate(error)
