@@ -26,7 +26,7 @@ _WAYS_OUT = {
     " gets the same",
     "cookie": "requests with Cookie; give it cookies= to name those that count, principal= to say who is asking, or"
     " shared=True if everybody gets the same",
-    "set-cookie": "responses with Set-Cookie; set no cookie on this path, or set it in a middleware outside of this one",
+    "set-cookie": "responses with Set-Cookie; set no cookie there, or have a middleware outside of this one set it",
 }
 
 
@@ -105,7 +105,9 @@ class CacheMiddleware:
         rule = self._rule(scope)
         if rule is not None and (rule.path, reason) not in self._warned:
             self._warned.add((rule.path, reason))
-            _LOG.warning("CacheRule(%r), so that no user gets what is meant for another one, leaves out %s", rule.path, way_out)
+            _LOG.warning(
+                "CacheRule(%r) leaves out, so that no user gets what is meant for another one, %s", rule.path, way_out
+            )
 
     def _refusal(self, request: HttpRequest, scope: Scope) -> Bypass | None:
         """Apply the rule for the path, or say why the request must go to the app alone."""

@@ -26,7 +26,7 @@ _CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
 class Responder:
     """Answers one request."""
 
-    __slots__ = ("_disconnected", "_middleware", "_receive", "_received", "_scope", "_send")
+    __slots__ = ("_disconnected", "_middleware", "_receive", "_received", "_scope", "_send", "_watcher")
 
     def __init__(self, middleware: CacheMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         self._middleware = middleware
@@ -35,6 +35,7 @@ class Responder:
         self._send = send
         self._disconnected = False
         self._received: list[Message] = []
+        self._watcher: asyncio.Task[None] | None = None
 
     async def respond(self, request: HttpRequest) -> None:
         """Answer from the cache, from a load under way, or from the app."""
@@ -57,7 +58,8 @@ class Responder:
                 message = {**message, "headers": [*message.get("headers", ()), (b"cache-status", status)]}
             await forward(message)
 
-        await self._middleware.app(self._scope, self._receive_again if self._received else self._receive, send)
+        receive = self._receive if self._watcher is None else self._receive_again
+        await self._middleware.app(self._scope, receive, send)
 
     async def _replay(self, hit: Hit, request: HttpRequest) -> None:
         response = hit.response
@@ -91,7 +93,7 @@ class Responder:
         middleware = self._middleware
         task = asyncio.current_task()
         assert task is not None
-        watcher = asyncio.create_task(self._watch(task))
+        self._watcher = watcher = asyncio.create_task(self._watch(task))
         live: Live | None = None
         try:
             answer = await middleware.exchange.open(pending, AppLoad(middleware.app, self._scope))
@@ -116,7 +118,6 @@ class Responder:
             await self._refuse()
         else:
             assert isinstance(answer, Alone)
-            await asyncio.wait((watcher,))  # two must not receive at once
             await self.forward(answer)
 
     async def _relay(self, live: Live, watcher: asyncio.Task[None]) -> None:
@@ -179,6 +180,9 @@ class Responder:
                 task.cancel()
 
     async def _receive_again(self) -> Message:
+        if self._watcher is not None:
+            await asyncio.wait((self._watcher,))  # it was cancelled, and two must not receive at once
+            self._watcher = None
         return self._received.pop(0) if self._received else await self._receive()
 
 

@@ -11,6 +11,7 @@ from aurelis.cache.client import (
     DEFAULT_MAX_BODY_BYTES,
     AnyManager,
     ClientCache,
+    ClientOptions,
     Duration,
     LedBody,
     Library,
@@ -98,12 +99,14 @@ class CacheTransport(httpx.BaseTransport):
         self._cache: ClientCache[httpx.Request, httpx.Response] = ClientCache(
             _LIBRARY,
             cache,
-            ttl=ttl,
-            shared=shared,
-            share_across_credentials=share_across_credentials,
-            honour_cache_control=honour_cache_control,
-            honour_request_directives=honour_request_directives,
-            max_body_bytes=max_body_bytes,
+            ClientOptions(
+                ttl=ttl,
+                shared=shared,
+                share_across_credentials=share_across_credentials,
+                honour_cache_control=honour_cache_control,
+                honour_request_directives=honour_request_directives,
+                max_body_bytes=max_body_bytes,
+            ),
         )
         self._inner = httpx.HTTPTransport() if inner_transport is None else inner_transport
 
@@ -158,12 +161,14 @@ class AsyncCacheTransport(httpx.AsyncBaseTransport):
         self._cache: ClientCache[httpx.Request, httpx.Response] = ClientCache(
             _LIBRARY,
             cache,
-            ttl=ttl,
-            shared=shared,
-            share_across_credentials=share_across_credentials,
-            honour_cache_control=honour_cache_control,
-            honour_request_directives=honour_request_directives,
-            max_body_bytes=max_body_bytes,
+            ClientOptions(
+                ttl=ttl,
+                shared=shared,
+                share_across_credentials=share_across_credentials,
+                honour_cache_control=honour_cache_control,
+                honour_request_directives=honour_request_directives,
+                max_body_bytes=max_body_bytes,
+            ),
         )
         self._inner = httpx.AsyncHTTPTransport() if inner_transport is None else inner_transport
 

@@ -5,8 +5,8 @@ whatever slows the machine down for a while slows down all of them. A number by 
 
 A round calls each subject many times in a row under one pair of clocks, which gives the time and the CPU time of one
 operation, and then some times under a pair of clocks each, which gives p50 and p99. What the empty loop and the clocks
-themselves take is measured the same way in the same round and subtracted, for all subjects alike. Arguments are made
-outside of the clocks.
+themselves take is measured in the same rounds and subtracted, for all subjects alike. Arguments are made outside of the
+clocks.
 """
 
 from __future__ import annotations
@@ -258,6 +258,7 @@ class _Meter:
         """Begin again."""
         self._wall: list[float] = []
         self._cpu: list[float] = []
+        self._idle: list[float] = []
         self._one_by_one: list[float] = []
 
     def round(self) -> None:
@@ -265,10 +266,10 @@ class _Meter:
         subject = self._subject
         self._prepare()
         arguments = subject.arguments(self._count)
-        idle_wall, idle_cpu = _idle(arguments)
+        self._idle.append(_idle(arguments))
         wall, cpu = self._do(self._batch(subject.call, arguments))
-        self._wall.append((wall - idle_wall) / self._count)
-        self._cpu.append((cpu - idle_cpu) / self._count)
+        self._wall.append(wall)
+        self._cpu.append(cpu)
         self._prepare()
         arguments = subject.arguments(self._single)
         idle = statistics.median(_idle_singles(arguments))
@@ -277,10 +278,10 @@ class _Meter:
     def measured(self, best: bool) -> Measured:
         """What came out of all rounds."""
         pick: Callable[[list[float]], float] = min if best else statistics.median
+        idle = min(self._idle)
+        wall, cpu = [(pick(rounds) - idle) / self._count for rounds in (self._wall, self._cpu)]
         times = sorted(self._one_by_one)
-        return Measured(
-            self.name, pick(self._wall), pick(self._cpu), times[len(times) // 2], times[int(len(times) * 0.99)]
-        )
+        return Measured(self.name, wall, cpu, times[len(times) // 2], times[int(len(times) * 0.99)])
 
     def _prepare(self) -> None:
         if self._subject.before is not None:
@@ -311,12 +312,11 @@ def _batch_blocking(call: Callable[[Any], Any], arguments: Sequence[object]) -> 
     return perf_counter() - begin, process_time() - cpu
 
 
-def _idle(arguments: Sequence[object]) -> tuple[float, float]:
-    cpu = process_time()
+def _idle(arguments: Sequence[object]) -> float:
     begin = perf_counter()
-    for argument in arguments:
+    for _argument in arguments:
         pass
-    return perf_counter() - begin, process_time() - cpu
+    return perf_counter() - begin
 
 
 async def _singles(call: Callable[[Any], Any], arguments: Sequence[object]) -> list[float]:
@@ -339,7 +339,7 @@ def _singles_blocking(call: Callable[[Any], Any], arguments: Sequence[object]) -
 
 def _idle_singles(arguments: Sequence[object]) -> list[float]:
     times = []
-    for argument in arguments:
+    for _argument in arguments:
         begin = perf_counter()
         times.append(perf_counter() - begin)
     return times

@@ -50,6 +50,16 @@ def test_wrong_options_are_refused_with_the_way_out(arguments: list[str], compla
     assert complaint in text
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "folder"
+    command = [sys.executable, "-m", "aurelis_cli", "demo", "--state-dir", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert f"cannot write to {folder}" in result.stderr
+    assert "--state-dir" in result.stderr
+
+
 def test_a_password_in_the_url_of_redis_is_not_repeated() -> None:
     _, text = said("demo", "--redis", "http://user:hunter2@127.0.0.1")
     assert "hunter2" not in text

@@ -256,9 +256,13 @@ def _folder(options: Options) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
         return
     folder = Path(options.state_dir).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("catalog.sqlite", "driver.json"):  # of an earlier run
-        (folder / name).unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("catalog.sqlite", "driver.json"):  # of an earlier run
+            (folder / name).unlink(missing_ok=True)
+        _write_json(folder / "targets.json", [])
+    except OSError as error:
+        raise DemoError(f"cannot write to {folder} ({error.strerror}); choose another --state-dir") from error
     try:
         yield folder
     finally:

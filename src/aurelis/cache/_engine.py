@@ -19,7 +19,7 @@ from ._stack import Budget, Found, Packed, Stack
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import CacheClosedError, CacheError, LayerError, UnstorableValueError
 from .telemetry import names
-from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_span
+from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span
 
 _LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
@@ -72,6 +72,7 @@ class Engine:
         self._monotonic = clock.monotonic
         self._hit = telemetry.hit_l1
         self._observes_hits = telemetry.span_attributes or telemetry.span_on_hit
+        self._makes_spans = telemetry.span_on_hit
         self._hit_attributes = {names.NAME: telemetry.name, names.RESULT: names.HIT, names.LAYER: names.L1}
 
     # The fast path
@@ -89,7 +90,7 @@ class Engine:
         hit.n = count = hit.n + 1
         if not count & SAMPLE_MASK:
             self.telemetry.duration(self._monotonic() - now, "get", names.L1)
-        if self._observes_hits:
+        if self._observes_hits and (get_current_context() or self._makes_spans):
             self._observe_hit()
         return entry.value if entry.payload is None else self._loads(entry)
 
@@ -99,14 +100,14 @@ class Engine:
         hit.n = count = hit.n + 1
         if not count & SAMPLE_MASK:
             self.telemetry.duration(self._monotonic() - begin, "get", names.L1)
-        if self._observes_hits:
+        if self._observes_hits and (get_current_context() or self._makes_spans):
             self._observe_hit()
 
     def _observe_hit(self) -> None:
         span = get_current_span()
         if span.is_recording():
             span.set_attributes(self._hit_attributes)
-        if self.telemetry.span_on_hit:
+        if self._makes_spans:
             with self.telemetry.span("get") as own:
                 if own is not None:
                     own.set_attributes(self._hit_attributes)

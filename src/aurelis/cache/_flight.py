@@ -148,7 +148,7 @@ class Flight(Generic[T]):
             await asyncio.wait((self._task,))
 
     def error(self) -> BaseException | None:
-        """What the ended task raised after its outcome was known."""
+        """What the ended task raised after its outcome was known. If nobody asks, asyncio reports it."""
         task = self._task
         return task.exception() if task is not None and task.done() and not task.cancelled() else None
 
@@ -240,7 +240,6 @@ class Flights:
         flight._task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(_retrieve)
 
     def leave(self, flight: Flight[Any], *, leads: bool) -> None:
         """One caller less. The last one cancels a load that has no outcome worth keeping."""
@@ -322,11 +321,6 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        task.exception()  # the waiters have it; asyncio would complain that nobody looked
 
 
 _ALL: weakref.WeakSet[Flights] = weakref.WeakSet()

@@ -67,7 +67,7 @@ class Gate:
         while not self.is_open():
             await asyncio.wait((future,), timeout=poll)
             if not self.is_open() and not alive():
-                return False
+                return self.is_open()  # to open it may have been the last that it did
         return True
 
     def wait_blocking(self, *, alive: Callable[[], bool], poll: float = 0.5) -> bool:
@@ -79,7 +79,7 @@ class Gate:
             self._waiters.append(event)
         while not self.is_open():
             if not event.wait(poll) and not self.is_open() and not alive():
-                return False
+                return self.is_open()
         return True
 
 

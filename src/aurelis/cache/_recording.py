@@ -7,6 +7,7 @@ slowest, so memory stays bounded.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -26,14 +27,16 @@ class Recording:
 
     Args:
         limit: bytes to keep at most; 0: it only passes through.
-        alive: says whether whoever appends still can; readers in other loops ask from time to time.
+        alive: says whether whoever appends still can; readers elsewhere ask from time to time.
+        loop: where it is appended to; `None`: in a thread. Readers in the same loop need not ask.
     """
 
-    def __init__(self, limit: int, alive: Callable[[], bool]) -> None:
+    def __init__(self, limit: int, alive: Callable[[], bool], loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.kept = limit > 0
         self.size = 0
         self._limit = limit
         self._alive = alive
+        self._loop = loop
         self._lock = threading.Lock()
         self._chunks: list[bytes] = []
         self._dropped = 0
@@ -139,11 +142,12 @@ class Reader:
             BaseException: what made the body break off.
         """
         recording = self._recording
+        alive = None if recording._loop is asyncio.get_running_loop() else recording._alive
         while True:
             chunk, gate = self._take()
             if gate is None:
                 return chunk
-            if not await gate.wait(alive=recording._alive):
+            if not await gate.wait(alive=alive):
                 raise ConnectionError("the event loop that read this response has ended")
 
     def at_end(self) -> bool:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from . import _breaker
 from ._clock import Clock
+from ._deadline import Deadline
 from ._entry import Entry
 from .codecs import ValueCodec, is_immutable, size_of
 from .exceptions import LayerError, LayerTimeout, LayerUnavailableError
@@ -76,7 +77,7 @@ class Guard:
             raise LayerUnavailableError(self.name, operation)
         problem: LayerError
         try:
-            async with asyncio.timeout(None if budget is None else budget.left):
+            with Deadline(None if budget is None else budget.left):
                 result = await act()
         except TimeoutError as error:
             problem = LayerTimeout(self.name, operation)

@@ -18,6 +18,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MEMOISED_KEYS: Final = 1024
+_MEMOISED_LENGTH: Final = 1024
+"""Characters and bytes in all arguments of a call: a memo must not keep a thousand long prompts alive."""
 _MEMOISABLE: Final = frozenset({str, bytes, int, bool, type(None)})
 """Types of arguments whose keys are remembered. Equal arguments of one of these types, and of the same type, always
 have the same key; a float is left out because 0.0 and -0.0 are equal and have different ones."""
@@ -43,7 +45,8 @@ def cached(
         cache: manager; `None` means the process's, found at each call, so nothing is made when a module is imported.
 
     Raises:
-        ConfigurationError: the function is not a coroutine function.
+        ConfigurationError: the function is not a coroutine function; or it is a bound method or a `functools.partial`,
+            whose own arguments would be missing in the key, and there is no `key_func`.
         UnkeyableError: when called, with an argument that cannot be part of a key (a session, a request, `self`); the
             message names the argument.
         ValueError: the ttl is negative or not a number.
@@ -67,6 +70,11 @@ def cached(
         if not inspect.iscoroutinefunction(function):
             name = getattr(function, "__qualname__", type(function).__name__)
             raise ConfigurationError(f"@cached takes coroutine functions (async def); {name} is none")
+        if key_func is None and not inspect.isfunction(function):
+            raise ConfigurationError(
+                f"@cached: a {type(function).__name__} already holds arguments that would not be part of the key; "
+                "cache the function itself, or give key_func"
+            )
         keys = _Keys(function, key_func, category)
 
         @functools.wraps(function)
@@ -88,7 +96,7 @@ class _Keys:
     """Makes and remembers the keys of one function's calls."""
 
     def __init__(self, function: Callable[..., Any], key_func: Callable[..., str] | None, category: str) -> None:
-        self._name = f"{function.__module__}.{function.__qualname__}"
+        self._name = "" if key_func is not None else f"{function.__module__}.{function.__qualname__}"
         self._signature = inspect.signature(function)
         self._key_func = key_func
         self._category = category
@@ -110,7 +118,7 @@ class _Keys:
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         key = builder.build_key(self._category, self._name, dict(bound.arguments))
-        if call is not None:
+        if call is not None and sum(len(part) for part in args if isinstance(part, (str, bytes))) <= _MEMOISED_LENGTH:
             # Two threads may both store: the same key, and an LRU's worst is to forget one.
             try:
                 self._known[call] = key

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from ._bridge import run_inline
@@ -20,7 +21,7 @@ from ._flight import Abandoned, Failed, Flight, Settled, enter
 from ._recording import Reader, ReaderClosed, Recording
 from ._stack import Budget, Found
 from .exceptions import CacheClosedError, RecursiveLoadError
-from .http import LoadedResponse, ResponseHead, StoredResponse
+from .http import Fields, LoadedResponse, ResponseHead, StoredResponse
 from .manager import AnyManager, manager_of
 from .telemetry import names
 from .typing import ExchangePolicy, Terminator
@@ -34,21 +35,25 @@ _MAX_HOPS = 4
 _MISSES = frozenset({"miss", "uri-miss", "vary-miss", "stale", "partial"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hit:
     """Answer from the cache.
+
+    Not frozen: one is built for each hit in memory, and a frozen dataclass costs several times as much to build.
 
     Attributes:
         response: what is stored.
         layer: `l1` or `l2`.
         age: whole seconds since the origin made it (RFC 9111 §4.2.3), ≥ 0.
         ttl: seconds of freshness left; negative when it is stale, may be infinite.
+        key: where memory has it; empty: it came from elsewhere.
     """
 
     response: StoredResponse
     layer: str
     age: int
     ttl: float
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,17 +325,19 @@ class Recorder(Generic[Q]):
         self._engine.telemetry.miss.n += 1
         self._response_time = self._engine.clock.time()
         policy = self._exchange.policy
-        decision: Record | Pass = Pass(refused) if refused else policy.on_response(self._request, head, self._response_time)
+        decision: Record | Pass = (
+            Pass(refused) if refused else policy.on_response(self._request, head, self._response_time)
+        )
         if isinstance(decision, Record) and _announced(head) > self._exchange.max_body_bytes:
             decision = Pass("too-large")
         if isinstance(decision, Record):
             self._terminator = policy.terminator(self._request, head)
-            self._recording = Recording(self._exchange.max_body_bytes, self._flight.alive)
+            self._recording = Recording(self._exchange.max_body_bytes, self._flight.alive, self._flight._loop)
         else:
             self._engine.telemetry.store(decision.reason)
             self._engine.flights.land(self._flight)
             if raw is None:
-                self._recording = Recording(0, self._flight.alive)
+                self._recording = Recording(0, self._flight.alive, self._flight._loop)
             else:
                 self.over = True
         if self._seat is not None and self._recording is not None:
@@ -469,16 +476,11 @@ class Exchange(Generic[Q]):
         self.policy = policy
         self.max_body_bytes = max_body_bytes
 
-    def peek(self, request: Q, key: str | None = None) -> Hit | Pending[Q]:
-        """Answer from memory, or say what is known so far. Never waits.
-
-        Args:
-            key: what the policy gave for this request before; `None`: it is asked.
-        """
+    def peek(self, request: Q) -> Hit | Pending[Q]:
+        """Answer from memory, or say what is known so far. Never waits."""
         engine = self.engine
         now = engine.clock.monotonic()
-        if key is None:
-            key = self.policy.key(request)
+        key = self.policy.key(request)
         entry = engine.stack.peek(key)
         decision = self.policy.on_lookup(request, entry, now)
         if type(decision) is Follow:
@@ -487,8 +489,35 @@ class Exchange(Generic[Q]):
             decision = _of_variant(self.policy.on_lookup(request, entry, now))
         if type(decision) is Serve:
             engine.count_memory_hit(now)
-            return self._hit(decision.entry, names.L1, now)
+            return self._hit(decision.entry, names.L1, now, key)
         return Pending(request, key, entry, decision)
+
+    def repeat(self, key: str, headers: Fields) -> Hit | None:
+        """The answer of a `peek` again, for a request that does not differ from the one it answered. Never waits.
+
+        The policy's decision holds while the same response is there and fresh, unless the request itself says how fresh
+        it must be: such a request must `peek`.
+
+        Args:
+            key: of the answer.
+            headers: of its response. They identify it, and keeping them does not keep the body.
+
+        Returns:
+            `None`: things have changed.
+        """
+        engine = self.engine
+        try:
+            entry = engine._entries[key]
+        except KeyError:
+            return None
+        now = engine.clock.monotonic()
+        response = entry.value
+        if now >= entry.fresh_until or now >= entry.expires:
+            return None
+        if not isinstance(response, StoredResponse) or response.headers is not headers:
+            return None
+        engine.count_memory_hit(now)
+        return self._hit(entry, names.L1, now, key)
 
     async def open(
         self, pending: Pending[Q], load: Callable[[Recorder[Q]], Awaitable[None]]
@@ -524,7 +553,11 @@ class Exchange(Generic[Q]):
             for _ in range(_MAX_HOPS):
                 now = engine.clock.monotonic()
                 if entry is None and engine.stack.lower and _may_be_below(decision):
-                    found = await ways.run(engine.stack.lookup(key, engine.stack.budget()))
+                    try:
+                        found = await ways.run(engine.stack.lookup(key, engine.stack.budget()))
+                    except BaseException:
+                        self._count_absent()
+                        raise
                     if found is not None:
                         entry, layer = found.entry, found.layer
                         decision = self.policy.on_lookup(request, entry, now)
@@ -626,26 +659,20 @@ class Exchange(Generic[Q]):
                 if not stays:
                     seat.leave()
                     leave()
-                if not counted:
-                    self._count_absent(seat, flight if leads else None)
+                if not counted and leads and flight._task is not None:
+                    # Only its end tells whether the origin is asked, and then the load is counted in its place.
+                    flight._task.add_done_callback(partial(self._count_unless_loaded, seat))
+                elif not counted:
+                    self._count_absent()
 
-    def _count_absent(self, seat: _Seat, led: Flight[Any] | None) -> None:
-        """Count a request whose load failed, or whose caller left before there was an answer.
+    def _count_absent(self) -> None:
+        """Count a request whose load failed, or whose caller left before there was an answer."""
+        self.engine.telemetry.miss.n += 1
+        self.engine.telemetry.coalesced.n += 1
 
-        Args:
-            led: the flight, where the caller leads it.
-        """
-
-        def count(_: object = None) -> None:
-            if not seat.loads:
-                self.engine.telemetry.miss.n += 1
-                self.engine.telemetry.coalesced.n += 1
-
-        if led is None or led._task is None:
-            count()
-        else:
-            # Only its end tells whether the origin is asked, and then the load is counted in the request's place.
-            led._task.add_done_callback(count)
+    def _count_unless_loaded(self, seat: _Seat, _: object) -> None:
+        if not seat.loads:
+            self._count_absent()
 
     def _share(
         self, request: Q, loading: _Loading, decision: Load, leave: Callable[[], None], flight: Flight[Any]
@@ -743,7 +770,7 @@ class Exchange(Generic[Q]):
             self.engine.telemetry.bypass.n += 1
         return Alone(reason, detail)
 
-    def _hit(self, entry: Entry, layer: str, now: float) -> Hit:
+    def _hit(self, entry: Entry, layer: str, now: float, key: str = "") -> Hit:
         response = entry.value
         assert isinstance(response, StoredResponse)
         telemetry = self.engine.telemetry
@@ -756,7 +783,7 @@ class Exchange(Generic[Q]):
                 telemetry.saved_output.n += response.output_tokens
         ttl = entry.fresh_until - now
         age = response.lifetime - ttl
-        return Hit(response, layer, int(age) if age > 0 else 0, ttl)
+        return Hit(response, layer, int(age) if age > 0 else 0, ttl, key)
 
 
 def _may_be_below(decision: Lookup) -> bool:

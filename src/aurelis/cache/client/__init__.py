@@ -11,11 +11,13 @@ from aurelis.cache.manager import AnyManager
 from ._bodies import LedBody, LiveBody, ReplayedBody
 from ._cache import ClientCache
 from ._library import Library, Request, Response
+from ._options import ClientOptions
 
 __all__ = [
     "DEFAULT_MAX_BODY_BYTES",
     "AnyManager",
     "ClientCache",
+    "ClientOptions",
     "Duration",
     "LedBody",
     "Library",

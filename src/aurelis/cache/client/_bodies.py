@@ -23,9 +23,14 @@ class ReplayedBody:
     def __iter__(self) -> Iterator[bytes]:
         return self._chunks
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    # Not an asynchronous generator: event loops keep track of each, which would cost as much as the lookup.
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
         for chunk in self._chunks:
-            yield chunk
+            return chunk
+        raise StopAsyncIteration
 
 
 class LiveBody:

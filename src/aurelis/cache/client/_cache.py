@@ -7,16 +7,24 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from aurelis.cache._options import Duration, seconds
-from aurelis.cache.exceptions import ConfigurationError
+from aurelis.cache._options import seconds
 from aurelis.cache.exchange import Alone, Exchange, Hit, Lead, Live, Pending, Recorder, Refused
-from aurelis.cache.http import CacheStatus, HttpPolicy, HttpRequest, ResponseHead, is_not_modified, not_modified_fields
-from aurelis.cache.manager import AnyManager, manager_of
+from aurelis.cache.http import (
+    CacheStatus,
+    Fields,
+    HttpPolicy,
+    HttpRequest,
+    ResponseHead,
+    is_not_modified,
+    not_modified_fields,
+)
+from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.models import ModelPolicy, ModelRequest
 from aurelis.cache.typing import Pass, Record
 
 from ._calls import Call, Recogniser, decoded_head, shared_fields
 from ._library import Library, Request, Response
+from ._options import ClientOptions
 from ._recall import Known, Recall
 
 Q = TypeVar("Q", bound=Request)
@@ -32,60 +40,39 @@ class ClientCache(Generic[Q, R]):
     Args:
         library: the classes of the client's library.
         cache: manager; `None` means the process's. It is never closed here.
-        ttl: seconds (or timedelta) for which the answer of a model call is served; 0 keeps none.
-        shared: plain HTTP by the rules of a shared cache, whose responses go to callers with any credentials.
-        share_across_credentials: model calls that differ in their credentials alone have one answer.
-        honour_cache_control: keep no answer of a model whose `Cache-Control` says `no-store`.
-        honour_request_directives: heed `Cache-Control` and `Pragma` of plain HTTP requests.
-        max_body_bytes: larger bodies pass through and are not stored.
+        options: what can be chosen.
 
     Raises:
-        ConfigurationError: `max_body_bytes` is not positive.
         TypeError: `cache` is no manager.
-        ValueError: `ttl` is negative or not a number.
     """
 
-    def __init__(
-        self,
-        library: Library[R],
-        cache: AnyManager | None,
-        *,
-        ttl: Duration,
-        shared: bool,
-        share_across_credentials: bool,
-        honour_cache_control: bool,
-        honour_request_directives: bool,
-        max_body_bytes: int,
-    ) -> None:
-        if max_body_bytes < 1:
-            raise ConfigurationError(f"max_body_bytes must be 1 or more, not {max_body_bytes}")
-        manager = manager_of(cache)
-        keys = manager.key_builder.build_key
+    def __init__(self, library: Library[R], cache: AnyManager | None, options: ClientOptions) -> None:
         self._library = library
+        self._options = options
+        self._of_process = cache is None
+        self._stand_on(manager_of(cache))
+
+    def _stand_on(self, manager: CacheManager) -> None:
+        options = self._options
+        keys = manager.key_builder.build_key
         self._status = CacheStatus(manager.config.name)
         self._recognise = Recogniser(
-            library.bytes_stream,
+            self._library.bytes_stream,
             manager.config.hash_key(),
-            shared=shared,
-            share_across_credentials=share_across_credentials,
+            shared=options.shared,
+            share_across_credentials=options.share_across_credentials,
         )
-        self._recall = Recall(library.bytes_stream, manager.config.hash_key())
-        self._models: Exchange[ModelRequest] = Exchange(
-            manager,
-            ModelPolicy(keys=keys, ttl=seconds(ttl), honour_cache_control=honour_cache_control),
-            max_body_bytes=max_body_bytes,
+        self._recall = Recall(self._library.bytes_stream)
+        models = ModelPolicy(keys=keys, ttl=seconds(options.ttl), honour_cache_control=options.honour_cache_control)
+        self._models: Exchange[ModelRequest] = Exchange(manager, models, max_body_bytes=options.max_body_bytes)
+        http = HttpPolicy(
+            shared=options.shared,
+            # Apart, so that a shared cache never finds what only a private one may store.
+            category="http-client-shared" if options.shared else "http-client",
+            keys=keys,
+            honour_request_directives=options.honour_request_directives,
         )
-        self._http: Exchange[HttpRequest] = Exchange(
-            manager,
-            HttpPolicy(
-                shared=shared,
-                # Apart, so that a shared cache never finds what only a private one may store.
-                category="http-client-shared" if shared else "http-client",
-                keys=keys,
-                honour_request_directives=honour_request_directives,
-            ),
-            max_body_bytes=max_body_bytes,
-        )
+        self._http: Exchange[HttpRequest] = Exchange(manager, http, max_body_bytes=options.max_body_bytes)
 
     async def send(self, request: Q, ask: Callable[[Q], Awaitable[R]]) -> R:
         """The response, from the cache or from `ask`, which then runs in a task that other callers may share.
@@ -134,37 +121,40 @@ class ClientCache(Generic[Q, R]):
         recall = self._recall
         mark = recall.mark(request)
         if mark is not None:
-            known = recall.find(mark)
+            known = recall.known.get(mark)
             if known is not None:
-                found = known.exchange.peek(known.call, known.key)
-                if isinstance(found, Hit):
-                    return self._replay(request, known.call, found, known)
+                hit = known.exchange.repeat(known.key, known.fields)
+                if hit is not None:
+                    return self._repeat(request, known, hit)
         call = self._recognise(request)
         if call is None:
             return None
+        if self._of_process and self._http.engine.closed:
+            self._stand_on(manager_of(None))  # somebody has closed it: there is a new one
         exchange: Exchange[Any] = self._http if isinstance(call, HttpRequest) else self._models
         found = exchange.peek(call)
         if not isinstance(found, Hit):
             return _Sought(exchange, found)
         if mark is not None:
-            recall.keep(mark, exchange, call)
+            recall.keep(mark, exchange, call, found)
         return self._replay(request, call, found)
 
-    def _replay(self, request: Q, call: Call, hit: Hit, known: Known | None = None) -> R:
-        stored = hit.response
-        ttl = math.inf if hit.ttl == math.inf else math.floor(hit.ttl)
-        replay = None if known is None else known.replay
-        if replay is None or replay[0] is not stored or replay[1] != hit.age or replay[2] != ttl:
-            replay = (stored, hit.age, ttl, *self._prepare(call, hit))
-            if known is not None:
-                known.replay = replay
-        _, _, _, status, headers, chunks = replay
+    def _repeat(self, request: Q, known: Known, hit: Hit) -> R:
         library = self._library
+        header = known.header
+        ttl = hit.ttl // 1
+        if header is None or header[0] != hit.age or header[1] != ttl:
+            known.header = header = (hit.age, ttl, library.headers(self._hit_fields(known.fields, hit)))
+        stored = hit.response
         return library.response(
-            status, headers=headers, stream=library.replayed(chunks), request=request, extensions=_EXTENSIONS
+            stored.status,
+            headers=header[2],
+            stream=library.replayed(stored.chunks if known.with_body else ()),
+            request=request,
+            extensions=_EXTENSIONS,
         )
 
-    def _prepare(self, call: Call, hit: Hit) -> tuple[int, Any, tuple[bytes, ...]]:
+    def _replay(self, request: Q, call: Call, hit: Hit) -> R:
         stored = hit.response
         status, fields, chunks = stored.status, stored.headers, stored.chunks
         if isinstance(call, HttpRequest):
@@ -172,9 +162,17 @@ class ClientCache(Generic[Q, R]):
                 status, fields, chunks = 304, not_modified_fields(stored), ()
             elif call.method == "HEAD":
                 chunks = ()
+        return self._library.response(
+            status,
+            headers=self._hit_fields(fields, hit),
+            stream=self._library.replayed(chunks),
+            request=request,
+            extensions=_EXTENSIONS,
+        )
+
+    def _hit_fields(self, fields: Fields, hit: Hit) -> list[tuple[bytes, bytes]]:
         member = self._status.hit(ttl=None if hit.ttl == math.inf else hit.ttl)
-        headers = self._library.headers([*fields, (b"age", b"%d" % hit.age), (b"cache-status", member)])
-        return status, headers, chunks
+        return [*fields, (b"age", b"%d" % hit.age), (b"cache-status", member)]
 
     def _respond(self, request: Q, call: Call, answer: Hit | Refused | Live, http_version: bytes) -> R:
         library = self._library

@@ -12,7 +12,7 @@ _FAMILIES = ("httpx", "httpx2")
 
 
 class Url(Protocol):
-    """Address of a request."""
+    """Address of a request; `str` gives the whole of it."""
 
     @property
     def scheme(self) -> str: ...

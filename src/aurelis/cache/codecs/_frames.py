@@ -44,9 +44,12 @@ _BODY: Final = struct.Struct(">dddBIQ")
 _CHECKED_FROM: Final = len(_MAGIC) + _CHECK.size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Frame:
     """One stored value, still packed.
+
+    Not frozen, as one is built for each hit in a shared layer, and freezing makes that several times as expensive;
+    nobody changes one.
 
     Attributes:
         key: The full key.

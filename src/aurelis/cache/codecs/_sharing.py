@@ -18,6 +18,7 @@ _IMMUTABLE: Final = frozenset(
     | {date, time, datetime, timedelta, timezone, ZoneInfo}
 )
 _MUTABLE_BASES: Final = (list, dict, set, bytearray)
+_MUTABLE: Final = frozenset(_MUTABLE_BASES)
 _MAX_DEPTH: Final = 100
 
 # Not counted: they live as long as the program, whether or not a cache refers to them.
@@ -50,7 +51,7 @@ def _is_immutable(value: object, depth: int) -> bool:
     kind = type(value)
     if kind in _IMMUTABLE:
         return True
-    if depth == 0:
+    if depth == 0 or kind in _MUTABLE:  # the latter is what most values are, and the rest of this is slow
         return False
     if isinstance(value, tuple | frozenset):
         # `typing.NamedTuple` makes classes whose instances have no place for anything but the items.

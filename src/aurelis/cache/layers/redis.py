@@ -169,7 +169,7 @@ class RedisBackend:
     async def lookup(self, key: str) -> Entry | None:
         """The entry, or `None`; one round trip."""
         found = await self._lookup((self._physical(key),))
-        return None if not found else self._entry(key, found[0][1], found[0][2])
+        return self._entry(key, found[0][1], found[0][2]) if found else None
 
     async def lookup_many(self, keys: Sequence[str]) -> Mapping[str, Entry]:
         """The entries found; one round trip."""
@@ -225,13 +225,17 @@ class RedisBackend:
     # Inside
 
     async def _lookup(self, names: Sequence[bytes]) -> list[tuple[int, bytes, int]]:
-        async def send(client: redis_asyncio.Redis) -> Any:  # redis-py types replies as Any
-            try:
-                return await client.evalsha(_LOOKUP_SHA, len(names), *names)
-            except NoScriptError:
-                return await client.eval(_LOOKUP, len(names), *names)
-
-        found: list[tuple[int, bytes, int]] = await self._run(send)
+        # `_run` written out, and without `async with`: each coroutine in between would cost every hit.
+        connection = self._connections.get(asyncio.get_running_loop()) or self._connect()
+        client = connection.client
+        found: list[tuple[int, bytes, int]]
+        await connection.slots.acquire()
+        try:
+            found = await client.execute_command("EVALSHA", _LOOKUP_SHA, len(names), *names)
+        except NoScriptError:
+            found = await client.execute_command("EVAL", _LOOKUP, len(names), *names)
+        finally:
+            connection.slots.release()
         return found
 
     async def _scan(self) -> AsyncIterator[list[bytes]]:

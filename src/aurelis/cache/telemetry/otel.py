@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
+from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
 from opentelemetry.trace import Link, ProxyTracerProvider, Span, SpanContext, SpanKind, Status, StatusCode
@@ -27,6 +29,9 @@ SAMPLE_MASK = 63
 
 get_current_span = trace.get_current_span
 """For the hot path, which cannot afford a frame around it."""
+
+get_current_context = otel_context.get_current
+"""Likewise. It is empty where nobody has set anything, so there is no span; this costs a third of asking for one."""
 
 
 class Instruments:
@@ -105,6 +110,7 @@ class Telemetry:
         self.span_attributes = span_attributes
         self.span_on_hit = spans == "all"
         self._spans = spans != "none"
+        self._requests: dict[tuple[str, str | None], Cell] = {}
         self.hit_l1 = self.request(names.HIT, names.L1)
         self.miss = self.request(names.MISS)
         self.bypass = self.request(names.BYPASS)
@@ -123,10 +129,13 @@ class Telemetry:
 
     def request(self, result: str, layer: str | None = None) -> Cell:
         """The cell of requests with this final result."""
-        attributes = {names.RESULT: result}
-        if layer is not None:
-            attributes[names.LAYER] = layer
-        return self.table.cell(names.REQUESTS, **attributes)
+        cell = self._requests.get((result, layer))
+        if cell is None:
+            attributes = {names.RESULT: result}
+            if layer is not None:
+                attributes[names.LAYER] = layer
+            cell = self._requests[result, layer] = self.table.cell(names.REQUESTS, **attributes)
+        return cell
 
     def lookup(self, layer: str, result: str) -> Cell:
         """The cell of lookups in one layer."""
@@ -180,16 +189,16 @@ class Telemetry:
         if span.is_recording():
             span.set_attributes(attributes)
 
-    @contextlib.contextmanager
-    def span(self, verb: str, links: Iterable[SpanContext] = ()) -> Iterator[Span | None]:
+    def span(self, verb: str, links: Iterable[SpanContext] = ()) -> AbstractContextManager[Span | None]:
         """A span `{verb} {cache name}` around I/O, or `None` where nothing would record it.
 
         Without an SDK, and below a parent that is not sampled, no span is made at all: making one that records nothing
         costs as much as a hit in memory twenty times over.
         """
-        if not self._spans or not _would_record():
-            yield None
-            return
+        return self._recorded(verb, links) if self._spans and _would_record() else _NO_SPAN
+
+    @contextlib.contextmanager
+    def _recorded(self, verb: str, links: Iterable[SpanContext]) -> Iterator[Span]:
         with self._tracer.start_as_current_span(
             f"{verb} {self.name}",
             kind=SpanKind.INTERNAL,
@@ -207,10 +216,14 @@ class Telemetry:
                 raise
 
 
+_NO_SPAN: AbstractContextManager[None] = contextlib.nullcontext()
+
+
 def _would_record() -> bool:
-    parent = trace.get_current_span().get_span_context()
-    if parent.is_valid:
-        return parent.trace_flags.sampled
+    if get_current_context():
+        parent = trace.get_current_span().get_span_context()
+        if parent.is_valid:
+            return parent.trace_flags.sampled
     return not isinstance(_tracer_provider(), (ProxyTracerProvider, trace.NoOpTracerProvider))
 
 

@@ -1,0 +1,39 @@
+"""What can be chosen about the cache behind a transport."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aurelis.cache._options import Duration, seconds
+from aurelis.cache.exceptions import ConfigurationError
+from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions:
+    """Options of a transport.
+
+    Attributes:
+        ttl: seconds (or timedelta) for which the answer of a model call is served; 0 keeps none.
+        shared: plain HTTP by the rules of a shared cache, whose responses go to callers with any credentials.
+        share_across_credentials: model calls that differ in their credentials alone have one answer.
+        honour_cache_control: keep no answer of a model whose `Cache-Control` says `no-store`.
+        honour_request_directives: heed `Cache-Control` and `Pragma` of plain HTTP requests.
+        max_body_bytes: larger bodies pass through and are not stored.
+
+    Raises:
+        ConfigurationError: `max_body_bytes` is not positive.
+        ValueError: `ttl` is negative or not a number.
+    """
+
+    ttl: Duration = 3600.0
+    shared: bool = False
+    share_across_credentials: bool = False
+    honour_cache_control: bool = False
+    honour_request_directives: bool = True
+    max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+
+    def __post_init__(self) -> None:
+        seconds(self.ttl)
+        if self.max_body_bytes < 1:
+            raise ConfigurationError(f"max_body_bytes must be 1 or more, not {self.max_body_bytes}")

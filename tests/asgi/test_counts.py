@@ -1,0 +1,148 @@
+"""`aurelis.cache.requests` counts each request once, and the loads that it implies are the calls of the app."""
+
+import asyncio
+import random
+
+import pytest
+
+from aurelis.cache import CacheManager
+from aurelis_asgi import CacheMiddleware, CacheRule
+from tests.asgi.conftest import MakeManager
+from tests.asgi.counts import loads, requests
+from tests.asgi.origin import Call, Origin
+from tests.asgi.sockets import connected, served
+from tests.asgi.visits import Visit, ask
+from tests.managers import eventually, is_settled
+
+FRESH = {"cache_control": "max-age=60"}
+
+
+async def by_path(call: Call) -> None:
+    """Answers as the path says, after a few turns of the event loop."""
+    for _ in range(call.number % 4):
+        await asyncio.sleep(0)
+    match call.path.split("/")[1]:
+        case "kept":
+            await call.answer("body", **FRESH)
+        case "varying":
+            await call.answer(call.field("accept-language"), vary="accept-language", **FRESH)
+        case "passing":
+            await call.answer("body", cache_control="no-store")
+        case "failing":
+            raise LookupError("broken")
+        case "breaking":
+            await call.start(200, **FRESH)
+            await call.chunk(b"1")
+            raise LookupError("broken")
+        case _:
+            await call.answer("body")
+
+
+TARGETS = ["/kept/1", "/kept/2", "/varying", "/passing", "/failing", "/breaking", "/rule", "/rule/own"]
+FIELDS = [
+    {},
+    {"accept-language": "de"},
+    {"accept-language": "fr"},
+    {"cookie": "a=b"},
+    {"authorization": "me"},
+    {"cache-control": "no-cache"},
+    {"cache-control": "no-store"},
+    {"cache-control": "only-if-cached"},
+    {"if-none-match": '"v1"'},
+    {"range": "bytes=0-1"},
+]
+RULES = [CacheRule("/rule", ttl=60), CacheRule("/rule/own", ttl=60, principal=lambda _: None)]
+
+
+@pytest.mark.parametrize("layers", ["memory", "redis"])
+@pytest.mark.parametrize("seed", range(700))
+async def test_any_mix_of_requests_is_counted_exactly(
+    make_manager: MakeManager, request: pytest.FixtureRequest, layers: str, seed: int
+) -> None:
+    options = {"redis_url": request.getfixturevalue("redis_url")} if layers == "redis" else {}
+    manager = make_manager(**options)
+    origin = Origin(by_path)
+    app = CacheMiddleware(origin, cache=manager, rules=RULES)
+    dice = random.Random(seed)
+    sent = posted = refused = 0
+    for _ in range(20):
+        visits: list[Visit] = []
+        for _ in range(dice.randrange(1, 15)):
+            method = dice.choice(["GET", "GET", "GET", "HEAD", "POST"])
+            visits.append(Visit(app, dice.choice(TARGETS), method, dice.choice(FIELDS)).begin())
+            posted += method == "POST"
+            sent += method != "POST"
+        await asyncio.sleep(0)  # all have begun
+        for visit in dice.sample(visits, len(visits) // 4):
+            for _ in range(dice.randrange(6)):
+                await asyncio.sleep(0)
+            dice.choice([visit.leave, visit.cancel])()
+        for visit in visits:
+            try:
+                await visit.end()
+            except (LookupError, asyncio.CancelledError):
+                pass
+            refused += bool(visit.messages) and visit.status == 504
+    await eventually(lambda: not origin.running and is_settled(manager))
+    counted = requests(manager)
+    assert sum(counted.values()) == sent
+    # A bypass is a call of the app too, unless the client wanted nothing but a stored answer.
+    assert len(origin.calls) - posted == loads(manager) + counted["bypass"] - refused
+
+
+@pytest.mark.parametrize("layers", ["memory", "redis"])
+@pytest.mark.parametrize("way", ["disconnect", "cancel"])
+async def test_a_client_that_leaves_at_any_moment_is_counted_once(
+    make_manager: MakeManager, request: pytest.FixtureRequest, layers: str, way: str
+) -> None:
+    options = {"redis_url": request.getfixturevalue("redis_url")} if layers == "redis" else {}
+    manager = make_manager(**options)
+
+    async def handler(call: Call) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await call.start(200, **FRESH)
+        for _ in range(3):
+            await call.chunk(b"1")
+        await call.chunk(b"", more=False)
+
+    origin = Origin(handler)
+    app = CacheMiddleware(origin, cache=manager)
+    moments = 40
+    for moment in range(moments):
+        visit = Visit(app, f"/{moment}").begin()
+        for _ in range(moment + 1):
+            await asyncio.sleep(0)
+        visit.leave() if way == "disconnect" else visit.cancel()
+        try:
+            await visit.end()
+        except asyncio.CancelledError:
+            assert way == "cancel"
+    await eventually(lambda: not origin.running and is_settled(manager))
+    assert requests(manager) == {"miss": moments}
+    assert loads(manager) == len(origin.calls)
+
+
+async def test_a_driver_on_real_sockets_is_counted_exactly(manager: CacheManager) -> None:
+    origin = Origin(by_path)
+    dice = random.Random(7)
+    targets = [f"/{kind}/{number}" for kind in ("kept", "passing", "rule") for number in range(20)]
+    per_client = 50
+
+    async def client(port: int) -> None:
+        async with connected(port) as connection:
+            for _ in range(per_client):
+                answer = await connection.ask(dice.choice(targets))
+                assert answer.body == b"body"
+
+    async with served(CacheMiddleware(origin, cache=manager, rules=[CacheRule("/rule/*", ttl=60)])) as port:
+        await asyncio.gather(*(client(port) for _ in range(20)))
+    assert sum(requests(manager).values()) == 20 * per_client
+    assert loads(manager) == len(origin.calls)
+
+
+async def test_what_no_cache_could_answer_is_not_counted(manager: CacheManager) -> None:
+    app = CacheMiddleware(Origin(by_path), cache=manager)
+    await ask(app, "/kept", "POST")
+    await ask(app, "/kept", "OPTIONS")
+    assert requests(manager) == {}

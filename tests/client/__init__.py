@@ -1,0 +1,1 @@
+"""The transports against real servers: both libraries, with and without an event loop."""

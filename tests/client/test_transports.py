@@ -1,0 +1,200 @@
+"""What the transports are to their libraries, and to what they stand on."""
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from aurelis.cache import UnifiedCacheManager, get_cache_manager, set_cache_manager
+from aurelis.cache.exceptions import CacheClosedError, ConfigurationError
+from tests.client.stack import KINDS, Stack, closing
+from tests.client.upstream import Upstream
+from tests.managers import opened
+from tests.models.examples import chat
+
+PAIRS = [("httpx2", "httpx"), ("httpx", "httpx2")]
+
+
+@pytest.fixture
+def process_manager() -> Iterator[None]:
+    """What was the process's manager before is so afterwards."""
+    set_cache_manager(None)
+    yield
+    set_cache_manager(None)
+
+
+@pytest.mark.parametrize(("library", "other"), PAIRS)
+@pytest.mark.parametrize("name", ["CacheTransport", "AsyncCacheTransport"])
+def test_a_transport_is_of_one_library(library: str, other: str, name: str) -> None:
+    """Some SDKs choose their library by the modules of the classes that a transport derives from."""
+    transport = getattr(importlib.import_module(f"aurelis_{library}"), name)
+    base = name.replace("Cache", "Base")
+    assert [cls.__name__ for cls in transport.__mro__] == [name, base, "object"]
+    assert {cls.__module__.partition(".")[0] for cls in transport.__mro__} == {
+        f"aurelis_{library}",
+        library,
+        "builtins",
+    }
+
+
+@pytest.mark.parametrize("name", ["CacheTransport", "AsyncCacheTransport"])
+def test_both_libraries_have_the_same_options(name: str) -> None:
+    packages = [importlib.import_module(f"aurelis_{library}") for library, _ in PAIRS]
+    options = [
+        {
+            parameter.name: (parameter.kind, parameter.default)
+            for parameter in inspect.signature(getattr(package, name)).parameters.values()
+        }
+        for package in packages
+    ]
+    assert options[0] == options[1]
+    assert list(options[0]) == [
+        "inner_transport",
+        "cache",
+        "ttl",
+        "shared",
+        "share_across_credentials",
+        "honour_cache_control",
+        "honour_request_directives",
+        "max_body_bytes",
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_inner_transport_may_be_left_out(kind: str, upstream: Upstream, process_manager: None) -> None:
+    async with closing(Stack(kind, get_cache_manager().manager)) as stack:
+        name = "CacheTransport" if stack.blocking else "AsyncCacheTransport"
+        client = stack.client(getattr(stack.package, name)())
+        url = f"{upstream.url}/v1/chat/completions"
+        for _ in range(2):
+            answer = await stack.send("POST", url, json=chat(), client=client)
+        assert answer.is_hit
+        # Somebody closes the process's manager: the next one is made, as everywhere else.
+        await get_cache_manager().aclose()
+        for _ in range(2):
+            answer = await stack.send("POST", url, json=chat(), client=client)
+        assert answer.is_hit
+        assert upstream.calls == 2
+    await get_cache_manager().aclose()
+
+
+async def test_a_manager_that_was_closed_says_so(stack: Stack, upstream: Upstream) -> None:
+    await stack.manager.aclose()
+    with pytest.raises(CacheClosedError):
+        await stack.send("POST", f"{upstream.url}/v1/chat/completions", json=chat())
+
+
+async def test_a_unified_manager_will_do(stack: Stack, upstream: Upstream) -> None:
+    client = stack.client(cache=UnifiedCacheManager(stack.manager))
+    url = f"{upstream.url}/v1/chat/completions"
+    await stack.send("POST", url, json=chat(), client=client)
+    assert (await stack.send("POST", url, json=chat())).is_hit
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"ttl": -1}, ValueError),
+        ({"ttl": float("nan")}, ValueError),
+        ({"max_body_bytes": 0}, ConfigurationError),
+        ({"cache": "redis://"}, TypeError),
+    ],
+    ids=str,
+)
+async def test_wrong_options_are_refused_at_once(stack: Stack, options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        stack.transport(stack.mock(lambda request: None), **options)
+
+
+async def test_closing_closes_the_inner_transport_and_not_the_manager(stack: Stack) -> None:
+    events = []
+    base = stack.library.BaseTransport if stack.blocking else stack.library.AsyncBaseTransport
+
+    class Inner(base):  # type: ignore[misc,valid-type]  # a class of either library
+        def __enter__(self) -> Any:
+            events.append("enter")
+            return self
+
+        async def __aenter__(self) -> Any:
+            return self.__enter__()
+
+        def close(self) -> None:
+            events.append("close")
+
+        async def aclose(self) -> None:
+            self.close()
+
+    client = stack.client(stack.transport(Inner()))
+    if stack.blocking:
+        with client:
+            pass
+        client.close()
+    else:
+        async with client:
+            pass
+    assert events[:2] == ["enter", "close"]
+    stack.transport(Inner())
+    await stack.manager.set("key", 1)
+    assert await stack.manager.get("key") == 1
+
+
+async def test_errors_are_those_of_the_inner_transport(stack: Stack) -> None:
+    error = stack.library.ConnectTimeout("too slow")
+
+    def fails(request: Any) -> Any:
+        raise error
+
+    client = stack.client(stack.transport(stack.mock(fails)))
+    for url in ("http://example.com/", "http://example.com/v1/chat/completions"):
+        method = "POST" if "chat" in url else "GET"
+        with pytest.raises(stack.library.ConnectTimeout) as caught:
+            await stack.send(method, url, json=chat() if method == "POST" else None, client=client)
+        assert caught.value is error
+        assert str(caught.value.request.url) == url
+
+
+async def test_an_error_that_is_no_error_of_the_library_passes_unchanged(stack: Stack) -> None:
+    error = RuntimeError("a bug")
+
+    def fails(request: Any) -> Any:
+        raise error
+
+    client = stack.client(stack.transport(stack.mock(fails)))
+    with pytest.raises(RuntimeError) as caught:
+        await stack.send("GET", "http://example.com/", client=client)
+    assert caught.value is error
+
+
+async def test_responses_are_of_the_library(stack: Stack, upstream: Upstream) -> None:
+    url = f"{upstream.url}/v1/chat/completions"
+    for _ in range(3):
+        opened_ = await stack.open("POST", url, json=chat())
+        response = opened_.response
+        assert type(response) is stack.library.Response
+        assert response.http_version == "HTTP/1.1"
+        await opened_.rest()
+        assert response.elapsed.total_seconds() >= 0
+        assert response.num_bytes_downloaded > 0
+        await opened_.close()
+
+
+async def test_an_infinite_ttl_is_possible(stack: Stack, upstream: Upstream) -> None:
+    client = stack.client(ttl=float("inf"))
+    url = f"{upstream.url}/v1/chat/completions"
+    for _ in range(3):
+        answer = await stack.send("POST", url, json=chat(), client=client)
+    assert answer.cache_status == f"{stack.manager.config.name}; hit"
+    assert upstream.calls == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_calls_work_from_one_event_loop_after_another(kind: str, upstream: Upstream) -> None:
+    """A client belongs to its loop; the manager does not."""
+    async with opened() as manager:
+        url = f"{upstream.url}/v1/chat/completions"
+        async with closing(Stack(kind, manager)) as stack:
+            await stack.send("POST", url, json=chat())
+        async with closing(Stack(kind, manager)) as stack:
+            assert (await stack.send("POST", url, json=chat())).is_hit
