@@ -37,7 +37,7 @@ async def run(flights: Flights, flight: Flight[Any], load: Load) -> None:
     except asyncio.CancelledError:
         flight.abandon()
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # whatever it is
         flight.fail(error)
     finally:
         flights.land(flight)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aurelis.cache.exceptions import ConfigurationError
-from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES, Alone, Exchange
+from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES, Alone, Exchange, Hit, Pending
 from aurelis.cache.http import CacheRule, CacheStatus, HttpPolicy, HttpRequest, combine, match_rule
 from aurelis.cache.manager import AnyManager, manager_of
 from aurelis.cache.typing import Bypass
 
-from ._request import has_body, target_uri
-from ._responder import Responder
+from ._request import Target, has_body, make_target, path_below_root
+from ._responder import Responder, replay
 
 _LOG = logging.getLogger("aurelis.cache")
-_REMEMBERED_PATHS = 4096
-_MAX_REMEMBERED_LENGTH = 512
+_REMEMBERED_AGES = 4096
+_REMEMBERED_TARGETS = 4096
+_MAX_REMEMBERED_LENGTH = 1024  # in characters and bytes; what is remembered stays below some megabytes
 _WAYS_OUT = {
     "authorization": "requests with Authorization; give it principal= to say who is asking, or shared=True if everybody"
     " gets the same",
@@ -73,8 +74,11 @@ class CacheMiddleware:
         self.exchange = Exchange(manager, policy, max_body_bytes=max_body_bytes)
         self.status = CacheStatus(manager.config.name)
         self._hash_key = manager.config.hash_key()
-        # Most requests are for few paths, and rules are patterns.
-        self._rule_for = lru_cache(_REMEMBERED_PATHS)(self._match)
+        # Most requests are for few targets, and to read one costs as much as to find its answer.
+        self._make_target = partial(make_target, self.rules, policy.key)
+        self._remembered_target = lru_cache(_REMEMBERED_TARGETS)(self._make_target)
+        # They change once a second, which is seldom where hits must be fast.
+        self.fields_of_hit = lru_cache(_REMEMBERED_AGES)(self._fields_of_hit)
         self._warned: set[tuple[str, str]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,62 +86,66 @@ class CacheMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        responder = Responder(self, scope, receive, send)
         method = scope["method"]
         if method != "GET" and method != "HEAD":
             # No cache could answer it, so it is not a request to the cache and is not counted.
-            await responder.forward(Alone("method"))
+            await Responder(self, scope, receive, send).forward(Alone("method"))
             return
-        headers = scope["headers"]
-        fields = combine(headers if isinstance(headers, list) else list(headers))
-        request = HttpRequest(method, target_uri(scope, fields), fields)
-        refusal = self._refusal(request, scope)
-        if refusal is not None:
-            await responder.forward(self.exchange.bypass(refusal))
-            return
-        await responder.respond(request)
+        fields = combine(scope["headers"])
+        target = self._target(scope, fields)
+        request = HttpRequest(method, target.uri, fields, "", target.effect)
+        if target.asks or b"content-length" in fields or b"transfer-encoding" in fields:
+            refusal = self._refusal(request, scope, target.rule)
+            if refusal is not None:
+                await Responder(self, scope, receive, send).forward(self.exchange.bypass(refusal))
+                return
+        answer = self.exchange.peek(request, "" if request.partition else target.key)
+        if type(answer) is Hit:
+            # Nothing of a hit is left to keep track of, so it has no responder: this is the hot path.
+            start, chunks = replay(answer, request, scope, self.fields_of_hit)
+            await send(start)
+            for chunk in chunks[:-1]:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": chunks[-1] if chunks else b""})
+        else:
+            assert isinstance(answer, Pending)
+            await Responder(self, scope, receive, send).respond(answer)
 
     def note_bypass(self, scope: Scope, reason: str) -> None:
         """Say once for each rule and reason why it did not apply, and what would help."""
         way_out = _WAYS_OUT.get(reason)
         if way_out is None:
             return
-        rule = self._rule(scope)
+        rule = match_rule(self.rules, path_below_root(scope["path"], scope.get("root_path", "")))
         if rule is not None and (rule.path, reason) not in self._warned:
             self._warned.add((rule.path, reason))
             _LOG.warning(
                 "CacheRule(%r) leaves out, so that no user gets what is meant for another one, %s", rule.path, way_out
             )
 
-    def _refusal(self, request: HttpRequest, scope: Scope) -> Bypass | None:
+    def _refusal(self, request: HttpRequest, scope: Scope, rule: CacheRule | None) -> Bypass | None:
         """Apply the rule for the path, or say why the request must go to the app alone."""
-        if self.rules and (rule := self._rule(scope)) is not None:
+        if rule is not None:
             admission = rule.admit(scope, request.fields)
             if isinstance(admission, Bypass):
                 return admission
             request.rule = admission.effect
             if admission.partition_source:
                 request.partition = self._partition(admission.partition_source)
-        fields: Mapping[bytes, bytes] = request.fields
-        if (b"content-length" in fields or b"transfer-encoding" in fields) and has_body(fields):
-            return Bypass("bypass", "body")
-        return None
+        return Bypass("bypass", "body") if has_body(request.fields) else None
+
+    def _target(self, scope: Scope, fields: Mapping[bytes, bytes]) -> Target:
+        scheme, path, query = scope.get("scheme", "http"), scope["path"], scope["query_string"]
+        raw_path, root_path = scope.get("raw_path"), scope.get("root_path", "")
+        host = fields.get(b"host")
+        if host is None or len(host) + len(path) + len(query) + len(raw_path or b"") > _MAX_REMEMBERED_LENGTH:
+            return self._make_target(scheme, host, raw_path, path, query, root_path, scope.get("server"))
+        return self._remembered_target(scheme, host, raw_path, path, query, root_path)
+
+    def _fields_of_hit(self, age: int, ttl: float) -> tuple[tuple[bytes, bytes], ...]:
+        """The fields that say how old an answer is and whence it comes; both in whole seconds."""
+        return (b"age", b"%d" % age), (b"cache-status", self.status.hit(ttl=ttl))
 
     def _partition(self, source: bytes) -> str:
         return blake2b(source, key=self._hash_key, digest_size=16).hexdigest()
 
-    def _rule(self, scope: Scope) -> CacheRule | None:
-        path = _path(scope)
-        return self._match(path) if len(path) > _MAX_REMEMBERED_LENGTH else self._rule_for(path)
-
-    def _match(self, path: str) -> CacheRule | None:
-        return match_rule(self.rules, path)
-
-
-def _path(scope: Scope) -> str:
-    """The decoded path below the root path, which rules are written for."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
-        return path[len(root) :] or "/"
-    return path

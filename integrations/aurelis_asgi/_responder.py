@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from starlette.types import Message, Receive, Scope, Send
 
 from aurelis.cache.exchange import Alone, Hit, Live, Pending, Refused
-from aurelis.cache.http import HttpRequest, is_not_modified, not_modified_fields
+from aurelis.cache.http import Fields, HttpRequest, is_not_modified, not_modified_fields
 from aurelis.cache.typing import Pass, Record
 
 from ._load import AppLoad
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 _CLIENT_CLOSED_REQUEST = 499
 """What proxies log for a client that left before its response; it is in no specification."""
-_CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
 
 
 class Responder:
@@ -37,15 +38,6 @@ class Responder:
         self._received: list[Message] = []
         self._watcher: asyncio.Task[None] | None = None
 
-    async def respond(self, request: HttpRequest) -> None:
-        """Answer from the cache, from a load under way, or from the app."""
-        answer = self._middleware.exchange.peek(request)
-        if type(answer) is Hit:
-            await self._replay(answer, request)
-        else:
-            assert isinstance(answer, Pending)
-            await self._open(answer)
-
     async def forward(self, answer: Alone) -> None:
         """Have the app answer this request alone, as if there were no cache."""
         self._middleware.note_bypass(self._scope, answer.detail)
@@ -61,35 +53,8 @@ class Responder:
         receive = self._receive if self._watcher is None else self._receive_again
         await self._middleware.app(self._scope, receive, send)
 
-    async def _replay(self, hit: Hit, request: HttpRequest) -> None:
-        response = hit.response
-        fields = response.headers
-        status = response.status
-        chunks = response.chunks
-        if not _CONDITIONS.isdisjoint(request.fields) and is_not_modified(request.fields, response):
-            status, fields, chunks = 304, not_modified_fields(response), ()
-        elif request.method == "HEAD":
-            chunks = ()
-        if response.route and route_template(self._scope) != response.route:
-            # Telemetry outside of us calls requests by their route; the router did not run this time.
-            self._scope["route"] = Route(response.route)
-        send = self._send
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [
-                    *fields,
-                    (b"age", b"%d" % hit.age),
-                    (b"cache-status", self._middleware.status.hit(ttl=hit.ttl)),
-                ],
-            }
-        )
-        for chunk in chunks[:-1]:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": chunks[-1] if chunks else b""})
-
-    async def _open(self, pending: Pending[HttpRequest]) -> None:
+    async def respond(self, pending: Pending[HttpRequest]) -> None:
+        """Answer what memory has no answer for: from a lower layer, from a load under way, or from the app."""
         middleware = self._middleware
         task = asyncio.current_task()
         assert task is not None
@@ -113,7 +78,11 @@ class Responder:
             if live is not None:
                 live.close()
         if isinstance(answer, Hit):
-            await self._replay(answer, pending.request)
+            start, chunks = replay(answer, pending.request, self._scope, middleware.fields_of_hit)
+            await self._send(start)
+            for chunk in chunks[:-1]:
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await self._send({"type": "http.response.body", "body": chunks[-1] if chunks else b""})
         elif isinstance(answer, Refused):
             await self._refuse()
         else:
@@ -186,6 +155,28 @@ class Responder:
         return self._received.pop(0) if self._received else await self._receive()
 
 
+def replay(
+    hit: Hit, request: HttpRequest, scope: Scope, fields_of_hit: Callable[[int, float], Fields]
+) -> tuple[Message, tuple[bytes, ...]]:
+    """The first message of an answer from the cache, and the chunks of its body.
+
+    Args:
+        fields_of_hit: makes the fields for an age and a ttl, both in whole seconds.
+    """
+    response = hit.response
+    fields, status, chunks = response.headers, response.status, response.chunks
+    asked = request.fields
+    if (b"if-none-match" in asked or b"if-modified-since" in asked) and is_not_modified(asked, response):
+        status, fields, chunks = 304, not_modified_fields(response), ()
+    elif request.method == "HEAD":
+        chunks = ()
+    if response.route and ("route" not in scope or route_template(scope) != response.route):
+        # Telemetry outside of us calls requests by their route; the router did not run this time.
+        scope["route"] = _route(response.route)
+    headers = [*fields, *fields_of_hit(hit.age, hit.ttl // 1)]
+    return {"type": "http.response.start", "status": status, "headers": headers}, chunks
+
+
 class Route:
     """Stands in for the route that answered when the response was made."""
 
@@ -194,3 +185,6 @@ class Route:
     def __init__(self, template: str) -> None:
         self.path = template
         self.path_format = template
+
+
+_route = lru_cache(1024)(Route)

@@ -107,8 +107,12 @@ class Connection:
     async def ask(self, target: str, fields: Mapping[str, str] = NO_FIELDS) -> HttpAnswer:
         """One GET request from beginning to end; the connection stays open."""
         await self.send(target, fields)
+        return await self.read_answer()
+
+    async def read_answer(self) -> HttpAnswer:
+        """Read a whole response to a GET request."""
         status, head = await self.read_head()
-        return HttpAnswer(status, head, await self.read_body(head))
+        return HttpAnswer(status, head, b"" if status == 304 else await self.read_body(head))
 
     def is_open(self) -> bool:
         """Whether the server has not closed it."""

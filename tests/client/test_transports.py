@@ -14,7 +14,7 @@ from tests.client.upstream import Upstream
 from tests.managers import opened
 from tests.models.examples import chat
 
-PAIRS = [("httpx2", "httpx"), ("httpx", "httpx2")]
+LIBRARIES = ["httpx2", "httpx"]
 
 
 @pytest.fixture
@@ -25,23 +25,18 @@ def process_manager() -> Iterator[None]:
     set_cache_manager(None)
 
 
-@pytest.mark.parametrize(("library", "other"), PAIRS)
+@pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("name", ["CacheTransport", "AsyncCacheTransport"])
-def test_a_transport_is_of_one_library(library: str, other: str, name: str) -> None:
-    """Some SDKs choose their library by the modules of the classes that a transport derives from."""
+def test_a_transport_is_of_one_library(library: str, name: str) -> None:
+    """Some SDKs choose their library by the classes that a transport derives from."""
     transport = getattr(importlib.import_module(f"aurelis_{library}"), name)
-    base = name.replace("Cache", "Base")
-    assert [cls.__name__ for cls in transport.__mro__] == [name, base, "object"]
-    assert {cls.__module__.partition(".")[0] for cls in transport.__mro__} == {
-        f"aurelis_{library}",
-        library,
-        "builtins",
-    }
+    base = getattr(importlib.import_module(library), name.replace("Cache", "Base"))
+    assert transport.__mro__ == (transport, base, object)
 
 
 @pytest.mark.parametrize("name", ["CacheTransport", "AsyncCacheTransport"])
 def test_both_libraries_have_the_same_options(name: str) -> None:
-    packages = [importlib.import_module(f"aurelis_{library}") for library, _ in PAIRS]
+    packages = [importlib.import_module(f"aurelis_{library}") for library in LIBRARIES]
     options = [
         {
             parameter.name: (parameter.kind, parameter.default)

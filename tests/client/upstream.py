@@ -184,7 +184,17 @@ class Server:
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._parts: dict[str, Upstream] = {}
-        config = uvicorn.Config(self._serve, http="h11", interface="asgi3", lifespan="off", log_config=None, ws="none")
+        # Without Date: its whole seconds would make a response look a second older now and then.
+        config = uvicorn.Config(
+            self._serve,
+            http="h11",
+            interface="asgi3",
+            lifespan="off",
+            log_config=None,
+            ws="none",
+            date_header=False,
+            server_header=False,
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
 

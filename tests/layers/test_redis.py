@@ -55,8 +55,9 @@ def entry(value: object, now: float, life: float = 60.0) -> Entry:
 
 def frame_of(raw: redis.Redis) -> tuple[bytes, bytes]:
     """Returns the only key there is, and what is stored under it."""
-    (name,) = raw.keys()  # type: ignore[misc]  # redis-py types this for its asynchronous client, too
+    (name,) = raw.keys()
     value = raw.get(name)
+    assert isinstance(name, bytes)
     assert isinstance(value, bytes)
     return name, value
 
@@ -66,7 +67,7 @@ def frame_of(raw: redis.Redis) -> tuple[bytes, bytes]:
 
 async def test_the_life_of_an_entry_is_that_of_its_key(layer: RedisBackend, raw: redis.Redis) -> None:
     await layer.set("a", 1, ttl=100)
-    assert 99_000 < raw.pttl(frame_of(raw)[0]) <= 100_000  # type: ignore[operator]  # as above
+    assert 99_000 < raw.pttl(frame_of(raw)[0]) <= 100_000
 
 
 async def test_no_value_is_stored_without_an_expiry_unless_it_never_expires(
@@ -74,7 +75,7 @@ async def test_no_value_is_stored_without_an_expiry_unless_it_never_expires(
 ) -> None:
     await layer.set("a", 1)
     name, _ = frame_of(raw)
-    assert raw.pttl(name) > 0  # type: ignore[operator]  # as above
+    assert raw.pttl(name) > 0
     await layer.set("a", 1, ttl=float("inf"))
     assert raw.pttl(name) == -1
 
@@ -101,7 +102,16 @@ async def test_remaining_life_goes_by_the_server_and_not_by_the_clock_of_who_sto
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"", b"A", b"AuC", b"AuC\x02" + bytes(60), b"\x80\x04K\x01.", b'{"a": 1}', b"\x00" * 200, b"AuC\x01" + b"\xff" * 80],
+    [
+        b"",
+        b"A",
+        b"AuC",
+        b"AuC\x02" + bytes(60),
+        b"\x80\x04K\x01.",
+        b'{"a": 1}',
+        b"\x00" * 200,
+        b"AuC\x01" + b"\xff" * 80,
+    ],
     ids=repr,
 )
 async def test_garbage_under_our_key_is_a_miss_and_reported(
@@ -346,7 +356,8 @@ async def test_no_more_connections_are_opened_than_configured(redis_url: str, ra
 
 async def test_a_url_that_allows_fewer_connections_is_obeyed(redis_url: str) -> None:
     layer = RedisBackend(configuration(redis_url=f"{redis_url}?max_connections=2", timeout=PATIENT))
-    assert await asyncio.gather(*(layer.get(f"k{number}", number) for number in range(100))) == list(range(100))
+    await layer.set("k", 1)
+    assert await asyncio.gather(*(layer.get("k") for _ in range(100))) == [1] * 100
     await layer.aclose()
 
 
@@ -438,9 +449,7 @@ async def test_a_password_is_used_where_the_url_has_none(own_redis: ServerProces
     redis_command(own_redis.port, "CONFIG SET requirepass hunter2")
     for config in (
         configuration(redis_url=own_redis.url, redis_password="hunter2", timeout=PATIENT),
-        configuration(
-            redis_url=own_redis.url.replace("://", "://:hunter2@"), redis_password="wrong", timeout=PATIENT
-        ),
+        configuration(redis_url=own_redis.url.replace("://", "://:hunter2@"), redis_password="wrong", timeout=PATIENT),
     ):
         layer = RedisBackend(config)
         await layer.connect()

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from ._entry import Entry
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Serve:
-    """Answer with this entry."""
+    """Answer with this entry.
+
+    Not frozen: one is built for each hit in memory, and a frozen dataclass costs several times as much to build.
+    """
 
     entry: Entry
 

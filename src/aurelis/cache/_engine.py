@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from ._bridge import Bridge, run_inline
 from ._clock import Clock
 from ._decisions import Serve, Store
+from ._entry import Entry
 from ._flight import Abandoned, Failed, Flight, Flights, Settled, enter
 from ._stack import Budget, Found, Packed, Stack
 from ._ttl_policy import TtlPolicy, ValueRequest
@@ -93,6 +94,14 @@ class Engine:
         if self._observes_hits and (get_current_context() or self._makes_spans):
             self._observe_hit()
         return entry.value if entry.payload is None else self._loads(entry)
+
+    def peek(self, key: str, now: float) -> Entry | None:
+        """The entry that memory holds, uncounted. `now`: monotonic, seconds. Never waits."""
+        try:
+            entry = self._entries[key]
+        except KeyError:
+            return None
+        return entry if now < entry.expires else self.stack.peek(key)  # which lets go of what has expired
 
     def count_memory_hit(self, begin: float) -> None:
         """The counting of `read_memory`, for a hit that `exchange` found. `begin`: monotonic, seconds."""

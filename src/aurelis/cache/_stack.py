@@ -7,7 +7,6 @@ is missing in that layer; removing, the caller must know.
 
 from __future__ import annotations
 
-import asyncio
 import random
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -323,7 +322,9 @@ class Stack:
             raise problem
 
     async def aclose(self) -> None:
-        """Give back the connections of this event loop."""
+        """Forget what memory holds, and give back the connections of this event loop."""
+        if self.memory is not None:
+            await self.memory.remove_all()
         for guard in self.lower:
             await guard.layer.aclose()
 

@@ -200,10 +200,17 @@ def _check_layers(layers: tuple[CacheLayer, ...], config: CacheConfig) -> None:
             raise ConfigurationError("layers: a redis layer needs redis_url=")
         if not config.copy:
             raise ConfigurationError("copy=False keeps objects by reference and works with memory alone")
-        if importlib.util.find_spec("redis") is None:
+        if not _is_installed("redis"):
             raise MissingExtraError("redis", "a Redis layer")
     elif config.redis_url is not None:
         raise ConfigurationError("redis_url is given but layers name no redis layer")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # an import hook refuses it, or something else goes by its name
+        return False
 
 
 __all__ = ["CacheConfig", "CacheLayer"]

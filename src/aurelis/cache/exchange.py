@@ -474,19 +474,28 @@ class Exchange(Generic[Q]):
         self.manager = manager_of(cache)
         self.engine = self.manager._engine
         self.policy = policy
+        # The hot path: each attribute hop would show in its budget.
+        self._telemetry = self.engine.telemetry
+        self._monotonic = self.engine.clock.monotonic
         self.max_body_bytes = max_body_bytes
 
-    def peek(self, request: Q) -> Hit | Pending[Q]:
-        """Answer from memory, or say what is known so far. Never waits."""
+    def peek(self, request: Q, key: str = "") -> Hit | Pending[Q]:
+        """Answer from memory, or say what is known so far. Never waits.
+
+        Args:
+            key: what the policy says is the request's, where the caller remembers it; empty: the policy is asked.
+        """
         engine = self.engine
-        now = engine.clock.monotonic()
-        key = self.policy.key(request)
-        entry = engine.stack.peek(key)
-        decision = self.policy.on_lookup(request, entry, now)
+        now = self._monotonic()
+        policy = self.policy
+        if not key:
+            key = policy.key(request)
+        entry = engine.peek(key, now)
+        decision = policy.on_lookup(request, entry, now)
         if type(decision) is Follow:
             key = decision.key
-            entry = engine.stack.peek(key)
-            decision = _of_variant(self.policy.on_lookup(request, entry, now))
+            entry = engine.peek(key, now)
+            decision = _of_variant(policy.on_lookup(request, entry, now))
         if type(decision) is Serve:
             engine.count_memory_hit(now)
             return self._hit(decision.entry, names.L1, now, key)
@@ -771,9 +780,8 @@ class Exchange(Generic[Q]):
         return Alone(reason, detail)
 
     def _hit(self, entry: Entry, layer: str, now: float, key: str = "") -> Hit:
-        response = entry.value
-        assert isinstance(response, StoredResponse)
-        telemetry = self.engine.telemetry
+        response: StoredResponse = entry.value  # type: ignore[assignment]  # that is what the policy serves
+        telemetry = self._telemetry
         telemetry.saved_seconds.n += response.load_seconds
         if response.source == "model":
             if response.input_tokens is None or response.output_tokens is None:

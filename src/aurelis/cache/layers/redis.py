@@ -231,9 +231,9 @@ class RedisBackend:
         found: list[tuple[int, bytes, int]]
         await connection.slots.acquire()
         try:
-            found = await client.execute_command("EVALSHA", _LOOKUP_SHA, len(names), *names)
+            found = await client.evalsha(_LOOKUP_SHA, len(names), *names)
         except NoScriptError:
-            found = await client.execute_command("EVAL", _LOOKUP, len(names), *names)
+            found = await client.eval(_LOOKUP, len(names), *names)
         finally:
             connection.slots.release()
         return found

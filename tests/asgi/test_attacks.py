@@ -1,0 +1,230 @@
+"""What strangers send to see what others got, or to have it stored for others."""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aurelis.cache import CacheConfig, CacheManager
+from aurelis_asgi import CacheMiddleware, CacheRule
+from tests.asgi.counts import stores
+from tests.asgi.origin import Call, Origin, fixed
+from tests.asgi.visits import Visit, ask
+
+FRESH = {"cache_control": "max-age=60"}
+
+
+# Which entry, which rule
+
+
+async def test_a_stranger_cannot_store_a_page_for_another_host(manager: CacheManager) -> None:
+    """An app that writes links with Host into its pages must not serve those links to others."""
+
+    async def handler(call: Call) -> None:
+        await call.answer(f"https://{call.field('host')}/login", **FRESH)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    await ask(app, "/", "GET", {"host": "evil.example"})
+    assert (await ask(app, "/", "GET", {"host": "good.example"})).body == b"https://good.example/login"
+
+
+@pytest.mark.parametrize("field", ["x-forwarded-host", "x-original-url", "x-rewrite-url", "x-http-method-override"])
+async def test_fields_that_are_no_part_of_http_do_not_choose_the_entry(manager: CacheManager, field: str) -> None:
+    origin = fixed(**FRESH)
+    app = CacheMiddleware(origin, cache=manager)
+    await ask(app, "/", "GET", {field: "/admin"})
+    assert (await ask(app)).body == b"body 1"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/public/../admin",
+        "/public/%2e%2e/admin",
+        "/public/%2E%2E%2Fadmin",
+        "/public/..%2fadmin",
+        "/public/./../admin",
+        "/public/.%2e/admin",
+        "/public/..",
+        "/public/.",
+        "/%2e%2e/public/a",
+        "/public%2f..%2fadmin",
+        "//public/a",
+        "/PUBLIC/a",
+        "/publica",
+        "/public",
+        "/admin/public/a",
+        "/admin?/public/a",
+        "/admin%3f/public/a",
+        "/admin%23/public/a",
+        "/admin;/public/a",
+        "/admin%0a/public/a",
+    ],
+)
+async def test_a_path_that_means_something_else_matches_no_rule(manager: CacheManager, target: str) -> None:
+    app = CacheMiddleware(fixed(), cache=manager, rules=[CacheRule("/public/**", ttl=60)])
+    assert (await ask(app, target)).cache_status.endswith("detail=not-fresh")
+
+
+@pytest.mark.parametrize("target", ["/item/a%2fb", "/item/a/b", "/item/%2f", "/item/a%2F..%2Fb"])
+async def test_an_encoded_slash_is_a_slash_for_one_segment(manager: CacheManager, target: str) -> None:
+    app = CacheMiddleware(fixed(), cache=manager, rules=[CacheRule("/item/*", ttl=60)])
+    assert (await ask(app, target)).cache_status.endswith("detail=not-fresh")
+
+
+async def test_spellings_that_an_app_may_tell_apart_have_entries_of_their_own(manager: CacheManager) -> None:
+    app = CacheMiddleware(fixed(**FRESH), cache=manager)
+    targets = ["/a%2fb", "/a/b", "/a%2Fb", "//a/b", "/a/b/", "/a/b?", "/a/b?x", "/a/./b", "/%61/b", "/a/b;x"]
+    for _ in range(2):
+        bodies = [(await ask(app, target)).body for target in targets]
+        assert bodies[1] == bodies[5]  # an empty query reaches no app
+        assert len(set(bodies)) == len(targets) - 1
+
+
+async def test_endless_paths_are_not_remembered(manager: CacheManager) -> None:
+    app = CacheMiddleware(fixed(), cache=manager, rules=[CacheRule("/**", ttl=60)])
+    for number in range(10):
+        await ask(app, "/" + str(number) * 600)
+    assert app._remembered_target.cache_info().currsize == 0
+
+
+# What must not be stored for others
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (b"x-a", b"b\r\nset-cookie: session=evil"),
+        (b"x-a", b"b\nlocation: https://evil.example"),
+        (b"x-a", b"b\0"),
+        (b"x-a\r\nx-b", b"c"),
+        (b"x-a: b", b"c"),
+    ],
+)
+async def test_a_field_that_would_become_two_is_not_stored(manager: CacheManager, header: tuple[bytes, bytes]) -> None:
+    async def handler(call: Call) -> None:
+        headers = [(b"cache-control", b"max-age=60"), header]
+        await call.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await call.chunk(b"body", more=False)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    for _ in range(2):
+        assert (await ask(app)).cache_status.endswith("detail=invalid-field")
+    assert stores(manager) == {"invalid-field": 2}
+
+
+async def test_a_body_of_a_get_chooses_nothing_for_others(manager: CacheManager) -> None:
+    async def handler(call: Call) -> None:
+        await call.answer(await call.request_body() or b"harmless", **FRESH)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    for fields in ({}, {"transfer-encoding": "chunked"}, {"content-length": "00005"}):
+        assert (await ask(app, "/", "GET", fields, body=b"evil!")).body == b"evil!"
+    assert (await ask(app)).body == b"harmless"
+
+
+async def test_a_head_request_stores_no_empty_page(manager: CacheManager) -> None:
+    async def handler(call: Call) -> None:
+        await call.answer(b"" if call.scope["method"] == "HEAD" else b"body", **FRESH)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    await ask(app, "/", "HEAD")
+    assert (await ask(app)).body == b"body"
+
+
+async def test_a_range_request_stores_no_part(manager: CacheManager) -> None:
+    async def handler(call: Call) -> None:
+        if call.field("range"):
+            await call.answer("bo", 206, content_range="bytes 0-1/4", **FRESH)
+        else:
+            await call.answer("body", **FRESH)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    await ask(app, "/", "GET", {"range": "bytes=0-1"})
+    assert (await ask(app)).body == b"body"
+
+
+# Users
+
+
+def by_authorization(scope: Mapping[str, Any]) -> str | None:
+    """Who is asking, for an app with tokens; not known without one."""
+    token: bytes | None = dict(scope["headers"]).get(b"authorization")
+    return None if token is None else token.decode("latin-1")
+
+
+def by_everything(scope: Mapping[str, Any]) -> str:
+    """Who is asking, for an app that looks at all that a client says about itself."""
+    return repr([pair for pair in scope["headers"] if pair[0] in (b"authorization", b"cookie")])
+
+
+SETTINGS = {
+    "no rule": [],
+    "a rule": [CacheRule("/**", ttl=60)],
+    "cookies": [CacheRule("/**", ttl=60, cookies=("session", "lang"))],
+    "principal": [CacheRule("/**", ttl=60, principal=by_everything)],
+    "principal and cookies": [CacheRule("/**", ttl=60, principal=by_authorization, cookies=("session", "lang"))],
+    "several": [CacheRule("/a", ttl=60, principal=by_everything), CacheRule("/**", ttl=60)],
+}
+CHOICES = {
+    "target": ["/a", "/a", "/b"],
+    "method": ["GET", "GET", "GET", "GET", "HEAD", "POST"],
+    "authorization": ["", "", "", "alice", "bob", "älice"],
+    "session": ["", "", "", "alice", "bob", "alice; session=bob", "alice; lang=de"],
+    "lang": ["", "", "de", "fr"],
+    "cache-control": ["", "", "", "no-cache", "max-age=0", "only-if-cached"],
+}
+# What an app says about answers that are for one user alone, or does not say.
+LIFETIMES = ["", "private", "private, max-age=60", "no-store, max-age=60", "no-cache, max-age=60"]
+
+
+@settings(max_examples=100)
+@given(
+    rules=st.sampled_from(sorted(SETTINGS)),
+    lifetime=st.just("") | st.sampled_from(LIFETIMES),
+    seed=st.integers(0, 2**64),
+)
+def test_nobody_ever_gets_what_was_made_for_somebody_else(rules: str, lifetime: str, seed: int) -> None:
+    """Whatever the rules, the credentials and the order.
+
+    The app answers each client with what that client says about itself, and never says that it is for everybody.
+    """
+    asyncio.run(_crowd(SETTINGS[rules], lifetime, random.Random(seed), ("authorization", "cookie")))
+
+
+@settings(max_examples=50)
+@given(st.sampled_from(sorted(SETTINGS)), st.integers(0, 2**64))
+def test_nor_where_the_app_gives_a_lifetime_and_forgets_to_say_private(rules: str, seed: int) -> None:
+    """RFC 9111 §3.5 keeps those with Authorization apart. It does not do so for cookies."""
+    asyncio.run(_crowd(SETTINGS[rules], "max-age=60", random.Random(seed), ("authorization",)))
+
+
+async def _crowd(rules: list[CacheRule], cache_control: str, dice: random.Random, told_by: tuple[str, ...]) -> None:
+    async def handler(call: Call) -> None:
+        for _ in range(dice.randrange(3)):
+            await asyncio.sleep(0)
+        await call.start(200, **{"cache_control": cache_control} if cache_control else {})
+        await call.chunk(repr([call.field(name) for name in told_by]).encode())
+        await call.chunk(b"", more=False)
+
+    async with CacheManager(CacheConfig()) as manager:
+        app = CacheMiddleware(Origin(handler), cache=manager, rules=rules)
+        for _ in range(6):
+            visits: list[tuple[Visit, bytes]] = []
+            for _ in range(dice.randrange(1, 12)):
+                drawn = {name: dice.choice(values) for name, values in CHOICES.items()}
+                cookies = [f"{name}={drawn[name]}" for name in ("session", "lang") if drawn[name]]
+                fields = {name: drawn[name] for name in ("authorization", "cache-control") if drawn[name]}
+                if cookies:
+                    fields["cookie"] = "; ".join(cookies)
+                visit = Visit(app, drawn["target"], drawn["method"], fields).begin()
+                visits.append((visit, repr([fields.get(name, "") for name in told_by]).encode()))
+                if dice.random() < 0.1:
+                    visit.leave()
+            for visit, own in visits:
+                await visit.end()
+                assert not visit.complete or visit.status != 200 or visit.body in (own, b"")

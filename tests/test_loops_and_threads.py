@@ -1,0 +1,383 @@
+"""One manager in several event loops, threads and processes, also where they end without a word."""
+
+import asyncio
+import gc
+import os
+import random
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from aurelis.cache import CacheManager
+from tests.loops import LoopThread, loop_threads
+from tests.managers import (
+    WITHIN,
+    configuration,
+    count,
+    eventually,
+    eventually_blocking,
+    is_settled,
+    requests,
+    run_script,
+)
+from tests.servers import ServerProcess
+
+PATIENT = 10.0
+TAKEN_OVER_WITHIN = 3.0
+"""Seconds until a load is taken over from a loop that is gone: twice what its waiters poll, and slack."""
+
+
+@pytest.fixture(params=["memory", "redis"])
+def cache(request: pytest.FixtureRequest) -> Iterator[CacheManager]:
+    """A manager that no event loop owns."""
+    options = {} if request.param == "memory" else {"redis_url": request.getfixturevalue("redis_url")}
+    manager = CacheManager(configuration(**options, timeout=PATIENT))
+    yield manager
+    eventually_blocking(lambda: is_settled(manager))
+    asyncio.run(manager.aclose())
+
+
+class Origin:
+    """Loads that run in any loop and wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.loads = 0
+        self.go = threading.Event()
+        self._lock = threading.Lock()
+
+    async def load(self) -> str:
+        with self._lock:
+            self.loads += 1
+        while not self.go.is_set():
+            await asyncio.sleep(0.001)
+        return "value"
+
+
+def close_here(cache: CacheManager, loops: list[LoopThread]) -> None:
+    """Closes the connections of each loop in it, which nothing else does in time."""
+    for guard in cache._engine.stack.lower:
+        for loop in loops:
+            loop.run(guard.layer.aclose())
+
+
+def test_callers_of_several_loops_share_one_load(cache: CacheManager) -> None:
+    origin = Origin()
+    with loop_threads(4) as loops:
+        futures = [loop.submit(cache.get_or_compute("k", origin.load)) for loop in loops for _ in range(50)]
+        eventually_blocking(lambda: cache._engine.flights.waiting == 199)
+        origin.go.set()
+        assert {future.result(WITHIN) for future in futures} == {"value"}
+        close_here(cache, loops)
+    assert origin.loads == 1
+    assert requests(cache) == {"miss": 200, "loads": 1}
+
+
+@pytest.mark.parametrize("how", ["halted", "ended"])
+def test_when_the_loop_of_a_load_is_gone_others_take_over_in_time(cache: CacheManager, how: str) -> None:
+    origin = Origin()
+    leader = LoopThread()
+    with loop_threads(2) as loops:
+        leader.submit(cache.get_or_compute("k", origin.load))
+        eventually_blocking(lambda: origin.loads == 1)
+        futures = [loop.submit(cache.get_or_compute("k", origin.load)) for loop in loops for _ in range(10)]
+        eventually_blocking(lambda: cache._engine.flights.waiting == 20)
+        if how == "halted":
+            leader.halt()
+        else:
+            leader.end()
+        begin = time.monotonic()
+        eventually_blocking(lambda: origin.loads == 2)
+        assert time.monotonic() - begin < TAKEN_OVER_WITHIN
+        origin.go.set()
+        assert {future.result(WITHIN) for future in futures} == {"value"}
+        assert origin.loads == 2
+        close_here(cache, loops)
+    if how == "halted":
+        leader.resume()
+        close_here(cache, [leader])
+    leader.end()
+
+
+def test_a_loop_that_was_only_halted_gets_its_own_answer_when_it_runs_on(cache: CacheManager) -> None:
+    origin = Origin()
+    leader = LoopThread()
+    with loop_threads(1) as (loop,):
+        first = leader.submit(cache.get_or_compute("k", origin.load))
+        eventually_blocking(lambda: origin.loads == 1)
+        leader.halt()
+        second = loop.submit(cache.get_or_compute("k", origin.load))
+        eventually_blocking(lambda: origin.loads == 2)
+        leader.resume()
+        origin.go.set()
+        assert [first.result(WITHIN), second.result(WITHIN)] == ["value", "value"]
+        close_here(cache, [loop, leader])
+    leader.end()
+
+
+def test_whoever_comes_after_a_loop_was_closed_over_its_load_does_not_wait_for_it(cache: CacheManager) -> None:
+    """Closed without cancelling its tasks, as careless programs do."""
+    origin = Origin()
+    careless = asyncio.new_event_loop()
+    task = careless.create_task(cache.get_or_compute("k", origin.load))
+    deadline = time.monotonic() + WITHIN
+    while not origin.loads:
+        assert time.monotonic() < deadline
+        careless.run_until_complete(asyncio.sleep(0.001))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        careless.close()
+        origin.go.set()
+        begin = time.monotonic()
+        assert asyncio.run(with_connections_closed(cache, "k", origin)) == "value"
+        assert time.monotonic() - begin < TAKEN_OVER_WITHIN
+        for abandoned in [task, *cache._engine.flights._tasks]:
+            abandoned._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's switch for what is meant
+        cache._engine.flights._tasks.clear()
+        del task, abandoned, careless
+        gc.collect()
+
+
+async def with_connections_closed(cache: CacheManager, key: str, origin: Origin) -> str:
+    """A request in a loop that ends after it."""
+    value = await cache.get_or_compute(key, origin.load)
+    for guard in cache._engine.stack.lower:
+        await guard.layer.aclose()
+    return value
+
+
+def test_an_invalidation_in_one_loop_overtakes_a_load_in_another(cache: CacheManager) -> None:
+    origin = Origin()
+    with loop_threads(2) as (first, second):
+        loading = first.submit(cache.get_or_compute("k", origin.load))
+        eventually_blocking(lambda: origin.loads == 1)
+        second.run(cache.delete("k"))
+        origin.go.set()
+        assert loading.result(WITHIN) == "value"
+        assert second.run(cache.get("k", "nothing")) == "nothing"
+        close_here(cache, [first, second])
+
+
+def test_a_load_left_by_callers_of_all_loops_is_cancelled(cache: CacheManager) -> None:
+    origin = Origin()
+    with loop_threads(2) as (first, second):
+        leader = first.submit(cache.get_or_compute("k", origin.load))
+        eventually_blocking(lambda: origin.loads == 1)
+        follower = second.submit(cache.get_or_compute("k", origin.load))
+        eventually_blocking(lambda: cache._engine.flights.waiting == 1)
+        leader.cancel()
+        follower.cancel()
+        eventually_blocking(lambda: is_settled(cache))
+        close_here(cache, [first, second])
+    assert requests(cache) == {"miss": 2, "loads": 1}
+
+
+def test_many_threads_with_loops_of_their_own_hammer_one_manager(cache: CacheManager) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    made = [0] * 4
+    errors: list[BaseException] = []
+
+    async def work(number: int) -> None:
+        chance = random.Random(number)
+
+        async def load() -> list[int]:
+            await asyncio.sleep(0)
+            return [1]
+
+        for _ in range(150):
+            key = f"k{chance.randrange(20)}"
+            match chance.randrange(8):
+                case 0:
+                    await cache.set(key, [1])
+                case 1:
+                    await cache.delete(key)
+                case 2:
+                    made[number] += 2
+                    await cache.get_many(["k0", "k1"])
+                case 3:
+                    made[number] += 1
+                    assert await cache.get(key) in (None, [1])
+                case _:
+                    made[number] += 1
+                    value = await cache.get_or_compute(key, load)
+                    assert value == [1]
+                    value.append(2)
+
+    try:
+        with loop_threads(4) as loops:
+            futures = [loop.submit(work(number)) for number, loop in enumerate(loops)]
+            for future in futures:
+                future.result(WITHIN)
+            close_here(cache, loops)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not errors
+    results = requests(cache)
+    assert sum(number for result, number in results.items() if result != "loads") == sum(made)
+
+
+def test_one_manager_serves_one_event_loop_after_the_other(cache: CacheManager) -> None:
+    async def turn(number: int) -> object:
+        await cache.set(f"k{number}", number)
+        value = await cache.get_or_compute(f"k{number - 1}", Origin().load) if number else None
+        for guard in cache._engine.stack.lower:
+            await guard.layer.aclose()
+        return value
+
+    assert [asyncio.run(turn(number)) for number in range(4)] == [None, 0, 1, 2]
+
+
+async def test_closing_in_one_loop_ends_loads_in_others(redis_url: str) -> None:
+    cache = CacheManager(configuration(redis_url=redis_url, timeout=PATIENT))
+    with loop_threads(1) as (other,):
+        other.run(cache.set("k", 1))
+        assert await cache.get("k") == 1
+        await cache.aclose()
+        (guard,) = cache._engine.stack.lower
+        await eventually(lambda: not guard.layer._connections)  # type: ignore[attr-defined]  # a RedisBackend has them
+
+
+# --- never closed
+
+NEVER_CLOSED = """
+    import asyncio, sys
+    from aurelis.cache import CacheConfig, CacheManager
+
+    cache = CacheManager(CacheConfig(redis_url=sys.argv[1], timeout=10))
+
+    async def load() -> str:
+        return "loaded"
+
+    async def main(number: int) -> None:
+        await cache.set("k", number)
+        await cache.get("missing")
+        print(await cache.get("k"), await cache.get_or_compute(f"l{number}", load))
+
+    for number in range(int(sys.argv[2])):
+        asyncio.run(main(number))
+"""
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+def test_a_program_that_never_closes_its_cache_ends_promptly_and_well(redis_url: str, turns: int) -> None:
+    """Also one with a module-level manager and several consecutive event loops."""
+    begin = time.monotonic()
+    printed = run_script(NEVER_CLOSED, redis_url, str(turns), PYTHONWARNINGS="default")
+    assert printed.splitlines() == [f"{number} loaded" for number in range(turns)]
+    assert time.monotonic() - begin < WITHIN
+
+
+def test_a_program_that_ends_during_a_load_ends_promptly(redis_url: str) -> None:
+    printed = run_script(
+        """
+        import asyncio, sys
+        from aurelis.cache import CacheConfig, CacheManager
+
+        cache = CacheManager(CacheConfig(redis_url=sys.argv[1], timeout=10))
+
+        async def load() -> None:
+            print("loading")
+            await asyncio.Event().wait()
+
+        async def main() -> None:
+            for _ in range(3):
+                asyncio.ensure_future(cache.get_or_compute("k", load))
+            await asyncio.sleep(0.05)
+
+        asyncio.run(main())
+        print("over")
+        """,
+        redis_url,
+        PYTHONWARNINGS="default",
+    )
+    assert printed == "loading\nover\n"
+
+
+def test_a_program_whose_redis_hangs_ends_promptly(own_redis: ServerProcess) -> None:
+    own_redis.pause()
+    printed = run_script(
+        """
+        import asyncio, sys
+        from aurelis.cache import CacheConfig, CacheManager
+
+        async def main() -> None:
+            async with CacheManager(CacheConfig(redis_url=sys.argv[1], timeout=0.1)) as cache:
+                print(await cache.set("k", 1), await cache.get("l"))
+
+        asyncio.run(main())
+        """,
+        own_redis.url,
+        within=10,
+    )
+    assert printed == "False None\n"
+    own_redis.resume()
+
+
+# --- fork
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_child_works_with_the_manager_of_its_parent(redis_url: str) -> None:
+    """As servers do that load the app before they fork their workers, here even in the middle of a load."""
+    printed = run_script(
+        """
+        import asyncio, os, sys, threading
+        from aurelis.cache import CacheConfig, CacheManager
+
+        cache = CacheManager(CacheConfig(redis_url=sys.argv[1], timeout=10))
+        loading, go = threading.Event(), threading.Event()
+
+        async def slow() -> str:
+            loading.set()
+            await asyncio.to_thread(go.wait)
+            return "of the parent"
+
+        async def quick() -> str:
+            return "of the child"
+
+        async def main() -> None:
+            await cache.set("k", 1)
+            await cache.get_or_compute("slow", slow)
+
+        thread = threading.Thread(target=lambda: asyncio.run(main()))
+        thread.start()
+        loading.wait()
+        child = os.fork()
+        if child == 0:
+            async def in_child() -> None:
+                assert await cache.get("k") == 1
+                # Nobody will ever finish the parent's load here.
+                assert await cache.get_or_compute("slow", quick) == "of the child"
+                await cache.set("from the child", 2)
+            asyncio.run(in_child())
+            sys.stdout.flush()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        go.set()
+        thread.join()
+        async def after() -> object:
+            return await cache.get("from the child")
+        print(status, asyncio.run(after()))
+        """,
+        redis_url,
+        PYTHONWARNINGS="ignore",
+    )
+    assert printed == "0 2\n"
+
+
+def test_waiting_is_counted_across_loops(cache: CacheManager) -> None:
+    from aurelis.cache.telemetry import names
+
+    origin = Origin()
+    with loop_threads(3) as loops:
+        futures = [loop.submit(cache.get_or_compute("k", origin.load)) for loop in loops]
+        eventually_blocking(lambda: count(cache, names.WAITING) == 2)
+        origin.go.set()
+        for future in futures:
+            future.result(WITHIN)
+        close_here(cache, loops)
+    assert count(cache, names.WAITING) == 0
