@@ -41,10 +41,12 @@ class LoopThread:
 
     def end(self) -> None:
         """Cancels what runs and closes the loop."""
-        self.halt()
         if self.loop.is_closed():
             return
-        self.loop.run_until_complete(_cancel_others())
+        if not self._thread.is_alive():
+            self.resume()
+        self.run(_cancel_others())
+        self.halt()
         self.loop.close()
 
 

@@ -10,12 +10,12 @@ from hashlib import blake2b
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aurelis.cache.exceptions import ConfigurationError
-from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES, Alone, Exchange, Hit, Pending
+from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES, Alone, Exchange
 from aurelis.cache.http import CacheRule, CacheStatus, HttpPolicy, HttpRequest, combine, match_rule
 from aurelis.cache.manager import AnyManager, manager_of
 from aurelis.cache.typing import Bypass
 
-from ._request import Target, has_body, make_target, path_below_root
+from ._request import BODY_FIELDS, Target, has_body, make_target, path_below_root
 from ._responder import Responder, replay
 
 _LOG = logging.getLogger("aurelis.cache")
@@ -77,6 +77,8 @@ class CacheMiddleware:
         # Most requests are for few targets, and to read one costs as much as to find its answer.
         self._make_target = partial(make_target, self.rules, policy.key)
         self._remembered_target = lru_cache(_REMEMBERED_TARGETS)(self._make_target)
+        # Where a request has none of these, and no rule asks for more, any fresh response answers it.
+        self._speaking_fields = policy.reuse_fields | BODY_FIELDS
         # They change once a second, which is seldom where hits must be fast.
         self.fields_of_hit = lru_cache(_REMEMBERED_AGES)(self._fields_of_hit)
         self._warned: set[tuple[str, str]] = set()
@@ -93,23 +95,19 @@ class CacheMiddleware:
             return
         fields = combine(scope["headers"])
         target = self._target(scope, fields)
-        request = HttpRequest(method, target.uri, fields, "", target.effect)
-        if target.asks or b"content-length" in fields or b"transfer-encoding" in fields:
-            refusal = self._refusal(request, scope, target.rule)
-            if refusal is not None:
-                await Responder(self, scope, receive, send).forward(self.exchange.bypass(refusal))
+        if method == "GET" and not target.asks and self._speaking_fields.isdisjoint(fields):
+            hit = self.exchange.fresh(target.key)
+            if hit is not None:
+                # Nothing of it is left to keep track of, so it has no responder.
+                await replay(hit, scope, send, self.fields_of_hit)
                 return
-        answer = self.exchange.peek(request, "" if request.partition else target.key)
-        if type(answer) is Hit:
-            # Nothing of a hit is left to keep track of, so it has no responder: this is the hot path.
-            start, chunks = replay(answer, request, scope, self.fields_of_hit)
-            await send(start)
-            for chunk in chunks[:-1]:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": chunks[-1] if chunks else b""})
-        else:
-            assert isinstance(answer, Pending)
-            await Responder(self, scope, receive, send).respond(answer)
+        responder = Responder(self, scope, receive, send)
+        request = HttpRequest(method, target.uri, fields, "", target.effect)
+        refusal = self._refusal(request, scope, target.rule)
+        if refusal is not None:
+            await responder.forward(self.exchange.bypass(refusal))
+            return
+        await responder.respond(request)
 
     def note_bypass(self, scope: Scope, reason: str) -> None:
         """Say once for each rule and reason why it did not apply, and what would help."""

@@ -10,6 +10,9 @@ from starlette.types import Scope
 
 from aurelis.cache.http import Admission, CacheRule, HttpRequest, RuleEffect, match_rule
 
+BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
+"""Request fields that announce a body."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

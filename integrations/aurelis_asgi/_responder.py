@@ -53,8 +53,23 @@ class Responder:
         receive = self._receive if self._watcher is None else self._receive_again
         await self._middleware.app(self._scope, receive, send)
 
-    async def respond(self, pending: Pending[HttpRequest]) -> None:
-        """Answer what memory has no answer for: from a lower layer, from a load under way, or from the app."""
+    async def respond(self, request: HttpRequest) -> None:
+        """Answer from the cache, from a load under way, or from the app."""
+        answer = self._middleware.exchange.peek(request)
+        if type(answer) is Hit:
+            await self._replay(answer, request)
+        else:
+            assert isinstance(answer, Pending)
+            await self._open(answer)
+
+    async def _replay(self, hit: Hit, request: HttpRequest) -> None:
+        middleware, response = self._middleware, hit.response
+        if is_not_modified(request.fields, response):
+            await replay(hit, self._scope, self._send, middleware.fields_of_hit, not_modified=True)
+        else:
+            await replay(hit, self._scope, self._send, middleware.fields_of_hit, with_body=request.method != "HEAD")
+
+    async def _open(self, pending: Pending[HttpRequest]) -> None:
         middleware = self._middleware
         task = asyncio.current_task()
         assert task is not None
@@ -78,11 +93,7 @@ class Responder:
             if live is not None:
                 live.close()
         if isinstance(answer, Hit):
-            start, chunks = replay(answer, pending.request, self._scope, middleware.fields_of_hit)
-            await self._send(start)
-            for chunk in chunks[:-1]:
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await self._send({"type": "http.response.body", "body": chunks[-1] if chunks else b""})
+            await self._replay(answer, pending.request)
         elif isinstance(answer, Refused):
             await self._refuse()
         else:
@@ -139,14 +150,13 @@ class Responder:
 
     async def _watch(self, task: asyncio.Task[object]) -> None:
         # After the whole request only a disconnect can come. A `receive` that says something else, as those of simple
-        # tests do, is not asked again: it may never wait. Nor is one that fails, since nobody but us asks so early.
-        with suppress(Exception):
+        # tests do, is not asked again: it may never wait. What it raises is of no interest, as nobody else asks so early.
+        self._received.append(message := await self._receive())
+        if message["type"] == "http.request" and not message.get("more_body", False):
             self._received.append(message := await self._receive())
-            if message["type"] == "http.request" and not message.get("more_body", False):
-                self._received.append(message := await self._receive())
-            if message["type"] == "http.disconnect":
-                self._disconnected = True
-                task.cancel()
+        if message["type"] == "http.disconnect":
+            self._disconnected = True
+            task.cancel()
 
     async def _receive_again(self) -> Message:
         if self._watcher is not None:
@@ -155,26 +165,36 @@ class Responder:
         return self._received.pop(0) if self._received else await self._receive()
 
 
-def replay(
-    hit: Hit, request: HttpRequest, scope: Scope, fields_of_hit: Callable[[int, float], Fields]
-) -> tuple[Message, tuple[bytes, ...]]:
-    """The first message of an answer from the cache, and the chunks of its body.
+async def replay(
+    hit: Hit,
+    scope: Scope,
+    send: Send,
+    fields_of_hit: Callable[[int, float], Fields],
+    *,
+    not_modified: bool = False,
+    with_body: bool = True,
+) -> None:
+    """Answer from the cache.
 
     Args:
         fields_of_hit: makes the fields for an age and a ttl, both in whole seconds.
+        not_modified: by a 304.
+        with_body: otherwise the head alone.
     """
     response = hit.response
-    fields, status, chunks = response.headers, response.status, response.chunks
-    asked = request.fields
-    if (b"if-none-match" in asked or b"if-modified-since" in asked) and is_not_modified(asked, response):
-        status, fields, chunks = 304, not_modified_fields(response), ()
-    elif request.method == "HEAD":
-        chunks = ()
     if response.route and ("route" not in scope or route_template(scope) != response.route):
         # Telemetry outside of us calls requests by their route; the router did not run this time.
         scope["route"] = _route(response.route)
-    headers = [*fields, *fields_of_hit(hit.age, hit.ttl // 1)]
-    return {"type": "http.response.start", "status": status, "headers": headers}, chunks
+    stamp = fields_of_hit(hit.age, hit.ttl // 1)
+    status, headers = (304, not_modified_fields(response)) if not_modified else (response.status, response.headers)
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *stamp]})
+    chunks = response.chunks if with_body and not not_modified else ()
+    if len(chunks) == 1:
+        await send({"type": "http.response.body", "body": chunks[0]})
+        return
+    for chunk in chunks[:-1]:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": chunks[-1] if chunks else b""})
 
 
 class Route:

@@ -241,6 +241,60 @@ async def test_when_all_have_left_the_app_is_cancelled_and_nothing_stored(
     assert (requests(manager), loads(manager)) == ({"miss": 5}, 2)
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_cancellation_is_not_lost_in_a_disconnect(manager: CacheManager, turns: int) -> None:
+    origin = Origin(Gated())
+    visit = Visit(CacheMiddleware(origin, cache=manager)).begin()
+    await eventually(lambda: origin.running == 1)
+    visit.leave()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if visit.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await visit.end()
+    await eventually(lambda: origin.cancelled == 1)
+
+
+async def test_a_large_body_does_not_wait_for_who_left_before_it(manager: CacheManager) -> None:
+    gate = asyncio.Event()
+
+    async def handler(call: Call) -> None:
+        await gate.wait()
+        await call.start(200, **FRESH)
+        for number in range(20):
+            await call.chunk(b"x" * 50_000, more=number < 19)
+
+    app = CacheMiddleware(Origin(handler), cache=manager, max_body_bytes=100_000)
+    first, second = Visit(app).begin(), Visit(app).begin()
+    await eventually(lambda: manager._engine.flights.waiting == 1)
+    await leave(first, "disconnect")
+    gate.set()
+    assert len((await second.end()).body) == 1_000_000
+
+
+async def test_the_app_is_not_cancelled_once_its_response_is_with_the_last_client(manager: CacheManager) -> None:
+    gate = asyncio.Event()
+    after: list[str] = []
+
+    async def handler(call: Call) -> None:
+        await call.start(200, **FRESH)
+        await call.chunk(b"1")
+        await gate.wait()
+        await call.chunk(b"2" * 200_000, more=False)  # more than is kept, so the app waits until it is read
+        after.append("work")
+
+    origin = Origin(handler)
+    app = CacheMiddleware(origin, cache=manager, max_body_bytes=1000)
+    first, second = Visit(app).begin(), Visit(app).begin()
+    await first.until(2)
+    await second.until(2)
+    await leave(first, "disconnect")
+    gate.set()
+    assert len((await second.end()).body) == 200_001
+    await eventually(lambda: not origin.running)
+    assert (origin.cancelled, after) == (0, ["work"])
+
+
 async def test_who_comes_while_a_load_is_being_cancelled_begins_another(manager: CacheManager) -> None:
     gate = asyncio.Event()
 

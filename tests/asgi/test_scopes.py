@@ -1,5 +1,7 @@
 """What an ASGI server or the middleware around may hand over, and what must reach the app untouched."""
 
+import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from aurelis_asgi import CacheMiddleware, CacheRule
 from tests.asgi.counts import requests, stores
 from tests.asgi.origin import Call, Origin, fixed
 from tests.asgi.visits import Visit, ask, http_scope
+from tests.managers import eventually
 
 
 @pytest.mark.parametrize("kind", ["websocket", "lifespan", "something-new"])
@@ -107,17 +110,18 @@ async def test_a_message_that_the_app_uses_again_is_not_changed(manager: CacheMa
     assert start == {"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]}
 
 
-@pytest.mark.parametrize("answers", ["request", "disconnect-first", "unknown", "error"])
-async def test_a_receive_that_never_waits_makes_nobody_wait(manager: CacheManager, answers: str) -> None:
+@pytest.mark.parametrize("answers", ["request", "disconnect", "unknown", "error"])
+async def test_a_receive_that_never_waits_makes_nobody_wait(
+    manager: CacheManager, answers: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Such ones are in many tests of apps."""
-    origin = fixed(cache_control="no-store")
-    app = CacheMiddleware(origin, cache=manager)
+    app = CacheMiddleware(fixed(cache_control="no-store"), cache=manager)
     messages: list[Message] = []
 
     async def receive() -> Message:
         if answers == "error":
             raise RuntimeError("nobody should ask")
-        kind = {"request": "http.request", "unknown": "something.else", "disconnect-first": "http.disconnect"}[answers]
+        kind = {"request": "http.request", "unknown": "something.else", "disconnect": "http.disconnect"}[answers]
         return {"type": kind, "body": b"", "more_body": False}
 
     async def send(message: Message) -> None:
@@ -125,7 +129,47 @@ async def test_a_receive_that_never_waits_makes_nobody_wait(manager: CacheManage
 
     await app(http_scope(), receive, send)
     # Whoever says "disconnected" at once gets what a client that has left gets: nothing that matters.
-    assert messages[0]["status"] == (499 if answers == "disconnect-first" else 200)
+    assert messages[0]["status"] == (499 if answers == "disconnect" else 200)
+    gc.collect()
+    assert caplog.records == []
+
+
+async def test_the_app_never_receives_while_the_middleware_does(manager: CacheManager) -> None:
+    """A client that waited, and then asks for itself: the middleware has looked for a disconnect."""
+    gate = asyncio.Event()
+    receiving = 0
+
+    class Exclusive(Visit):
+        async def _receive(self) -> Message:
+            nonlocal receiving
+            receiving += 1
+            assert receiving == 1, "two receive at once"
+            try:
+                return await super()._receive()
+            finally:
+                for _ in range(10):  # it takes its time to be cancelled
+                    await asyncio.sleep(0)
+                receiving -= 1
+
+    async def handler(call: Call) -> None:
+        await gate.wait()
+        await call.request_body()
+        asked = asyncio.create_task(_receive(call))
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.wait((asked,))
+        await call.answer("body", cache_control="no-store")
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    first, second = Visit(app).begin(), Exclusive(app).begin()
+    await eventually(lambda: manager._engine.flights.waiting == 1)
+    gate.set()
+    for visit in (first, second):
+        assert (await visit.end()).body == b"body"
+
+
+async def _receive(call: Call) -> Message:
+    return await call.receive()
 
 
 # The app's own messages

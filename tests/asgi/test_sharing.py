@@ -16,7 +16,6 @@ from tests.asgi.origin import Call, Gated, Origin, fixed
 from tests.asgi.sockets import fetch, listening_socket, served
 from tests.asgi.visits import Visit, ask
 from tests.conftest import ROOT
-from tests.managers import eventually
 from tests.servers import ServerProcess
 
 FRESH = {"cache_control": "max-age=60"}
@@ -114,7 +113,8 @@ async def test_a_body_in_one_piece_does_not_wait_for_redis(make_manager: MakeMan
     await handler.entered.wait()
     own_redis.pause()
     handler.gate.set()
-    await eventually(lambda: visit.complete)
+    await visit.until(2)
+    assert visit.complete
     assert (await ask(slow, "/slow")).cache_status.startswith("default; hit; ttl=")
     own_redis.resume()
     await visit.end()

@@ -78,10 +78,10 @@ class Visit:
         """Close the connection."""
         self._left.set()
 
-    def cancel(self) -> None:
-        """Cancel the task, as a server that shuts down does."""
+    def cancel(self) -> bool:
+        """Cancel the task, as a server that shuts down does; false if it has ended."""
         assert self._task is not None
-        self._task.cancel()
+        return self._task.cancel()
 
     async def end(self) -> "Visit":
         """Wait for the end of what `begin` began; raise what it raised."""

@@ -91,7 +91,10 @@ def run_here(name: str, options: argparse.Namespace, results: Path) -> None:
     console.print((benchmark.__doc__ or "").partition("\n\n")[0].strip(), style="italic")
     with asyncio.Runner() as runner:
         bench = harness.Bench(name, options.telemetry, options.quick, options.large, console, runner)
-        benchmark.run(bench)
+        try:
+            benchmark.run(bench)
+        finally:
+            bench.end()
     results.write_text(json.dumps([dataclasses.asdict(verdict) for verdict in bench.verdicts]))
 
 
@@ -101,7 +104,7 @@ def sum_up(console: Console, verdicts: Sequence[dict[str, Any]]) -> None:
         return
     console.rule("[bold]targets", align="left")
     table = Table()
-    for column in ("benchmark", "telemetry", "row", "quantity"):
+    for column in ("benchmark", "telemetry", "table", "row", "quantity"):
         table.add_column(column)
     table.add_column("measured", justify="right")
     table.add_column("target", justify="right")
@@ -110,6 +113,7 @@ def sum_up(console: Console, verdicts: Sequence[dict[str, Any]]) -> None:
         table.add_row(
             verdict["benchmark"],
             verdict["telemetry"],
+            verdict["table"],
             verdict["row"],
             verdict["quantity"],
             f"{verdict['value']:.2f}",

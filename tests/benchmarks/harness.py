@@ -128,6 +128,7 @@ class Verdict:
 
     benchmark: str
     telemetry: str
+    table: str
     row: str
     quantity: str
     value: float
@@ -153,10 +154,20 @@ class Bench:
     console: Console
     runner: asyncio.Runner
     verdicts: list[Verdict] = field(default_factory=list)
+    _ends: list[Callable[[], Coroutine[Any, Any, object]]] = field(default_factory=list)
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the benchmark's event loop."""
         return self.runner.run(coroutine)
+
+    def at_end(self, close: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Call this in the event loop when the benchmark has ended."""
+        self._ends.append(close)
+
+    def end(self) -> None:
+        """Close what is open."""
+        while self._ends:
+            self.wait(self._ends.pop()())
 
     def measure(
         self, subjects: Sequence[Subject | Absent], *, rounds: int, count: int, best: bool = True
@@ -219,18 +230,18 @@ class Bench:
                 f"{ratios['wall']:.2f}",
                 f"{ratios['cpu']:.2f}",
                 ", ".join(dict.fromkeys(map(str, wanted))),
-                self.judge(row.name, ratios, wanted),
+                self.judge(title, row.name, ratios, wanted),
             )
         self.console.print(table)
 
-    def judge(self, row: str, values: dict[str, float], targets: Sequence[Target]) -> str:
+    def judge(self, table: str, row: str, values: dict[str, float], targets: Sequence[Target]) -> str:
         """Compare values with their targets; take it down, and say it in words for the table."""
         words = []
         for target in targets:
             value = values[target.quantity]
             holds = target.holds(value)
             self.verdicts.append(
-                Verdict(self.name, self.telemetry, row, target.quantity, value, str(target), holds)
+                Verdict(self.name, self.telemetry, table, row, target.quantity, value, str(target), holds)
             )
             word = "[green]within target" if holds else "[red]over target"
             if target.at_least and not holds:

@@ -54,7 +54,7 @@ def run(bench: Bench) -> None:
                 table.add_row(name, "", "", "", f"not installed ({error})", style="dim")
                 continue
             wanted = targets.get(name, [])
-            word = bench.judge(f"{name}, {count:,}", {"bytes": overhead}, wanted)
+            word = bench.judge(f"{count:,} entries", name, {"bytes": overhead}, wanted)
             table.add_row(name, f"{count:,}", f"{overhead:.0f}", ", ".join(map(str, wanted)), word)
     bench.console.print(table)
 

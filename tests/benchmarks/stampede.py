@@ -75,7 +75,7 @@ def run(bench: Bench) -> None:
             f"{statistics.median(wall for _, wall, _ in measured) * 1e3:.0f}",
             f"{statistics.median(cpu for _, _, cpu in measured) * 1e3:.0f}",
             ", ".join(map(str, wanted)),
-            bench.judge(name, {"loads": loads}, wanted),
+            bench.judge(f"{CALLERS:,} callers", name, {"loads": loads}, wanted),
         )
     bench.console.print(table)
 

@@ -1,7 +1,8 @@
 """What does a client's call cost when our transport answers it from memory?
 
 The baseline is the same client over a transport that answers at once from memory: what the client library itself takes
-to build a request and read a response. The transport may add little to it.
+to build a request and read a response. The transport may add little to it. Where the body is a stream, as those of
+connections are and those that our transport replays, the client itself takes longer: a second row shows that.
 
 The number misleads as an estimate of what caching saves: a real call takes milliseconds to minutes. And it is the cost
 of the whole call, in which the transport's share is small; a client that does less would make the share larger.
@@ -51,17 +52,25 @@ _COMPLETION = json.dumps(
 
 
 class Origin:
-    """Answers from memory, for one library; counts its answers."""
+    """Answers from memory, for one library; counts its answers.
 
-    def __init__(self, library: Any) -> None:  # `Any`: httpx and httpx2 have the same names and unrelated types
+    Args:
+        library: `Any`, since httpx and httpx2 have the same names and unrelated types.
+        streams: the body has to be read by the client, as from a connection; otherwise it is there with the response.
+    """
+
+    def __init__(self, library: Any, *, streams: bool = False) -> None:
         self.calls = 0
         self._library = library
+        self._streams = streams
 
     def answer(self, request: Any) -> Any:
         """A prepared response of the library."""
         self.calls += 1
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"max-age=3600")]
         body = _COMPLETION if request.method == "POST" else _ITEM
+        if self._streams:
+            return self._library.Response(200, headers=headers, stream=self._library.ByteStream(body), request=request)
         return self._library.Response(200, headers=headers, content=body)
 
     def transport(self) -> Any:
@@ -100,6 +109,7 @@ def tables(bench: Bench, library: str, name: str, asynchronous: bool, folder: Pa
         f"{library}.{name}, GET of {len(_ITEM)} bytes, hit in memory",
         [
             getting(bench, "transport that answers from memory", plain(library, asynchronous), asynchronous),
+            getting(bench, "the same, as a stream", plain(library, asynchronous, streams=True), asynchronous),
             getting(bench, "CacheTransport", ours(library, asynchronous), asynchronous, calls=1),
         ],
         target,
@@ -110,6 +120,7 @@ def tables(bench: Bench, library: str, name: str, asynchronous: bool, folder: Pa
         f"{library}.{name}, POST of a chat completion, hit in memory",
         [
             posting(bench, "transport that answers from memory", plain(library, asynchronous), asynchronous),
+            posting(bench, "the same, as a stream", plain(library, asynchronous, streams=True), asynchronous),
             posting(bench, "CacheTransport", ours(library, asynchronous), asynchronous, calls=1),
         ],
         target,
@@ -132,10 +143,10 @@ Made = tuple[Any, Origin]
 """A client, and the origin that it asks."""
 
 
-def plain(library: str, asynchronous: bool) -> Made:
+def plain(library: str, asynchronous: bool, *, streams: bool = False) -> Made:
     """A client without a cache."""
     httpx = module(library)
-    origin = Origin(httpx)
+    origin = Origin(httpx, streams=streams)
     if asynchronous:
         return httpx.AsyncClient(transport=origin.async_transport(), headers=_KEY), origin
     return httpx.Client(transport=origin.transport(), headers=_KEY), origin

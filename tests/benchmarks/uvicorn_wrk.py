@@ -58,9 +58,8 @@ def run(bench: Bench) -> None:
             for name in order[turn:] + order[:turn]:
                 rounds[name].append(requests_per_second(urls[name], 2 if bench.quick else _SECONDS))
     medians = {name: statistics.median(rates) for name, rates in rounds.items()}
-    loop = "uvloop" if find_spec("uvloop") else "asyncio"
     parser = "httptools" if find_spec("httptools") else "h11"
-    table = Table(title=f"uvicorn ({loop}, {parser}) under wrk -t1 -c{_CONNECTIONS}, hits", title_justify="left")
+    table = Table(title=f"uvicorn (asyncio, {parser}) under wrk -t1 -c{_CONNECTIONS}, hits", title_justify="left")
     table.add_column("subject")
     for column in ("requests/s", "from", "to", "of bare", "target"):
         table.add_column(column, justify="right")
@@ -75,7 +74,7 @@ def run(bench: Bench) -> None:
             f"{max(rates):,.0f}",
             f"{share:.0%}",
             ", ".join(map(str, wanted)),
-            bench.judge(name, {"share": share}, wanted),
+            bench.judge("requests/s", name, {"share": share}, wanted),
         )
     for name in _APPS.keys() - names.keys():
         table.add_row(name, "", "", "", "", "", "not installed", style="dim")
@@ -87,7 +86,7 @@ def serving(app: str, folder: Path) -> Iterator[str]:
     """A uvicorn of its own for one of the apps; gives the URL to ask for."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "--factory", "tests.benchmarks.apps:serve", "--host", HOST]
-    command += ["--port", str(port), "--no-access-log", "--log-level", "warning"]
+    command += ["--port", str(port), "--loop", "asyncio", "--no-access-log", "--log-level", "warning"]
     with (folder / f"{app}.log").open("wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "BENCHMARK_APP": app}

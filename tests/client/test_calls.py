@@ -87,6 +87,20 @@ def test_credentials_are_a_keyed_hash() -> None:
     assert partition(ask, share_across_credentials=True) == ""
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_credentials_in_a_query_are_a_keyed_hash_too(shared: bool) -> None:
+    def call(query: str) -> tuple[str, str]:
+        found = recogniser(shared=shared)(httpx2.Request("GET", f"http://x/?{query}"))
+        assert isinstance(found, HttpRequest)
+        return found.url, found.partition
+
+    assert call("a=b") == ("http://x/?a=b", "")
+    url, token = call("a=b&api_key=one")
+    assert url == "http://x/?a=b"
+    assert len(token) == 32
+    assert len({token, *(call(query)[1] for query in ("api_key=one&a=b", "a=b&api_key=two", "a=b&key=one"))}) == 4
+
+
 def test_a_request_without_a_host_field_is_what_its_url_says() -> None:
     request = httpx2.Request("GET", "http://x/", stream=httpx2.ByteStream(b""))
     assert isinstance(recogniser()(request), HttpRequest)
@@ -117,7 +131,7 @@ BASE: dict[str, Any] = {"method": "POST", "url": "http://x/v1/chat/completions",
     ids=str,
 )
 def test_requests_that_differ_have_other_marks(changes: dict[str, Any]) -> None:
-    recall = Recall(httpx2.ByteStream)
+    recall = Recall(httpx2.ByteStream, shared=False)
     base = recall.mark(httpx2.Request(**BASE))
     assert base is not None
     assert base == recall.mark(httpx2.Request(**BASE))
@@ -125,7 +139,7 @@ def test_requests_that_differ_have_other_marks(changes: dict[str, Any]) -> None:
 
 
 def test_fields_cannot_be_shifted_into_each_other() -> None:
-    recall = Recall(httpx2.ByteStream)
+    recall = Recall(httpx2.ByteStream, shared=False)
     marks = {
         recall.mark(httpx2.Request("GET", "http://x/", headers=headers))
         for headers in (
@@ -149,4 +163,4 @@ def test_fields_cannot_be_shifted_into_each_other() -> None:
     ids=str,
 )
 def test_what_never_comes_from_the_cache_is_not_remembered(request_: httpx2.Request) -> None:
-    assert Recall(httpx2.ByteStream).mark(request_) is None
+    assert Recall(httpx2.ByteStream, shared=False).mark(request_) is None

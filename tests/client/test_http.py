@@ -88,8 +88,23 @@ async def test_a_shared_cache_answers_requests_with_credentials_only_where_that_
         await stack.get(upstream.url, headers={"authorization": credential}, client=client)
     assert upstream.calls == 2
     upstream.replies(page(("cache-control", "public, max-age=60")))
-    for credential in ("one", "two"):
+    for credential in ("one", "two", "one", "two"):
         await stack.get(f"{upstream.url}/public", headers={"authorization": credential}, client=client)
+    assert upstream.calls == 3
+
+
+async def test_a_shared_response_that_took_the_place_of_a_public_one_is_for_nobody_with_credentials(
+    stack: Stack, upstream: Upstream
+) -> None:
+    """Also where the way to the answer would be remembered."""
+    client = stack.client(shared=True)
+    upstream.replies(page(("cache-control", "public, max-age=60")), FRESH)
+    for _ in range(3):
+        assert (await stack.get(upstream.url, headers={"authorization": "one"}, client=client)).body == b"page"
+    await stack.get(upstream.url, headers={"cache-control": "no-cache"}, client=client)
+    assert upstream.calls == 2
+    answer = await stack.get(upstream.url, headers={"authorization": "one"}, client=client)
+    assert not answer.is_hit
     assert upstream.calls == 3
 
 

@@ -176,7 +176,7 @@ async def test_credentials_and_prompts_appear_nowhere(
             assert answer.is_hit is (stack is other)
     upstream.replies(Reply(200, [("cache-control", "max-age=60"), ("vary", "authorization, cookie")], [b"x"]))
     for stack in two:
-        assert (await stack.get(url, headers=fields)).is_hit is (stack is other)
+        assert (await stack.get(f"{url}?key={query}", headers=fields)).is_hit is (stack is other)
 
     async with Redis.from_url(redis_url) as redis:
         stored = [(key, await redis.dump(key)) async for key in redis.scan_iter()]

@@ -11,7 +11,7 @@ from aurelis.cache import UnifiedCacheManager, get_cache_manager, set_cache_mana
 from aurelis.cache.exceptions import CacheClosedError, ConfigurationError
 from tests.client.stack import KINDS, Stack, closing
 from tests.client.upstream import Upstream
-from tests.managers import opened
+from tests.managers import opened, run_script
 from tests.models.examples import chat
 
 LIBRARIES = ["httpx2", "httpx"]
@@ -32,6 +32,40 @@ def test_a_transport_is_of_one_library(library: str, name: str) -> None:
     transport = getattr(importlib.import_module(f"aurelis_{library}"), name)
     base = getattr(importlib.import_module(library), name.replace("Cache", "Base"))
     assert transport.__mro__ == (transport, base, object)
+
+
+@pytest.mark.parametrize(("library", "other"), [("httpx2", "httpx"), ("httpx", "httpx2")])
+def test_an_integration_imports_its_own_library_alone(library: str, other: str) -> None:
+    run_script(
+        f"""
+        import sys
+        import aurelis_{library}
+        assert "{library}" in sys.modules
+        assert "{other}" not in sys.modules
+        """
+    )
+
+
+def test_one_library_may_go_by_both_names() -> None:
+    """httpx2 can be made to stand in for httpx in a whole process."""
+    run_script(
+        """
+        import httpx2
+        httpx2.alias_httpx()
+        import httpx
+        assert httpx is httpx2
+        from aurelis.cache import CacheManager
+        import aurelis_httpx, aurelis_httpx2
+
+        cache = CacheManager()
+        inner = httpx.MockTransport(lambda request: httpx.Response(200, headers={"cache-control": "max-age=60"}))
+        statuses = []
+        for package in (aurelis_httpx, aurelis_httpx2):
+            with httpx.Client(transport=package.CacheTransport(inner, cache=cache)) as client:
+                statuses.append(client.get("http://example.com/").headers["cache-status"])
+        assert "fwd" in statuses[0] and "hit" in statuses[1], statuses
+        """
+    )
 
 
 @pytest.mark.parametrize("name", ["CacheTransport", "AsyncCacheTransport"])

@@ -20,7 +20,7 @@ from ._stack import Budget, Found, Packed, Stack
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import CacheClosedError, CacheError, LayerError, UnstorableValueError
 from .telemetry import names
-from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span
+from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span, link
 
 _LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
@@ -233,6 +233,8 @@ class Engine:
             kept = outcome.result
             if span is not None:
                 span.set_attributes({**_result(kept.layer), names.COLLAPSED: not leads})
+                if not leads:
+                    link(span, flight.link)
             return kept.packed.value if leads else self.stack.unpack(kept.packed)
 
     async def _fill(

@@ -53,6 +53,8 @@ class Abandoned:
 
 
 ABANDONED = Abandoned()
+_POLL = 0.02
+"""Seconds between two looks at loads of other event loops, while closing."""
 _current: ContextVar[Flight[Any] | None] = ContextVar("aurelis_cache_flight", default=None)
 
 
@@ -299,16 +301,32 @@ class Flights:
         return [flight for flight in flights if flight.is_stored()]
 
     async def aclose(self, timeout: float) -> None:
-        """Let the loads of this event loop end within `timeout` seconds, then cancel them."""
-        here = asyncio.get_running_loop()
-        tasks = {task for task in list(self._tasks) if task.get_loop() is here}  # other threads change the set
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=timeout)
-        for task in late:
-            task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=timeout)
+        """Let the loads of all running event loops end within `timeout` seconds, then cancel them."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while (tasks := self._under_way()) and loop.time() < deadline:
+            await _first_of(tasks, loop, min(timeout, deadline - loop.time()))
+        for task in tasks:
+            with contextlib.suppress(RuntimeError):  # that loop is closed by now
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        deadline = loop.time() + timeout
+        while (tasks := self._under_way()) and loop.time() < deadline:
+            await _first_of(tasks, loop, min(timeout, deadline - loop.time()))
+
+    def _under_way(self) -> list[asyncio.Task[None]]:
+        # A copy, because other threads change the set.
+        return [task for task in list(self._tasks) if not task.done() and task.get_loop().is_running()]
+
+
+async def _first_of(tasks: list[asyncio.Task[None]], loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+    """Wait until one of the tasks has ended, or for a moment if some of them run in other loops."""
+    here = [task for task in tasks if task.get_loop() is loop]
+    if len(here) < len(tasks):
+        timeout = min(timeout, _POLL)
+    if here:
+        await asyncio.wait(here, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    else:
+        await asyncio.sleep(timeout)
 
 
 def enter(flight: Flight[Any]) -> None:

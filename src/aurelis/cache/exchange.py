@@ -21,7 +21,7 @@ from ._flight import Abandoned, Failed, Flight, Settled, enter
 from ._recording import Reader, ReaderClosed, Recording
 from ._stack import Budget, Found
 from .exceptions import CacheClosedError, RecursiveLoadError
-from .http import Fields, LoadedResponse, ResponseHead, StoredResponse
+from .http import LoadedResponse, ResponseHead, StoredResponse
 from .manager import AnyManager, manager_of
 from .telemetry import names
 from .typing import ExchangePolicy, Terminator
@@ -479,17 +479,25 @@ class Exchange(Generic[Q]):
         self._monotonic = self.engine.clock.monotonic
         self.max_body_bytes = max_body_bytes
 
-    def peek(self, request: Q, key: str = "") -> Hit | Pending[Q]:
-        """Answer from memory, or say what is known so far. Never waits.
+    def fresh(self, key: str) -> Hit | None:
+        """The answer from memory to a request that any fresh response under its key answers. Never waits.
 
-        Args:
-            key: what the policy says is the request's, where the caller remembers it; empty: the policy is asked.
+        The hot path: whoever knows that nothing in a request speaks against a fresh response need not ask the policy,
+        nor make a record of the request. `None`: there is no such response, so `peek`.
         """
+        now = self._monotonic()
+        entry = self.engine.peek(key, now)
+        if entry is None or now >= entry.fresh_until or type(entry.value) is not StoredResponse:
+            return None
+        self.engine.count_memory_hit(now)
+        return self._hit(entry, names.L1, now, key)
+
+    def peek(self, request: Q) -> Hit | Pending[Q]:
+        """Answer from memory, or say what is known so far. Never waits."""
         engine = self.engine
         now = self._monotonic()
         policy = self.policy
-        if not key:
-            key = policy.key(request)
+        key = policy.key(request)
         entry = engine.peek(key, now)
         decision = policy.on_lookup(request, entry, now)
         if type(decision) is Follow:
@@ -500,33 +508,6 @@ class Exchange(Generic[Q]):
             engine.count_memory_hit(now)
             return self._hit(decision.entry, names.L1, now, key)
         return Pending(request, key, entry, decision)
-
-    def repeat(self, key: str, headers: Fields) -> Hit | None:
-        """The answer of a `peek` again, for a request that does not differ from the one it answered. Never waits.
-
-        The policy's decision holds while the same response is there and fresh, unless the request itself says how fresh
-        it must be: such a request must `peek`.
-
-        Args:
-            key: of the answer.
-            headers: of its response. They identify it, and keeping them does not keep the body.
-
-        Returns:
-            `None`: things have changed.
-        """
-        engine = self.engine
-        try:
-            entry = engine._entries[key]
-        except KeyError:
-            return None
-        now = engine.clock.monotonic()
-        response = entry.value
-        if now >= entry.fresh_until or now >= entry.expires:
-            return None
-        if not isinstance(response, StoredResponse) or response.headers is not headers:
-            return None
-        engine.count_memory_hit(now)
-        return self._hit(entry, names.L1, now, key)
 
     async def open(
         self, pending: Pending[Q], load: Callable[[Recorder[Q]], Awaitable[None]]

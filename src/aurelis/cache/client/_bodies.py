@@ -77,10 +77,10 @@ class LedBody:
     """A body that is loaded by reading it, for this reader and for others who wait."""
 
     def __init__(self, lead: Lead, response: Response) -> None:
+        self._closed = False
         self._lead = lead
         self._response = response
         self._chunks = response.iter_bytes()
-        self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         while (chunk := self._load()) is not None:

@@ -62,7 +62,7 @@ class ClientCache(Generic[Q, R]):
             shared=options.shared,
             share_across_credentials=options.share_across_credentials,
         )
-        self._recall = Recall(self._library.bytes_stream)
+        self._recall = Recall(self._library.bytes_stream, shared=options.shared)
         models = ModelPolicy(keys=keys, ttl=seconds(options.ttl), honour_cache_control=options.honour_cache_control)
         self._models: Exchange[ModelRequest] = Exchange(manager, models, max_body_bytes=options.max_body_bytes)
         http = HttpPolicy(
@@ -123,7 +123,7 @@ class ClientCache(Generic[Q, R]):
         if mark is not None:
             known = recall.known.get(mark)
             if known is not None:
-                hit = known.exchange.repeat(known.key, known.fields)
+                hit = known.exchange.fresh(known.key)
                 if hit is not None:
                     return self._repeat(request, known, hit)
         call = self._recognise(request)
@@ -141,18 +141,22 @@ class ClientCache(Generic[Q, R]):
 
     def _repeat(self, request: Q, known: Known, hit: Hit) -> R:
         library = self._library
-        header = known.header
-        ttl = hit.ttl // 1
-        if header is None or header[0] != hit.age or header[1] != ttl:
-            known.header = header = (hit.age, ttl, library.headers(self._hit_fields(known.fields, hit)))
         stored = hit.response
-        return library.response(
+        header = known.header
+        ttl = hit.ttl if hit.ttl == math.inf else hit.ttl // 1
+        if header is None or header[0] is not stored.headers or header[1] != hit.age or header[2] != ttl:
+            fields = library.headers(self._hit_fields(stored.headers, hit))
+            known.header = header = (stored.headers, hit.age, ttl, fields)
+        response = library.response(
             stored.status,
-            headers=header[2],
+            headers=header[3],
             stream=library.replayed(stored.chunks if known.with_body else ()),
             request=request,
             extensions=_EXTENSIONS,
         )
+        # Otherwise each response finds it out again, from all of its fields.
+        response.headers.encoding = header[3].encoding
+        return response
 
     def _replay(self, request: Q, call: Call, hit: Hit) -> R:
         stored = hit.response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 
 from aurelis.cache.http import Fields, HttpRequest, ResponseHead, combine, storable_fields
 from aurelis.cache.models import (
@@ -38,7 +39,7 @@ class Recogniser:
 
     Args:
         bytes_stream: class of request bodies that can be read twice.
-        secret: key of the hashes that stand for credentials.
+        secret: key of the hashes that stand for credentials, at most 64 bytes.
         shared: plain requests are not kept apart by credentials.
         share_across_credentials: nor are model calls.
     """
@@ -71,6 +72,11 @@ class Recogniser:
         if not _UNUSUAL_FIELDS.isdisjoint(fields) and not _is_plain(fields):
             return None
         token = "" if self._shared else credential_partition(fields, self._secret)
+        query = target.partition(b"?")[2].decode("ascii")
+        if query and partition({}, query, self._secret):
+            # Keys can be read in a shared layer: of credentials in the query only a hash goes into them.
+            token = blake2b(f"{token} {address}".encode("ascii"), digest_size=16, key=self._secret).hexdigest()
+            address = clean_url(address)
         return HttpRequest(method, address, fields, token)
 
     def _model_call(self, request: Request, address: str, fields: Mapping[bytes, bytes]) -> ModelRequest | None:

@@ -25,6 +25,8 @@ class Url(Protocol):
 class Headers(Protocol):
     """Header fields."""
 
+    encoding: str
+
     @property
     def raw(self) -> list[tuple[bytes, bytes]]: ...
     def __contains__(self, key: object) -> bool: ...

@@ -19,7 +19,8 @@ from ._calls import Call, is_model_path
 from ._library import Request
 
 _REMEMBERED = 1024
-# What of a request may make its answer depend on more than freshness.
+_CREDENTIAL_FIELDS = frozenset({b"authorization", b"cookie"})
+# What of a request may speak against a response although it is fresh.
 _DEMANDING_FIELDS = frozenset(
     {
         b"cache-control",
@@ -41,17 +42,15 @@ class Known:
     Attributes:
         exchange: serves the request.
         key: where memory has the response.
-        fields: of the response.
         with_body: the answer has one.
-        header: of the last answer: its age and ttl in whole seconds, and the library's own record of its fields.
-            Replaced as a whole, since several threads may use it.
+        header: of the last answer: fields of the response, its age and ttl in whole seconds, and the library's own
+            record of all fields. Replaced as a whole, since several threads may use it.
     """
 
     exchange: Exchange[Any]
     key: str
-    fields: Fields
     with_body: bool
-    header: tuple[int, float, Any] | None = field(default=None)
+    header: tuple[Fields, int, float, Any] | None = field(default=None)
 
 
 class Recall:
@@ -59,11 +58,14 @@ class Recall:
 
     Args:
         bytes_stream: class of request bodies that can be read twice.
+        shared: plain requests are served by the rules of a shared cache.
     """
 
-    def __init__(self, bytes_stream: type) -> None:
+    def __init__(self, bytes_stream: type, *, shared: bool) -> None:
         self.known: dict[bytes, Known] = {}
         self._bytes_stream = bytes_stream
+        # Whether a shared response answers a request with credentials is up to that response.
+        self._demanding = _DEMANDING_FIELDS | _CREDENTIAL_FIELDS if shared else _DEMANDING_FIELDS
         self._lock = threading.Lock()
 
     def mark(self, request: Request) -> bytes | None:
@@ -83,12 +85,13 @@ class Recall:
         return sha256(marshal.dumps((method, str(url), request.headers.raw, body), 2)).digest()
 
     def keep(self, mark: bytes, exchange: Exchange[Any], call: Call, hit: Hit) -> None:
-        """Remember how a request was answered from memory."""
-        fields = hit.response.headers
-        if not fields or not _DEMANDING_FIELDS.isdisjoint(call.fields):
-            return
+        """Remember how a request was answered from memory, if any fresh response there answers it."""
+        with_body = True
+        if isinstance(call, HttpRequest):
+            if not self._demanding.isdisjoint(call.fields):
+                return
+            with_body = call.method != "HEAD"
         with self._lock:
             if len(self.known) >= _REMEMBERED:
                 self.known.clear()
-            with_body = not isinstance(call, HttpRequest) or call.method != "HEAD"
-            self.known[mark] = Known(exchange, hit.key, fields, with_body)
+            self.known[mark] = Known(exchange, hit.key, with_body)

@@ -61,9 +61,12 @@ class HttpPolicy:
         keys: makes keys of category, identifier and params.
         honour_request_directives: heed Cache-Control and Pragma of requests (RFC 9111 §5.2.1). Without it no
             client can make the cache ask the origin.
+
+    Attributes:
+        reuse_fields: any fresh response answers a GET without these fields (RFC 9111 §4), if it is under the key.
     """
 
-    __slots__ = ("_build_key", "_honour", "_remembered_key", "_reuse_fields", "_shared")
+    __slots__ = ("_build_key", "_honour", "_remembered_key", "_shared", "reuse_fields")
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class HttpPolicy:
     ) -> None:
         self._shared = shared
         self._honour = honour_request_directives
-        self._reuse_fields = SHARED_REUSE_FIELDS if shared else PRIVATE_REUSE_FIELDS
+        self.reuse_fields = SHARED_REUSE_FIELDS if shared else PRIVATE_REUSE_FIELDS
         # Most requests are for few URLs, and building a key costs several times as much as finding it here.
         self._build_key = partial(_build_key, keys, category)
         self._remembered_key = lru_cache(_REMEMBERED_KEYS)(self._build_key)
@@ -94,7 +97,7 @@ class HttpPolicy:
         9211 §2.2): the rules are not told how the key came about.
         """
         # A hit that nothing in the request speaks against takes these lines alone.
-        if request.method == "GET" and self._reuse_fields.isdisjoint(request.fields):
+        if request.method == "GET" and self.reuse_fields.isdisjoint(request.fields):
             if entry is None:
                 return _URI_MISS
             value = entry.value

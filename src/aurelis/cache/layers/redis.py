@@ -209,18 +209,19 @@ class RedisBackend:
                     await self._unlink(names)
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop; those of loops that have ended are dropped."""
+        """Close the connections of all running event loops; those of loops that have ended are dropped."""
         here = asyncio.get_running_loop()
         with self._lock:
             self._forget_closed_loops()
             running = {loop: connection for loop, connection in self._connections.items() if loop.is_running()}
             for loop in running:
                 del self._connections[loop]
-        for loop, connection in running.items():
-            if loop is here:
-                await connection.client.aclose()
-            else:
-                asyncio.run_coroutine_threadsafe(connection.client.aclose(), loop)
+        own = running.pop(here, None)
+        others = [future for loop, connection in running.items() if (future := _closing_in(loop, connection))]
+        if own is not None:
+            await own.client.aclose()
+        if others:
+            await asyncio.wait(others, timeout=self._timeout)  # a loop that is just ending may not answer any more
 
     # Inside
 
@@ -347,6 +348,15 @@ class RedisBackend:
         except (RedisError, OSError) as error:
             _LOG.warning("redis: %s failed: %s", operation, type(error).__name__)
             raise LayerError(self.name, operation) from error
+
+
+def _closing_in(loop: asyncio.AbstractEventLoop, connection: _Connection) -> asyncio.Future[None] | None:
+    closing = connection.client.aclose()
+    try:
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(closing, loop))
+    except RuntimeError:  # closed since, and its connections with it
+        closing.close()
+        return None
 
 
 def _log_damage(error: FrameError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
-from opentelemetry.trace import Link, ProxyTracerProvider, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import ProxyTracerProvider, Span, SpanContext, SpanKind, Status, StatusCode
 
 from . import names
 from ._cells import REGISTRY, Cell, CellTable
@@ -74,17 +75,22 @@ class _Providers:
 
     def __init__(self) -> None:
         self.sets: tuple[Instruments, ...] = ()
+        self._lock = threading.Lock()
         self._named: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
 
     def ensure_global(self) -> None:
         """Made with the first cache. The API's proxies bind to a provider that is set later."""
         if not self.sets:
-            self.sets = (Instruments(),)
+            with self._lock:
+                self.sets = self.sets or (Instruments(),)
 
     def add(self, provider: MeterProvider) -> None:
-        if provider not in self._named:
-            self._named[provider] = instruments = Instruments(provider)
-            self.sets = (*self.sets, instruments)
+        self.ensure_global()
+        with self._lock:
+            # The set of the global provider is there already.
+            if provider not in self._named and provider is not metrics.get_meter_provider():
+                self._named[provider] = instruments = Instruments(provider)
+                self.sets = (*self.sets, instruments)
 
 
 _PROVIDERS = _Providers()  # process-wide for the reason given at Instruments
@@ -92,7 +98,6 @@ _PROVIDERS = _Providers()  # process-wide for the reason given at Instruments
 
 def instrument(meter_provider: MeterProvider) -> None:
     """Report to this meter provider as well as to the global one. Doing it twice for one provider does nothing."""
-    _PROVIDERS.ensure_global()
     _PROVIDERS.add(meter_provider)
 
 
@@ -183,27 +188,20 @@ class Telemetry:
 
     # Spans
 
-    def mark_current(self, attributes: Mapping[str, str | bool | int | float]) -> None:
-        """Set attributes on the span of whoever called us, if it is recording."""
-        span = trace.get_current_span()
-        if span.is_recording():
-            span.set_attributes(attributes)
-
-    def span(self, verb: str, links: Iterable[SpanContext] = ()) -> AbstractContextManager[Span | None]:
+    def span(self, verb: str) -> AbstractContextManager[Span | None]:
         """A span `{verb} {cache name}` around I/O, or `None` where nothing would record it.
 
         Without an SDK, and below a parent that is not sampled, no span is made at all: making one that records nothing
         costs as much as a hit in memory twenty times over.
         """
-        return self._recorded(verb, links) if self._spans and _would_record() else _NO_SPAN
+        return self._recorded(verb) if self._spans and _would_record() else _NO_SPAN
 
     @contextlib.contextmanager
-    def _recorded(self, verb: str, links: Iterable[SpanContext]) -> Iterator[Span]:
+    def _recorded(self, verb: str) -> Iterator[Span]:
         with self._tracer.start_as_current_span(
             f"{verb} {self.name}",
             kind=SpanKind.INTERNAL,
             attributes={names.NAME: self.name},
-            links=[Link(context) for context in links],
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
@@ -235,3 +233,9 @@ def current_span_context() -> SpanContext | None:
     """Context of the current span, for links from those who wait for it; `None` without one."""
     context = trace.get_current_span().get_span_context()
     return context if context.is_valid else None
+
+
+def link(span: Span, context: object) -> None:
+    """Link the span to what it waited for: a `current_span_context`, or `None`, which changes nothing."""
+    if isinstance(context, SpanContext):
+        span.add_link(context)
