@@ -146,4 +146,3 @@ class CacheMiddleware:
 
     def _partition(self, source: bytes) -> str:
         return blake2b(source, key=self._hash_key, digest_size=16).hexdigest()
-

@@ -150,7 +150,7 @@ class Responder:
 
     async def _watch(self, task: asyncio.Task[object]) -> None:
         # After the whole request only a disconnect can come. A `receive` that says something else, as those of simple
-        # tests do, is not asked again: it may never wait. What it raises is of no interest, as nobody else asks so early.
+        # tests do, is not asked again: it may never wait. What it raises is lost, since nobody but us asks so early.
         self._received.append(message := await self._receive())
         if message["type"] == "http.request" and not message.get("more_body", False):
             self._received.append(message := await self._receive())

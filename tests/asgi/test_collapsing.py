@@ -386,3 +386,82 @@ async def test_those_with_credentials_of_their_own_do_not_share(manager: CacheMa
     bodies = [(await visit.end()).body.decode() for visit in visits]
     assert bodies == ["for []", "for [a]", "for []", "for [b]", "for [b]"]
     assert requests(manager) == {"miss": 2, "bypass": 3}
+
+
+# Who must not wait
+
+
+@pytest.mark.parametrize("fields", [{"cache_control": "no-store"}, {"cache_control": "private, max-age=60"}, {}])
+async def test_a_url_that_gives_nothing_to_share_makes_nobody_wait_twice(
+    manager: CacheManager, fields: dict[str, str]
+) -> None:
+    """Two clients of a route that holds its answer back until there is news, for instance."""
+    handler = Gated(**fields)
+    handler.gate.set()
+    origin = Origin(handler)
+    app = CacheMiddleware(origin, cache=manager)
+    await ask(app, "/news")
+    handler.gate.clear()
+    visits = [Visit(app, "/news").begin() for _ in range(5)]
+    await eventually(lambda: origin.running == 5)
+    handler.gate.set()
+    for visit in visits:
+        assert (await visit.end()).status == 200
+    assert (requests(manager), loads(manager)) == ({"miss": 6}, 6)
+
+
+async def test_once_it_gives_something_it_is_shared_again(manager: CacheManager) -> None:
+    handler = Gated(cache_control="no-store")
+    handler.gate.set()
+    origin = Origin(handler)
+    app = CacheMiddleware(origin, cache=manager)
+    await ask(app)
+    handler.fields = {"cache_control": "max-age=1"}
+    await ask(app)
+    handler.gate.clear()
+    visits = [Visit(app, "/", "GET", {"cache-control": "no-cache"}).begin() for _ in range(5)]
+    await eventually(lambda: manager._engine.flights.waiting == 4)
+    handler.gate.set()
+    for visit in visits:
+        await visit.end()
+    assert len(origin.calls) == 3
+
+
+async def test_a_failure_does_not_end_the_sharing(manager: CacheManager) -> None:
+    """Or a crowd would trample on an app that has just stumbled."""
+
+    async def handler(call: Call) -> None:
+        await gate.wait()
+        await call.answer("body", 503 if call.number == 1 else 200, **{} if call.number == 1 else FRESH)
+
+    gate = asyncio.Event()
+    gate.set()
+    origin = Origin(handler)
+    app = CacheMiddleware(origin, cache=manager)
+    await ask(app)
+    gate.clear()
+    visits = [Visit(app).begin() for _ in range(5)]
+    await eventually(lambda: manager._engine.flights.waiting == 4)
+    gate.set()
+    for visit in visits:
+        await visit.end()
+    assert len(origin.calls) == 2
+
+
+async def test_those_who_waited_for_somebody_special_share_among_themselves(manager: CacheManager) -> None:
+    """A client with Authorization leads, and its response may not be stored: no reason to trample on the app."""
+    gate = asyncio.Event()
+
+    async def handler(call: Call) -> None:
+        await gate.wait()
+        await call.answer(f"for [{call.field('authorization')}]", **FRESH)
+
+    origin = Origin(handler)
+    app = CacheMiddleware(origin, cache=manager)
+    users = ["alice", *[""] * 20, "bob", *[""] * 20]
+    visits = [Visit(app, "/", "GET", {"authorization": user} if user else {}).begin() for user in users]
+    await eventually(lambda: manager._engine.flights.waiting == 41)
+    gate.set()
+    assert [(await visit.end()).body.decode() for visit in visits] == [f"for [{user}]" for user in users]
+    assert len(origin.calls) == 3
+    assert loads(manager) == 2

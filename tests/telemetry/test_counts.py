@@ -313,7 +313,8 @@ async def test_whatever_happens_at_once_the_requests_add_up_to_the_calls_and_the
             with contextlib.suppress(asyncio.CancelledError, LookupError, RecursiveLoadError):
                 await task
 
-        await asyncio.gather(*(limited(*operation) for operation in operations))
+        async with asyncio.timeout(WITHIN):
+            await asyncio.gather(*(limited(*operation) for operation in operations))
         await eventually(lambda: not cache._engine.flights._tasks)
         results = metrics.requests(cache.config.name)
         assert sum(results.values()) == calls
@@ -379,14 +380,13 @@ async def test_evictions_entries_and_bytes_are_those_of_memory(metrics: Metrics)
         assert metrics.values(names.ENTRIES, name) == {((names.LAYER, "l1"),): 5}
         assert metrics.values(names.LIMIT, name) == {((names.LAYER, "l1"),): 10**6}
         assert 0 < metrics.total(names.USAGE, name) < 1000
-        assert metrics.values(names.EVICTIONS, name) == {((names.REASON, "capacity"), (names.LAYER, "l1")): 3} or True
         evictions = {dict(key)[names.REASON]: n for key, n in metrics.values(names.EVICTIONS, name).items()}
         assert evictions == {"capacity": 3}
         clock.advance(10)
         for number in range(20):
-            await cache.set("new", number)
+            await cache.set("7", number)
         evictions = {dict(key)[names.REASON]: n for key, n in metrics.values(names.EVICTIONS, name).items()}
-        assert evictions == {"capacity": 3, "expired": 5}
+        assert evictions == {"capacity": 3, "expired": 4}
         assert metrics.total(names.ENTRIES, name) == 1
 
 
@@ -585,7 +585,7 @@ def test_a_provider_that_is_set_late_sees_what_was_counted_before() -> None:
     print(found["aurelis.cache.requests"], found["aurelis.cache.entry.count"])
         """
     )
-    assert printed == "{'late hit l1': 2, 'late miss': 2} {'l1 late': 1}\n" or "'late l1 hit': 2" in printed
+    assert printed == "{'l1 late hit': 2, 'late miss': 2, 'late bypass': 0} {'l1 late': 1}\n"
 
 
 def test_a_provider_that_is_the_global_one_already_is_not_reported_to_twice() -> None:

@@ -144,8 +144,11 @@ class MemoryBackend:
             valid: asked under the lock whether it still may be kept.
         """
         with self._lock:
-            self._drop_if_expired(key)
-            return key not in self.entries and valid() and self._put(key, entry)
+            if key in self.entries:
+                self._drop_if_expired(key)
+                if key in self.entries:
+                    return False
+            return valid() and self._put(key, entry)
 
     def drop(self, key: str) -> bool:
         """Forget the key; true if it was there and alive."""
@@ -203,8 +206,9 @@ class MemoryBackend:
         if not self._to_sweep and self._writes > len(self.entries):
             self._writes = 0
             self._to_sweep = list(self.entries)
-        for _ in range(min(_SWEPT_PER_WRITE, len(self._to_sweep))):
-            self._drop_if_expired(self._to_sweep.pop())
+        if self._to_sweep:
+            for _ in range(min(_SWEPT_PER_WRITE, len(self._to_sweep))):
+                self._drop_if_expired(self._to_sweep.pop())
 
     def _drop_if_expired(self, key: str) -> None:
         # `LRUCache.__getitem__` would make the entry recent, so a live one is looked at without it.

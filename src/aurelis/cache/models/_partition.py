@@ -16,11 +16,15 @@ _API_KEY_FIELDS = (
     b"cf-aig-authorization",
     b"helicone-auth",
     b"ocp-apim-subscription-key",
+    b"private-token",
+    b"x-access-token",
     b"x-api-key",
+    b"x-auth-token",
     b"x-goog-api-key",
     b"x-litellm-api-key",
     b"x-portkey-api-key",
     b"x-portkey-virtual-key",
+    b"x-vault-token",
 )
 _MODEL_CREDENTIAL_FIELDS = (b"authorization", *_API_KEY_FIELDS)
 # A model's answer does not depend on cookies, and clients send back that of the provider's proxy (`__cf_bm`).

@@ -1,0 +1,660 @@
+"""What the reader of the metrics sees equals what happened, exactly."""
+
+import asyncio
+import contextlib
+import gc
+import random
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from opentelemetry.sdk.metrics.export import AggregationTemporality, Histogram, Sum
+
+from aurelis.cache import CacheManager
+from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
+from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry.otel import SAMPLE_MASK, Telemetry, instrument
+from aurelis.cache.testing import ManualClock
+from tests.managers import WITHIN, configuration, eventually, fresh_name, opened, run_script
+from tests.servers import ServerProcess
+from tests.telemetry.collecting import Metrics
+
+PATIENT = 10.0
+
+
+@pytest.fixture(scope="module")
+def metrics() -> Metrics:
+    """A reader of all metrics."""
+    return Metrics()
+
+
+@pytest.fixture
+async def cache() -> AsyncIterator[CacheManager]:
+    """A cache in memory."""
+    async with opened() as manager:
+        yield manager
+
+
+@pytest.fixture
+async def shared(redis_url: str) -> AsyncIterator[CacheManager]:
+    """A cache over a Redis."""
+    async with opened(configuration(redis_url=redis_url, timeout=PATIENT)) as manager:
+        yield manager
+
+
+@pytest.fixture
+async def neighbour(redis_url: str) -> AsyncIterator[CacheManager]:
+    """Another one over the same Redis."""
+    async with opened(configuration(redis_url=redis_url, timeout=PATIENT)) as manager:
+        yield manager
+
+
+async def value() -> str:
+    """A load."""
+    return "value"
+
+
+async def fails() -> None:
+    """A load that raises."""
+    raise LookupError("secret details")
+
+
+def loads(metrics: Metrics, cache: CacheManager) -> float:
+    """Returns the loads as documented: misses less coalesced requests."""
+    name = cache.config.name
+    return metrics.requests(name).get("miss", 0) - metrics.total(names.COALESCED, name)
+
+
+# --- instruments
+
+
+def test_every_metric_has_the_name_type_unit_and_description_of_the_names_module(metrics: Metrics) -> None:
+    telemetry = Telemetry(fresh_name())
+    for metric in names.METRICS:
+        match metric.kind:
+            case "counter" if metric is names.SAVED_TIME:
+                telemetry.saved_seconds.n += 0.5
+            case "counter":
+                telemetry.table.cell(metric).n += 1
+            case "gauge":
+                telemetry.gauge(metric, telemetry, lambda _: 7)
+            case _:
+                telemetry.duration(0.5, "get")
+    found = metrics.all()
+    assert set(found) == {metric.name for metric in names.METRICS}
+    for metric in names.METRICS:
+        reported = found[metric.name]
+        assert (reported.unit, reported.description) == (metric.unit, metric.description)
+        assert metric.name.startswith("aurelis.cache.")
+        if metric.kind == "histogram":
+            assert isinstance(reported.data, Histogram)
+            assert {point.explicit_bounds for point in reported.data.data_points} == {names.DURATION_BUCKETS}
+        else:
+            assert isinstance(reported.data, Sum)
+            assert reported.data.is_monotonic == (metric.kind == "counter")
+        assert reported.data.aggregation_temporality == AggregationTemporality.CUMULATIVE
+    assert metrics.total(names.SAVED_TIME, telemetry.name) == 0.5
+
+
+def test_the_scope_is_named_and_versioned(metrics: Metrics) -> None:
+    Telemetry(fresh_name())
+    (scope,) = [scope for scope in metrics.scopes() if scope.scope.name == names.SCOPE]
+    assert scope.scope.name == "aurelis.cache"
+    assert scope.scope.version
+    assert scope.scope.schema_url == names.SCHEMA_URL
+
+
+def test_reporting_to_one_provider_twice_reports_once(metrics: Metrics) -> None:
+    instrument(metrics.provider)
+    telemetry = Telemetry(fresh_name())
+    telemetry.miss.n += 3
+    assert metrics.requests(telemetry.name) == {"miss": 3}
+
+
+def test_a_second_provider_sees_the_same(metrics: Metrics) -> None:
+    telemetry = Telemetry(fresh_name())
+    telemetry.miss.n += 3
+    other = Metrics()
+    assert other.requests(telemetry.name) == metrics.requests(telemetry.name) == {"miss": 3}
+    other.provider.shutdown()
+
+
+# --- requests, each counted once with its final result
+
+
+async def test_hits_and_misses_of_each_operation(metrics: Metrics, cache: CacheManager) -> None:
+    name = cache.config.name
+    await cache.get("k")
+    assert metrics.requests(name) == {"miss": 1}
+    await cache.set("k", 1)
+    await cache.delete("missing")
+    await cache.clear()
+    assert metrics.requests(name) == {"miss": 1}  # these are no requests
+    await cache.set("k", 1)
+    await cache.get("k")
+    await cache.get_or_compute("k", value)
+    assert metrics.requests(name) == {"miss": 1, "hit l1": 2}
+    await cache.get_many(["k", "k", "l", "m"])
+    assert metrics.requests(name) == {"miss": 3, "hit l1": 3}
+    await cache.get_or_compute("l", value)
+    await cache.get_or_compute("l", value)
+    assert metrics.requests(name) == {"miss": 4, "hit l1": 4}
+    assert metrics.values(names.LOOKUPS, name) == {
+        ((names.LAYER, "l1"), (names.RESULT, "hit")): 4,
+        ((names.LAYER, "l1"), (names.RESULT, "miss")): 4,
+    }
+
+
+async def test_hits_in_redis_are_hits_of_that_layer(
+    metrics: Metrics, shared: CacheManager, neighbour: CacheManager
+) -> None:
+    name = shared.config.name
+    await neighbour.set_many({"a": 1, "b": 2, "c": [3]})
+    await shared.get("a")
+    await shared.get_or_compute("b", value)
+    await shared.get_many(["a", "b", "c", "d"])
+    assert metrics.requests(name) == {"hit l2": 3, "hit l1": 2, "miss": 1}
+    lookups = metrics.values(names.LOOKUPS, name)
+    assert lookups == {
+        ((names.LAYER, "l1"), (names.RESULT, "hit")): 2,
+        ((names.LAYER, "l1"), (names.RESULT, "miss")): 4,
+        ((names.LAYER, "l2"), (names.RESULT, "hit")): 3,
+        ((names.LAYER, "l2"), (names.RESULT, "miss")): 1,
+    }
+
+
+async def test_those_who_wait_for_a_load_are_misses_and_coalesced(metrics: Metrics, cache: CacheManager) -> None:
+    name = cache.config.name
+    go = asyncio.Event()
+
+    async def load() -> int:
+        await go.wait()
+        return 1
+
+    tasks = [asyncio.create_task(cache.get_or_compute("k", load)) for _ in range(10)]
+    await eventually(lambda: metrics.total(names.WAITING, name) == 9)
+    go.set()
+    await asyncio.gather(*tasks)
+    assert metrics.requests(name) == {"miss": 10}
+    assert metrics.total(names.COALESCED, name) == 9
+    assert metrics.total(names.WAITING, name) == 0
+
+
+async def test_those_who_wait_for_what_is_found_in_redis_are_hits(
+    metrics: Metrics, shared: CacheManager, neighbour: CacheManager
+) -> None:
+    await neighbour.set("k", 1)
+    assert await asyncio.gather(*(shared.get_or_compute("k", value) for _ in range(10))) == [1] * 10
+    assert metrics.requests(shared.config.name) == {"hit l2": 10}
+    assert metrics.total(names.COALESCED, shared.config.name) == 0
+
+
+async def test_failed_recursive_and_refused_requests_are_counted_too(metrics: Metrics, cache: CacheManager) -> None:
+    async def recursive() -> object:
+        return await cache.get_or_compute("k", recursive)
+
+    outcomes = await asyncio.gather(*(cache.get_or_compute("l", fails) for _ in range(5)), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {LookupError}
+    assert (metrics.requests(cache.config.name), loads(metrics, cache)) == ({"miss": 5}, 1)
+    with pytest.raises(RecursiveLoadError):
+        await cache.get_or_compute("k", recursive)
+    assert (metrics.requests(cache.config.name), loads(metrics, cache)) == ({"miss": 7}, 2)
+
+
+@pytest.mark.parametrize("moment", range(8))
+@pytest.mark.parametrize("operation", ["get", "get_many", "get_or_compute"])
+async def test_a_request_cancelled_at_any_moment_is_counted_once(
+    metrics: Metrics, shared: CacheManager, operation: str, moment: int
+) -> None:
+    begun = 0
+
+    async def load() -> None:
+        nonlocal begun
+        begun += 1
+        await asyncio.Event().wait()
+
+    attempt: Any = {
+        "get": lambda: shared.get("k"),
+        "get_many": lambda: shared.get_many(["k"]),
+        "get_or_compute": lambda: shared.get_or_compute("k", load),
+    }[operation]
+    task = asyncio.create_task(attempt())
+    await asyncio.sleep(0)  # it begins; cancelled before, it would never have asked
+    for _ in range(moment * 3):
+        await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await eventually(lambda: not shared._engine.flights._tasks)
+    assert metrics.requests(shared.config.name) == {"miss": 1}
+    if operation == "get_or_compute":
+        assert loads(metrics, shared) == begun
+
+
+async def test_requests_to_a_closed_cache_are_none(metrics: Metrics) -> None:
+    manager = CacheManager(configuration())
+    await manager.aclose()
+    with pytest.raises(CacheClosedError):
+        await manager.get("k")
+    assert metrics.requests(manager.config.name) == {}
+
+
+OPERATION = st.tuples(
+    st.sampled_from(["get", "get_many", "compute", "compute", "fail", "nested", "set", "delete", "clear"]),
+    st.integers(0, 3),
+    st.integers(0, 4),
+    st.sampled_from([None, None, None, 0, 1, 3, 6]),
+)
+
+
+@settings(max_examples=1500, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(OPERATION, max_size=25), st.booleans())
+async def test_whatever_happens_at_once_the_requests_add_up_to_the_calls_and_the_loads_to_the_loads(
+    redis_url: str, metrics: Metrics, operations: list[tuple[str, int, int, int | None]], layered: bool
+) -> None:
+    """Of each operation: what, which key, how long a load takes, and when its caller is cancelled, if it is."""
+    calls = begun = plain_misses = 0
+    options = {"redis_url": redis_url, "timeout": PATIENT} if layered else {}
+    async with opened(configuration(namespace=fresh_name(), **options)) as cache:
+
+        def loader(steps: int, then: Callable[[], Awaitable[object]] | None = None) -> Callable[[], Awaitable[object]]:
+            async def load() -> object:
+                nonlocal begun
+                begun += 1
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                return [steps] if then is None else await then()
+
+            return load
+
+        async def compute(key: str, load: Callable[[], Awaitable[object]]) -> object:
+            nonlocal calls
+            calls += 1
+            return await cache.get_or_compute(key, load)
+
+        async def act(operation: str, number: int, steps: int) -> None:
+            nonlocal calls, plain_misses
+            key, other = f"k{number}", f"k{(number + 1) % 4}"
+            match operation:
+                case "get":
+                    calls += 1
+                    plain_misses += 1  # taken back when there is a hit
+                    found = await cache.get(key, operation)
+                    plain_misses -= found is not operation
+                case "get_many":
+                    calls += 2
+                    plain_misses += 2
+                    values = await cache.get_many([key, other])
+                    plain_misses -= len(values)
+                case "compute":
+                    await compute(key, loader(steps))
+                case "fail":
+                    with contextlib.suppress(LookupError):
+                        await compute(key, loader(steps, fails))
+                case "nested":
+                    with contextlib.suppress(RecursiveLoadError):
+                        await compute(key, loader(steps, lambda: compute(other, loader(steps))))
+                case "set":
+                    await cache.set(key, [number])
+                case "delete":
+                    await cache.delete(key)
+                case _:
+                    await cache.clear()
+
+        async def limited(operation: str, number: int, steps: int, patience: int | None) -> None:
+            task = asyncio.create_task(act(operation, number, steps))
+            if patience is not None:
+                for _ in range(patience + 1):
+                    await asyncio.sleep(0)
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LookupError, RecursiveLoadError):
+                await task
+
+        async with asyncio.timeout(WITHIN):
+            await asyncio.gather(*(limited(*operation) for operation in operations))
+        await eventually(lambda: not cache._engine.flights._tasks)
+        results = metrics.requests(cache.config.name)
+        assert sum(results.values()) == calls
+        assert loads(metrics, cache) - plain_misses == begun
+
+
+def test_counts_from_many_threads_are_exact(metrics: Metrics) -> None:
+    manager = CacheManager(configuration())
+    asyncio.run(manager.set("k", 1))
+
+    def work() -> None:
+        async def main() -> None:
+            for _ in range(3000):
+                await manager.get("k")
+                await manager.get("missing")
+
+        asyncio.run(main())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WITHIN)
+    assert metrics.requests(manager.config.name) == {"hit l1": 12_000, "miss": 12_000}
+    asyncio.run(manager.aclose())
+
+
+# --- the other counts
+
+
+async def test_what_becomes_of_values_is_counted(metrics: Metrics, cache: CacheManager) -> None:
+    class Session:
+        pass
+
+    async def session() -> Session:
+        return Session()
+
+    async def overtaken() -> int:
+        await cache.delete("fenced")
+        return 1
+
+    await cache.set("a", 1)
+    await cache.set_many({"b": 1, "c": 2})
+    await cache.get_or_compute("d", value)
+    await cache.get_or_compute("e", value, ttl=0)
+    await cache.get_or_compute("f", session)
+    await cache.get_or_compute("fenced", overtaken)
+    stores = metrics.values(names.STORES, cache.config.name)
+    assert stores == {
+        ((names.STORE_RESULT, "stored"),): 4,
+        ((names.STORE_RESULT, "ttl"),): 1,
+        ((names.STORE_RESULT, "unstorable"),): 1,
+        ((names.STORE_RESULT, "fenced"),): 1,
+    }
+
+
+async def test_evictions_entries_and_bytes_are_those_of_memory(metrics: Metrics) -> None:
+    clock = ManualClock()
+    async with opened(configuration(max_size=5, max_bytes=10**6), clock=clock) as cache:
+        name = cache.config.name
+        for number in range(8):
+            await cache.set(str(number), number, ttl=10)
+        assert metrics.values(names.ENTRIES, name) == {((names.LAYER, "l1"),): 5}
+        assert metrics.values(names.LIMIT, name) == {((names.LAYER, "l1"),): 10**6}
+        assert 0 < metrics.total(names.USAGE, name) < 1000
+        evictions = {dict(key)[names.REASON]: n for key, n in metrics.values(names.EVICTIONS, name).items()}
+        assert evictions == {"capacity": 3}
+        clock.advance(10)
+        for number in range(20):
+            await cache.set("7", number)
+        evictions = {dict(key)[names.REASON]: n for key, n in metrics.values(names.EVICTIONS, name).items()}
+        assert evictions == {"capacity": 3, "expired": 4}
+        assert metrics.total(names.ENTRIES, name) == 1
+
+
+async def test_failures_of_a_layer_are_counted_by_kind_and_changes_of_its_breaker_by_state(
+    metrics: Metrics, own_redis: ServerProcess
+) -> None:
+    config = configuration(redis_url=own_redis.url, breaker_failures=2, breaker_pause=0.05, timeout=0.2)
+    async with opened(config) as cache:
+        own_redis.stop()
+        await cache.get("a")
+        await cache.set("a", 1)
+        await cache.get("b")
+        errors = {
+            (dict(key)[names.LAYER], dict(key)[names.OPERATION]): number
+            for key, number in metrics.values(names.ERRORS, config.name).items()
+        }
+        assert errors == {("l2", "get"): 1, ("l2", "set"): 1}
+        states = {dict(key)[names.BREAKER_STATE]: n for key, n in metrics.values(names.BREAKER, config.name).items()}
+        assert states == {"open": 1}
+        results = {dict(key)[names.RESULT]: n for key, n in metrics.values(names.LOOKUPS, config.name).items()}
+        assert results == {"miss": 2, "error": 1, "skipped": 1}
+        own_redis.start()
+        await eventually(lambda: cache_is_used(cache))
+        while not await cache.set("a", 1):
+            await asyncio.sleep(0.01)
+        states = {dict(key)[names.BREAKER_STATE]: n for key, n in metrics.values(names.BREAKER, config.name).items()}
+        assert states["closed"] == 1
+
+
+def cache_is_used(cache: CacheManager) -> bool:
+    """Returns true: the loop that follows asks until Redis answers."""
+    return not cache._engine.closed
+
+
+async def test_durations_are_recorded_for_io_and_for_a_sample_of_hits_in_memory(
+    metrics: Metrics, shared: CacheManager
+) -> None:
+    name = shared.config.name
+    await shared.set("k", 1)
+    for _ in range(10 * (SAMPLE_MASK + 1)):
+        await shared.get("k")
+    await shared.get("missing")
+    await shared.get_or_compute("l", value)
+    with contextlib.suppress(LookupError):
+        await shared.get_or_compute("m", fails)
+    counts = {
+        tuple(attributes.get(key) for key in (names.OPERATION, names.LAYER, names.ERROR_TYPE)): point.count
+        for attributes, point in metrics.points(names.DURATION, name)
+    }
+    assert counts == {
+        ("get", "l1", None): 10,
+        ("get", "l2", None): 3,
+        ("set", "l2", None): 2,
+        ("fill", None, None): 1,
+        ("fill", None, "LookupError"): 1,
+    }
+    for attributes, point in metrics.points(names.DURATION, name):
+        assert 0 < point.sum < PATIENT, attributes
+
+
+# --- caches come and go
+
+
+async def test_two_caches_of_one_name_are_one_series(metrics: Metrics) -> None:
+    name = fresh_name()
+    async with opened(configuration(name=name)) as first, opened(configuration(name=name)) as second:
+        for cache in (first, second):
+            await cache.set("k", 1)
+            await cache.get("k")
+        assert metrics.requests(name) == {"hit l1": 2}
+        assert len(metrics.points(names.ENTRIES, name)) == 1
+        assert metrics.total(names.ENTRIES, name) == 2
+
+
+async def test_a_cache_that_is_garbage_keeps_its_counts_and_loses_its_gauges(metrics: Metrics) -> None:
+    config = configuration()
+    for turn in range(1, 4):
+        manager = CacheManager(config)
+        await manager.set("k", 1)
+        await manager.get("k")
+        assert metrics.total(names.ENTRIES, config.name) == 1
+        del manager
+        gc.collect()
+        assert metrics.requests(config.name) == {"hit l1": turn}
+        assert metrics.points(names.ENTRIES, config.name) == []
+        assert metrics.total(names.STORES, config.name) == turn
+
+
+async def test_reporting_keeps_no_cache_alive(metrics: Metrics) -> None:
+    import weakref
+
+    manager = CacheManager(configuration())
+    await manager.get_or_compute("k", value)
+    watched = weakref.ref(manager._engine)
+    metrics.all()
+    del manager
+    gc.collect()
+    assert watched() is None
+
+
+async def test_the_number_of_series_does_not_grow_with_keys_values_or_callers(
+    metrics: Metrics, shared: CacheManager
+) -> None:
+    chance = random.Random(1)
+
+    async def use(number: int) -> None:
+        await shared.set(f"user:{number}", {"name": chance.random()})
+        await shared.get(f"user:{number}")
+        await shared.get(f"missing:{number}")
+        await shared.get_or_compute(f"computed:{number}", value)
+        await shared.delete(f"user:{number}")
+
+    await use(-1)
+    before = len(shared._engine.telemetry.table.cells)
+    for number in range(100):
+        await use(number)
+    assert len(shared._engine.telemetry.table.cells) == before
+
+
+async def test_no_key_value_or_text_of_an_error_is_in_any_attribute(
+    metrics: Metrics, redis_url: str, own_redis: ServerProcess
+) -> None:
+    secret = "hunter2-secret"
+
+    class hunter2Session:  # noqa: N801
+        pass
+
+    async def load() -> object:
+        return {secret: secret}
+
+    async def fails_loudly() -> None:
+        raise ValueError(secret)
+
+    async with opened(configuration(redis_url=own_redis.url, timeout=0.1, namespace=secret)) as cache:
+        await cache.set(secret, secret)
+        await cache.get_many([secret, f"{secret}:2"])
+        await cache.get_or_compute(f"{secret}:3", load)
+        with contextlib.suppress(ValueError):
+            await cache.get_or_compute(f"{secret}:4", fails_loudly)
+        own_redis.stop()
+        await cache.get(f"{secret}:5")
+        shown = [
+            f"{key}={item}"
+            for metric in names.METRICS
+            for attributes, _ in metrics.points(metric, cache.config.name)
+            for key, item in attributes.items()
+        ]
+    assert shown
+    assert not [text for text in shown if secret in text]
+
+
+# --- providers and processes
+
+OWN_PROVIDER = """
+    import asyncio, json, os, sys
+    from opentelemetry import metrics
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from aurelis.cache import CacheConfig, CacheManager
+    from aurelis.cache.telemetry.otel import instrument
+
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+
+    def report():
+        data = reader.get_metrics_data()
+        found = {}
+        for resource in data.resource_metrics if data else ():
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    assert metric.name not in found, "two streams of one name: " + metric.name
+                    points = found[metric.name] = {}
+                    for point in metric.data.data_points:
+                        key = " ".join(str(point.attributes[name]) for name in sorted(point.attributes))
+                        points[key] = getattr(point, "value", None) or getattr(point, "count", 0)
+        return found
+"""
+
+
+def test_a_provider_that_is_set_late_sees_what_was_counted_before() -> None:
+    printed = run_script(
+        OWN_PROVIDER
+        + """
+    cache = CacheManager(CacheConfig(name="late"))
+
+    async def use() -> None:
+        await cache.set("k", 1)
+        await cache.get("k")
+        await cache.get("missing")
+
+    asyncio.run(use())
+    metrics.set_meter_provider(provider)
+    asyncio.run(use())
+    instrument(provider)
+    found = report()
+    print(found["aurelis.cache.requests"], found["aurelis.cache.entry.count"])
+        """
+    )
+    assert printed == "{'l1 late hit': 2, 'late miss': 2, 'late bypass': 0} {'l1 late': 1}\n"
+
+
+def test_a_provider_that_is_the_global_one_already_is_not_reported_to_twice() -> None:
+    printed = run_script(
+        OWN_PROVIDER
+        + """
+    metrics.set_meter_provider(provider)
+    instrument(provider)
+    cache = CacheManager(CacheConfig(name="one"))
+    instrument(provider)
+    asyncio.run(cache.get("missing"))
+    print(sum(report()["aurelis.cache.requests"].values()))
+        """
+    )
+    assert printed == "1\n"
+
+
+def test_a_forked_child_counts_from_zero_and_keeps_its_gauges() -> None:
+    """What the parent counted the parent reports; what memory holds the child holds, too."""
+    printed = run_script(
+        OWN_PROVIDER
+        + """
+    instrument(provider)
+    cache = CacheManager(CacheConfig(name="forked"))
+
+    async def use(times: int) -> None:
+        await cache.set("k", 1)
+        for _ in range(times):
+            await cache.get("k")
+
+    def show(who: str) -> None:
+        found = report()
+        requests = sum(found["aurelis.cache.requests"].values())
+        print(who, requests, *found["aurelis.cache.entry.count"].values(), flush=True)
+
+    asyncio.run(use(5))
+    gone = CacheManager(CacheConfig(name="gone"))
+    asyncio.run(gone.get("missing"))
+    del gone
+    child = os.fork()
+    if child == 0:
+        show("child")
+        asyncio.run(use(2))
+        show("child")
+        os._exit(0)
+    os.waitpid(child, 0)
+    asyncio.run(use(1))
+    show("parent")
+        """
+    )
+    assert printed.splitlines() == ["child 0 1", "child 2 1", "parent 7 1"]
+
+
+def test_without_an_sdk_nothing_is_reported_and_nothing_fails() -> None:
+    printed = run_script(
+        """
+        import asyncio, sys
+        from aurelis.cache import CacheConfig, CacheManager
+
+        async def value() -> int:
+            return 1
+
+        async def main() -> None:
+            async with CacheManager(CacheConfig()) as cache:
+                for _ in range(200):
+                    await cache.get_or_compute("k", value)
+
+        asyncio.run(main())
+        print([name for name in sys.modules if name.startswith("opentelemetry.sdk")])
+        """
+    )
+    assert printed == "[]\n"
