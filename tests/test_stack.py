@@ -383,7 +383,9 @@ async def test_a_value_goes_into_every_layer_for_the_time_that_layer_keeps_it(be
     assert lives == [100, 1000, 2000]
 
 
-@pytest.mark.parametrize(("ttl", "lives"), [(10.0, [10, 10, 10]), (500.0, [100, 500, 500]), (math.inf, [100, math.inf])])
+@pytest.mark.parametrize(
+    ("ttl", "lives"), [(10.0, [10, 10, 10]), (500.0, [100, 500, 500]), (math.inf, [100, math.inf])]
+)
 async def test_a_ttl_of_the_callers_is_capped_in_memory_alone(bed: Bed, ttl: float, lives: list[float]) -> None:
     await bed.stack.store({"k": packed("v")}, ttl, bed.budget())
     now = bed.clock.monotonic()

@@ -319,6 +319,47 @@ async def test_other_methods_are_passed_with_their_body_and_not_counted(manager:
     assert (await ask(app)).body == b""
 
 
+async def test_a_stale_response_stands_in_for_an_app_that_fails(manager: CacheManager, clock: ManualClock) -> None:
+    """RFC 5861 §4."""
+    fails = False
+
+    async def handler(call: Call) -> None:
+        if fails:
+            raise LookupError("broken")
+        await call.answer(f"body {call.number}", cache_control="max-age=10, stale-if-error=60")
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    await ask(app)
+    fails = True
+    clock.advance(15)
+    visits = [Visit(app).begin() for _ in range(3)]
+    for visit in visits:
+        await visit.end()
+        assert (visit.status, visit.body, visit.field("age")) == (200, b"body 1", "15")
+        assert visit.cache_status == "default; hit; ttl=-5"
+    assert requests(manager) == {"miss": 1, "stale": 3}
+    clock.advance(60)
+    with pytest.raises(LookupError):
+        await ask(app)
+    fails = False
+    assert (await ask(app)).cache_status.endswith("; stored")
+
+
+async def test_what_only_has_last_modified_is_kept_for_a_while(manager: CacheManager, clock: ManualClock) -> None:
+    """RFC 9111 §4.2.2, and as under a rule not for those with credentials."""
+    modified = formatdate(clock.time() - 1000, usegmt=True)
+    app = CacheMiddleware(fixed(last_modified=modified), cache=manager)
+    for fields in ({"cookie": "a=b"}, {"authorization": "me"}):
+        assert "stored" not in (await ask(app, "/", "GET", fields)).cache_status
+    assert (await ask(app)).body == b"body 3"
+    for fields in ({"cookie": "a=b"}, {"authorization": "me"}):
+        assert (await ask(app, "/", "GET", fields)).body != b"body 3"
+    clock.advance(99)
+    assert (await ask(app)).body == b"body 3"
+    clock.advance(1)
+    assert (await ask(app)).body != b"body 3"
+
+
 # The target
 
 

@@ -1,7 +1,7 @@
 """Runs benchmarks, each in a process of its own, and sums up which targets were reached. It never fails for a number.
 
-    python -m tests.benchmarks                          all of them
-    python -m tests.benchmarks l1_hit l2_hit --quick    some, with fewer rounds
+python -m tests.benchmarks                          all of them
+python -m tests.benchmarks l1_hit l2_hit --quick    some, with fewer rounds
 """
 
 from __future__ import annotations

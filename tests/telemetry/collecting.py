@@ -57,7 +57,9 @@ class Metrics:
     def requests(self, cache: str) -> dict[str, float]:
         """Returns the requests of one cache by result, and by layer where there is one."""
         return {
-            " ".join(str(dict(attributes)[key]) for key in (names.RESULT, names.LAYER) if key in dict(attributes)): value
+            " ".join(
+                str(dict(attributes)[key]) for key in (names.RESULT, names.LAYER) if key in dict(attributes)
+            ): value
             for attributes, value in self.values(names.REQUESTS, cache).items()
         }
 

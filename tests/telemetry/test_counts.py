@@ -306,7 +306,7 @@ async def test_whatever_happens_at_once_the_requests_add_up_to_the_calls_and_the
 
         async def limited(operation: str, number: int, steps: int, patience: int | None) -> None:
             task = asyncio.create_task(act(operation, number, steps))
-            if patience is not None:
+            if patience is not None and operation != "get_many":  # of which a part may have been found
                 for _ in range(patience + 1):
                     await asyncio.sleep(0)
                 task.cancel()

@@ -79,9 +79,11 @@ class Pass:
 
     Attributes:
         reason: short token for people, for instance `no-store`, `set-cookie`, `status`.
+        lasting: later responses under this key will probably be like it, so for a while nobody waits for another one's.
     """
 
     reason: str
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

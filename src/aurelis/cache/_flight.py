@@ -53,6 +53,7 @@ class Abandoned:
 
 
 ABANDONED = Abandoned()
+_NOBODY = threading.Thread()  # never started, so never alive
 _POLL = 0.02
 """Seconds between two looks at loads of other event loops, while closing."""
 _current: ContextVar[Flight[Any] | None] = ContextVar("aurelis_cache_flight", default=None)
@@ -103,6 +104,32 @@ class Flight(Generic[T]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.current_thread()
         self._awaits: dict[Flight[Any], int] = {}  # with the number of tasks of this load that do
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The task of the load; `None` where a thread runs it."""
+        return self._task
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of that task."""
+        return self._loop
+
+    def has_callers(self) -> bool:
+        """Whether anybody waits for it or reads it."""
+        return self._refs > 0
+
+    def is_of_this_thread(self) -> bool:
+        """Whether the load runs in this thread, or in its event loop."""
+        return self._thread is threading.current_thread()
+
+    def take_over(self) -> None:
+        """From now on this thread runs the load."""
+        self._thread = threading.current_thread()
+
+    def lose(self) -> None:
+        """Nobody runs the load any more. Takes no lock: a garbage collector calls this."""
+        self._thread = _NOBODY
 
     def settle(self, result: T) -> None:
         """Give everybody the result."""
@@ -205,6 +232,7 @@ class Flights:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._flights: dict[str, Flight[Any]] = {}
+        self._apart: set[Flight[Any]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.waiting = 0
 
@@ -234,6 +262,15 @@ class Flights:
             current.awaits(flight)
         return flight, leads
 
+    def apart(self, key: str) -> Flight[Any]:
+        """A flight of the key that the caller leads and nobody can join; an invalidation still reaches it."""
+        flight: Flight[Any] = Flight(key)
+        with self._lock:
+            self._apart.add(flight)
+        if (current := _current.get()) is not None:
+            current.awaits(flight)
+        return flight
+
     def start(self, flight: Flight[Any], load: Coroutine[Any, Any, None]) -> None:
         """Run the load in a task of this event loop. It must settle the flight, and `land` it."""
         loop = asyncio.get_running_loop()
@@ -250,6 +287,8 @@ class Flights:
             if not leads:
                 self.waiting -= 1
             last = flight._refs == 0 and not flight._keep
+            if last:
+                self._apart.discard(flight)
             if last and self._flights.get(flight.key) is flight:
                 # First out of the map, then cancelled: nobody can join a load that is about to end.
                 del self._flights[flight.key]
@@ -269,6 +308,7 @@ class Flights:
     def land(self, flight: Flight[Any]) -> None:
         """Nobody can join it any more."""
         with self._lock:
+            self._apart.discard(flight)
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
 
@@ -285,6 +325,8 @@ class Flights:
             The flight that is storing what it loaded: too late to stop, so it is to be waited for.
         """
         with self._lock:
+            for apart in self._apart:
+                apart.fenced = apart.fenced or apart.key == key
             flight = self._flights.pop(key, None)
             if flight is None:
                 return None
@@ -294,7 +336,7 @@ class Flights:
     def fence_all(self) -> list[Flight[Any]]:
         """An invalidation of everything; returns the flights that are storing what they loaded."""
         with self._lock:
-            flights = list(self._flights.values())
+            flights = [*self._flights.values(), *self._apart]
             for flight in flights:
                 flight.fenced = True
             self._flights.clear()

@@ -89,6 +89,10 @@ class Recording:
                 self._error = (error, error.__traceback__)
         self._end()
 
+    def is_complete(self) -> bool:
+        """Whether nothing more will come."""
+        return self._complete
+
     def chunks(self) -> tuple[bytes, ...]:
         """All chunks so far; only while `kept`."""
         with self._lock:

@@ -40,6 +40,8 @@ _MAX_REMEMBERED_LENGTH = 512
 
 _URI_MISS = Load("uri-miss")
 _RERAISE = Reraise()
+# What a URL's responses say of themselves; other reasons lie in the request that got this one.
+_SAID_BY_RESPONSE = frozenset({"no-cache", "no-store", "not-fresh", "private", "set-cookie", "vary"})
 
 
 class KeyBuilder(Protocol):
@@ -117,7 +119,8 @@ class HttpPolicy:
         """Whether the body is worth recording (RFC 9111 §3). `response_time`: seconds since the epoch."""
         verdict = self._may_store(request, head, response_time)
         if isinstance(verdict, Unstorable):
-            return Pass(verdict.reason)
+            # An error says nothing of the next response.
+            return Pass(verdict.reason, lasting=verdict.reason in _SAID_BY_RESPONSE and head.status < 500)
         left = verdict.freshness.lifetime - age_brought(verdict.fields, response_time=response_time)
         return Record(left) if left > 0 else Pass("not-fresh")
 

@@ -226,13 +226,14 @@ class RedisBackend:
     # Inside
 
     async def _lookup(self, names: Sequence[bytes]) -> list[tuple[int, bytes, int]]:
-        # `_run` written out, and without `async with`: each coroutine in between would cost every hit.
+        # `_run` and `evalsha` written out: each call in between would cost every hit.
         connection = self._connections.get(asyncio.get_running_loop()) or self._connect()
         client = connection.client
+        execute: Callable[..., Awaitable[Any]] = client.execute_command  # redis-py types what is built on it
         found: list[tuple[int, bytes, int]]
         await connection.slots.acquire()
         try:
-            found = await client.evalsha(_LOOKUP_SHA, len(names), *names)
+            found = await execute("EVALSHA", _LOOKUP_SHA, len(names), *names)
         except NoScriptError:
             found = await client.eval(_LOOKUP, len(names), *names)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -215,6 +216,10 @@ class Telemetry:
 
 
 _NO_SPAN: AbstractContextManager[None] = contextlib.nullcontext()
+# As long as there is no provider, `get_tracer_provider` looks into the environment at each call, which costs more than
+# all else that happens on the way to a shared layer. So the variable behind it is asked first, where there is one.
+_API = vars(trace)
+_NAMED_BY_ENVIRONMENT = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
 
 
 def _would_record() -> bool:
@@ -222,6 +227,8 @@ def _would_record() -> bool:
         parent = trace.get_current_span().get_span_context()
         if parent.is_valid:
             return parent.trace_flags.sampled
+    if _API.get("_TRACER_PROVIDER", _API) is None and not _NAMED_BY_ENVIRONMENT:
+        return False
     return not isinstance(_tracer_provider(), (ProxyTracerProvider, trace.NoOpTracerProvider))
 
 

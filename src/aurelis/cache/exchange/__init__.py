@@ -1,0 +1,25 @@
+"""What the integrations stand on: requests answered by responses with a head and a body, through the one engine.
+
+An integration translates its framework's request into a record that a policy understands, asks `peek` (which never
+waits) and, when nothing is at hand, `open` or `open_blocking`. It gets one of a few answers and translates back.
+"""
+
+from aurelis.cache._recording import Reader, ReaderClosed
+
+from ._answers import Alone, Hit, Live, Pending, Refused
+from ._exchange import DEFAULT_MAX_BODY_BYTES, Exchange
+from ._recorder import Lead, Recorder
+
+__all__ = [
+    "DEFAULT_MAX_BODY_BYTES",
+    "Alone",
+    "Exchange",
+    "Hit",
+    "Lead",
+    "Live",
+    "Pending",
+    "Reader",
+    "ReaderClosed",
+    "Recorder",
+    "Refused",
+]

@@ -1,0 +1,119 @@
+"""The answers that an integration can get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from aurelis.cache._decisions import Lookup, Pass, Record
+from aurelis.cache._entry import Entry
+from aurelis.cache._flight import Flight
+from aurelis.cache._recording import Reader
+from aurelis.cache.http import ResponseHead, StoredResponse
+from aurelis.cache.telemetry.otel import Telemetry
+
+Q = TypeVar("Q")
+
+
+@dataclass(slots=True)
+class Hit:
+    """Answer from the cache.
+
+    Not frozen: one is built for each hit in memory, and a frozen dataclass costs several times as much to build.
+
+    Attributes:
+        response: what is stored.
+        layer: `l1` or `l2`.
+        age: whole seconds since the origin made it (RFC 9111 §4.2.3), ≥ 0.
+        ttl: seconds of freshness left; negative when it is stale, may be infinite.
+        key: where memory has it; empty: it came from elsewhere.
+    """
+
+    response: StoredResponse
+    layer: str
+    age: int
+    ttl: float
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Ask the origin, for this caller alone and as if there were no cache.
+
+    Attributes:
+        reason: the `fwd` token of RFC 9211 §2.2.
+        detail: short token for people.
+    """
+
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing is stored and the client wanted nothing else (RFC 9111 §5.2.1.7): answer 504."""
+
+
+@dataclass(slots=True)
+class Live:
+    """A response that is being loaded, by this caller or another one.
+
+    Attributes:
+        head: of the response.
+        decision: whether it is being recorded.
+        reason: the `fwd` token of RFC 9211 §2.2.
+        collapsed: another caller's load is shared.
+        reader: the body; `None` when `raw` is there.
+        raw: the framework's own response, handed over unread to the caller whose load it is.
+    """
+
+    head: ResponseHead
+    decision: Record | Pass
+    reason: str
+    collapsed: bool
+    reader: Reader | None
+    raw: object
+    _leave: Callable[[], None]
+    _flight: Flight[Any]
+    _left: bool = field(default=False)
+
+    def close(self) -> None:
+        """Let go of the response. The last caller to let go before the end aborts the load. Twice is harmless."""
+        if not self._left:
+            self._left = True
+            if self.reader is not None:
+                self.reader.close()
+            self._leave()
+
+    async def finished(self) -> None:
+        """Wait until the load itself has ended, for instance an app's background tasks; raise what it raised."""
+        await self._flight.landed()
+        error = self._flight.error()
+        if error is not None:
+            raise error
+
+
+@dataclass(slots=True)
+class Pending(Generic[Q]):
+    """Nothing at hand: what `peek` already knows, for `open` to go on with."""
+
+    request: Q
+    key: str
+    entry: Entry | None
+    decision: Lookup
+
+
+def hit_of(entry: Entry, layer: str, now: float, telemetry: Telemetry, key: str = "") -> Hit:
+    """The answer from an entry that holds a `StoredResponse`; counts what it saves. `now`: monotonic, seconds."""
+    response: StoredResponse = entry.value  # type: ignore[assignment]  # that is what the policy serves
+    telemetry.saved_seconds.n += response.load_seconds
+    if response.source == "model":
+        if response.input_tokens is None or response.output_tokens is None:
+            telemetry.saved_unknown.n += 1
+        else:
+            telemetry.saved_input.n += response.input_tokens
+            telemetry.saved_output.n += response.output_tokens
+    ttl = entry.fresh_until - now
+    age = response.lifetime - ttl
+    return Hit(response, layer, int(age) if age > 0 else 0, ttl, key)

@@ -1,0 +1,401 @@
+"""One kind of request, answered through a manager's engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from aurelis.cache._bridge import run_inline
+from aurelis.cache._decisions import Bypass, Follow, Load, Lookup, Pass, Record, Refuse, Serve
+from aurelis.cache._entry import Entry
+from aurelis.cache._flight import Abandoned, Failed, Flight, enter
+from aurelis.cache._stack import Budget, Found
+from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
+from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
+from aurelis.cache.manager import AnyManager, manager_of
+from aurelis.cache.telemetry import names
+from aurelis.cache.typing import ExchangePolicy
+
+from ._answers import Alone, Hit, Live, Pending, Refused, hit_of
+from ._recorder import Lead, Loading, Recorder, Seat
+from ._ways import Async, Blocking, Ways
+
+Q = TypeVar("Q")
+
+DEFAULT_MAX_BODY_BYTES: Final = 4 * 2**20
+_MAX_HOPS: Final = 4
+_MISSES: Final = frozenset({"miss", "uri-miss", "vary-miss", "stale", "partial"})
+_MAX_LEADERS: Final = 3
+"""Loads of others that a request waits for, one after the other, before it asks for itself."""
+_UNSHAREABLE_SECONDS: Final = 30.0
+_MAX_UNSHAREABLE: Final = 4096
+
+
+class Exchange(Generic[Q]):
+    """One kind of request served through a manager's engine.
+
+    Args:
+        cache: manager; `None` means the process's.
+        policy: the rules.
+        max_body_bytes: larger bodies pass through and are not stored.
+    """
+
+    def __init__(
+        self,
+        cache: AnyManager | None,
+        policy: ExchangePolicy[Q, ResponseHead, LoadedResponse],
+        *,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+    ) -> None:
+        self.manager = manager_of(cache)
+        self.engine = self.manager._engine
+        self.policy = policy
+        # The hot path: each attribute hop would show in its budget.
+        self._telemetry = self.engine.telemetry
+        self._monotonic = self.engine.clock.monotonic
+        self.max_body_bytes = max_body_bytes
+        self._unshareable: dict[str, float] = {}
+
+    def fresh(self, key: str) -> Hit | None:
+        """The answer from memory to a request that any fresh response under its key answers. Never waits.
+
+        The hot path: whoever knows that nothing in a request speaks against a fresh response need not ask the policy,
+        nor make a record of the request. `None`: there is no such response, so `peek`.
+        """
+        now = self._monotonic()
+        entry = self.engine.peek(key, now)
+        if entry is None or now >= entry.fresh_until or type(entry.value) is not StoredResponse:
+            return None
+        self.engine.count_memory_hit(now)
+        return hit_of(entry, names.L1, now, self._telemetry, key)
+
+    def peek(self, request: Q) -> Hit | Pending[Q]:
+        """Answer from memory, or say what is known so far. Never waits."""
+        engine = self.engine
+        now = self._monotonic()
+        policy = self.policy
+        key = policy.key(request)
+        entry = engine.peek(key, now)
+        decision = policy.on_lookup(request, entry, now)
+        if type(decision) is Follow:
+            key = decision.key
+            entry = engine.peek(key, now)
+            decision = _of_variant(policy.on_lookup(request, entry, now))
+        if type(decision) is Serve:
+            engine.count_memory_hit(now)
+            return hit_of(decision.entry, names.L1, now, self._telemetry, key)
+        return Pending(request, key, entry, decision)
+
+    async def open(
+        self, pending: Pending[Q], load: Callable[[Recorder[Q]], Awaitable[None]]
+    ) -> Hit | Alone | Refused | Live:
+        """Answer a request for which memory had nothing.
+
+        Args:
+            load: asks the origin and gives the response to the recorder. Runs in a task of its own, at most once.
+
+        Raises:
+            Exception: what `load` raised before the head came.
+        """
+        answer = await self._open(pending, Async(), load)
+        assert not isinstance(answer, Lead)
+        return answer
+
+    def bypass(self, decision: Bypass) -> Alone:
+        """Count a request that the cache could have answered and must not."""
+        return self._alone(decision.reason, decision.detail)
+
+    def open_blocking(self, pending: Pending[Q]) -> Hit | Alone | Refused | Live | Lead:
+        """The same for a caller without an event loop, who on `Lead` loads in its own thread."""
+        return run_inline(self._open(pending, Blocking(self.engine), None))
+
+    async def _open(
+        self, pending: Pending[Q], ways: Ways, load: Callable[[Recorder[Q]], Awaitable[None]] | None
+    ) -> Hit | Alone | Refused | Live | Lead:
+        engine = self.engine
+        engine.check(pending.key)
+        request, key, entry, decision = pending.request, pending.key, pending.entry, pending.decision
+        layer = names.L1
+        with engine.telemetry.span("get") as span:
+            for _ in range(_MAX_HOPS):
+                now = engine.clock.monotonic()
+                if entry is None and engine.stack.lower and _may_be_below(decision):
+                    try:
+                        found = await ways.run(engine.stack.lookup(key, engine.stack.budget()))
+                    except BaseException:
+                        self._count_absent()
+                        raise
+                    if found is not None:
+                        entry, layer = found.entry, found.layer
+                        decision = self.policy.on_lookup(request, entry, now)
+                if isinstance(decision, Follow):
+                    key, layer = decision.key, names.L1
+                    entry = engine.stack.peek(key)
+                    decision = _of_variant(self.policy.on_lookup(request, entry, now))
+                    continue
+                if isinstance(decision, Serve):
+                    engine.telemetry.request(names.HIT, layer).n += 1
+                    hit = hit_of(decision.entry, layer, now, self._telemetry)
+                    if span is not None:
+                        span.set_attributes(
+                            {names.RESULT: names.HIT, names.LAYER: layer, names.AGE: hit.age, names.TTL: hit.ttl}
+                        )
+                    return hit
+                if isinstance(decision, Refuse):
+                    engine.telemetry.bypass.n += 1
+                    return Refused()
+                if isinstance(decision, Bypass):
+                    return self._alone(decision.reason, decision.detail)
+                engine.telemetry.miss_l1.n += 1
+                answer = await self._join(request, key, entry, decision, ways, load)
+                if span is not None:
+                    span.set_attributes(_described(answer))
+                match answer:
+                    case Follow():
+                        decision = answer
+                    case Found():
+                        entry, layer = answer.entry, answer.layer
+                        decision = self.policy.on_lookup(request, entry, now)
+                        if layer == names.STALE:
+                            engine.telemetry.request(names.STALE).n += 1
+                            return hit_of(entry, names.STALE, now, self._telemetry)
+                        if isinstance(decision, Load):
+                            # What the flight found does not suit this request, which wants something fresher.
+                            return self._alone(decision.reason)
+                    case _:
+                        return answer
+            return self._alone("miss")
+
+    async def _join(
+        self,
+        request: Q,
+        key: str,
+        entry: Entry | None,
+        decision: Load,
+        ways: Ways,
+        load: Callable[[Recorder[Q]], Awaitable[None]] | None,
+    ) -> Found | Follow | Alone | Live | Lead:
+        engine = self.engine
+        flights = engine.flights
+        tries = _MAX_LEADERS
+        while True:
+            try:
+                flight, leads = (flights.apart(key), True) if self._is_unshareable(key) else flights.join(key)
+            except RecursiveLoadError:
+                # The origin asks through this cache for what is being loaded: it gets what it would get without one.
+                return self._alone(decision.reason, "recursive")
+
+            def leave(flight: Flight[Any] = flight, leads: bool = leads) -> None:
+                flights.leave(flight, leads=leads)
+
+            if not leads and _would_block_itself(flight, blocking=load is None):
+                leave()
+                return self._alone(decision.reason, "recursive")
+            stays = False
+            counted = leads and load is None
+            seat = Seat()
+            try:
+                if leads:
+                    below = bool(engine.stack.lower) and decision.reason != "request"
+                    if load is not None:
+                        flights.start(flight, self._lead(flight, request, key, entry, below, load, seat))
+                    else:
+                        lead = await self._lead_blocking(flight, request, key, entry, below, ways)
+                        if lead is not None:
+                            stays = True
+                            return Lead(lead, decision.reason, leave, flight)
+                outcome = await ways.outcome(flight)
+                if isinstance(outcome, Failed):
+                    raise outcome.again()
+                counted = not (leads and isinstance(outcome, Abandoned))
+                if isinstance(outcome, Abandoned):
+                    if leads:
+                        raise CacheClosedError("the event loop or the cache was closed during the load")
+                    continue
+                result: Found | Loading = outcome.result
+                if isinstance(result, Found):
+                    return result
+                if leads:
+                    stays = True
+                    return Live(
+                        result.head, result.decision, decision.reason, False, seat.reader, result.raw, leave, flight
+                    )
+                if isinstance(result.decision, Pass) and not result.decision.lasting and (tries := tries - 1):
+                    # The leader's request or luck was special. The others need not all ask at once for that.
+                    continue
+                followed = self._share(request, result, decision, leave, flight)
+                stays = isinstance(followed, Live)
+                return followed
+            finally:
+                if not stays:
+                    seat.leave()
+                    leave()
+                if not counted and leads and flight.task is not None:
+                    # Only its end tells whether the origin is asked, and then the load is counted in its place.
+                    flight.task.add_done_callback(partial(self._count_unless_loaded, seat))
+                elif not counted:
+                    self._count_absent()
+
+    def note(self, key: str, decision: Record | Pass) -> None:
+        """Remember for a while that responses under this key are not for sharing.
+
+        Otherwise each burst of requests for one would wait for the first response before it is loaded for each.
+        """
+        if isinstance(decision, Pass) and decision.lasting:
+            if len(self._unshareable) >= _MAX_UNSHAREABLE:
+                self._unshareable.clear()
+            self._unshareable[key] = self._monotonic() + _UNSHAREABLE_SECONDS
+        else:
+            self._unshareable.pop(key, None)
+
+    def _is_unshareable(self, key: str) -> bool:
+        return bool(self._unshareable) and self._unshareable.get(key, 0.0) > self._monotonic()
+
+    def _count_absent(self) -> None:
+        """Count a request whose load failed, or whose caller left before there was an answer."""
+        self.engine.telemetry.miss.n += 1
+        self.engine.telemetry.coalesced.n += 1
+
+    def _count_unless_loaded(self, seat: Seat, _: object) -> None:
+        if not seat.loads:
+            self._count_absent()
+
+    def _share(
+        self, request: Q, loading: Loading, decision: Load, leave: Callable[[], None], flight: Flight[Any]
+    ) -> Live | Follow | Alone:
+        if isinstance(loading.decision, Pass) or loading.recording is None:
+            return self._alone(decision.reason, loading.decision.reason if isinstance(loading.decision, Pass) else "")
+        if not loading.recording.is_complete() and not flight.alive():
+            # The thread that loaded it has ended or dropped the response, so the rest will never come.
+            self.engine.flights.land(flight)
+            return self._alone(decision.reason, "abandoned")
+        verdict = self.policy.on_shared(request, loading.request, loading.head, loading.response_time)
+        if isinstance(verdict, Follow):
+            return verdict
+        if isinstance(verdict, Bypass):
+            return self._alone(verdict.reason, verdict.detail)
+        reader = loading.recording.reader()
+        if reader is None:  # too large to keep, and its start is gone
+            return self._alone(decision.reason, "too-large")
+        self.engine.telemetry.miss.n += 1
+        self.engine.telemetry.coalesced.n += 1
+        return Live(loading.head, loading.decision, decision.reason, True, reader, None, leave, flight)
+
+    async def _lead(
+        self,
+        flight: Flight[Any],
+        request: Q,
+        key: str,
+        stale: Entry | None,
+        below: bool,
+        load: Callable[[Recorder[Q]], Awaitable[None]],
+        seat: Seat,
+    ) -> None:
+        enter(flight)
+        recorder: Recorder[Q] | None = None
+        try:
+            budget = self.engine.stack.budget()
+            recorder = await self._look_below(flight, request, key, stale, below, budget, Async(), seat)
+            if recorder is not None:
+                seat.loads = True
+                await self.engine.load(flight, load(recorder))
+                await recorder.end()
+        except asyncio.CancelledError:
+            if recorder is not None:
+                recorder.abort()
+            flight.abandon()
+            raise
+        except BaseException as error:
+            if recorder is None:
+                flight.fail(error)
+            else:
+                recorder.fail(error)
+            if not isinstance(error, Exception) or (recorder is not None and recorder.ended):
+                raise  # what an app raises after its response belongs to whoever runs the app
+        finally:
+            self.engine.flights.land(flight)
+
+    async def _lead_blocking(
+        self, flight: Flight[Any], request: Q, key: str, stale: Entry | None, below: bool, ways: Ways
+    ) -> Recorder[Q] | None:
+        try:
+            budget = self.engine.stack.budget()
+            return await self._look_below(flight, request, key, stale, below, budget, ways, None)
+        except BaseException as error:
+            flight.fail(error)
+            self.engine.flights.land(flight)
+            raise
+
+    async def _look_below(
+        self,
+        flight: Flight[Any],
+        request: Q,
+        key: str,
+        stale: Entry | None,
+        below: bool,
+        budget: Budget,
+        ways: Ways,
+        seat: Seat | None,
+    ) -> Recorder[Q] | None:
+        """Settle the flight with what lower layers have, or give the recorder for a load."""
+        if below:
+            found = await ways.run(self.engine.stack.lookup(key, budget))
+            if found is not None:
+                decision = self.policy.on_lookup(request, found.entry, self.engine.clock.monotonic())
+                if isinstance(decision, (Serve, Follow)):
+                    flight.settle(found)
+                    self.engine.flights.land(flight)
+                    return None
+                stale = found.entry
+        return Recorder(self, request, flight, key, stale, budget, ways, seat)
+
+    def _alone(self, reason: str, detail: str = "") -> Alone:
+        if reason in _MISSES or reason == "request":
+            self.engine.telemetry.miss.n += 1
+        else:
+            self.engine.telemetry.bypass.n += 1
+        return Alone(reason, detail)
+
+
+def _may_be_below(decision: Lookup) -> bool:
+    """Whether a request that nobody loads for could still be answered by a lower layer."""
+    return isinstance(decision, Refuse) or (isinstance(decision, Bypass) and decision.reason in _MISSES)
+
+
+def _of_variant(decision: Lookup) -> Lookup:
+    """What the rules say about the key of a variant; they don't know that an index led there (RFC 9211 §2.2)."""
+    if type(decision) is Serve:  # a hit: this is its hot path
+        return decision
+    if isinstance(decision, Load) and decision.reason == "uri-miss":
+        return Load("vary-miss")
+    if isinstance(decision, Bypass) and decision.reason == "uri-miss":
+        return Bypass("vary-miss", decision.detail)
+    return decision
+
+
+def _would_block_itself(flight: Flight[Any], *, blocking: bool) -> bool:
+    """Whether the load goes on only when this very thread does something else than wait for it.
+
+    Another response of the same thread that is not read yet, or a task of the event loop which a blocking call stops.
+    """
+    return flight.is_of_this_thread() and (blocking or flight.task is None)
+
+
+def _described(answer: Found | Follow | Alone | Live | Lead) -> dict[str, str | bool]:
+    match answer:
+        case Live():
+            return {
+                names.RESULT: names.MISS,
+                names.FWD: answer.reason,
+                names.COLLAPSED: answer.collapsed,
+                names.STORED: isinstance(answer.decision, Record),
+            }
+        case Lead():
+            return {names.RESULT: names.MISS, names.FWD: answer.reason}
+        case Alone():
+            result = names.MISS if answer.reason in _MISSES else names.BYPASS
+            return {names.RESULT: result, names.FWD: answer.reason}
+        case _:
+            return {}

@@ -1,0 +1,51 @@
+"""The two ways of waiting: in an event loop, and in a thread that blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, Protocol, TypeVar
+
+from aurelis.cache._engine import Engine
+from aurelis.cache._flight import Abandoned, Failed, Flight, Settled
+from aurelis.cache._recording import Recording
+
+T = TypeVar("T")
+
+
+class Ways(Protocol):
+    """How one kind of caller waits. The steps around it are the same for all."""
+
+    async def run(self, step: Coroutine[Any, Any, T]) -> T: ...
+
+    async def outcome(self, flight: Flight[Any]) -> Settled[Any] | Failed | Abandoned: ...
+
+    async def room(self, recording: Recording) -> None: ...
+
+
+class Async:
+    """Waits in the running event loop."""
+
+    async def run(self, step: Coroutine[Any, Any, T]) -> T:
+        return await step
+
+    async def outcome(self, flight: Flight[Any]) -> Settled[Any] | Failed | Abandoned:
+        return await flight.wait()
+
+    async def room(self, recording: Recording) -> None:
+        await recording.room()
+
+
+class Blocking:
+    """Blocks the thread where others wait, so its coroutines never suspend and run inline."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def run(self, step: Coroutine[Any, Any, T]) -> T:
+        return self._engine.run(step)
+
+    async def outcome(self, flight: Flight[Any]) -> Settled[Any] | Failed | Abandoned:
+        return flight.wait_blocking()
+
+    async def room(self, recording: Recording) -> None:
+        recording.room_blocking()
