@@ -331,7 +331,7 @@ async def generator() -> AsyncIterator[int]:
     yield 1
 
 
-@pytest.mark.parametrize("function", [plain, generator, int, None], ids=repr)
+@pytest.mark.parametrize("function", [plain, generator, int, None], ids=["plain", "generator", "class", "none"])
 def test_what_is_no_coroutine_function_is_refused(function: Any) -> None:
     with pytest.raises(ConfigurationError, match="coroutine functions"):
         cached()(function)

@@ -116,7 +116,7 @@ async def test_loads_are_shared(cache: UnifiedCacheManager) -> None:
         (("c", "i", {"x": object()}), "params"),
         (("c", "i", 7), "params"),
     ],
-    ids=repr,
+    ids=["category", "identifier", "parameter", "parameters"],
 )
 async def test_what_cannot_be_a_key_is_refused_and_named(
     cache: UnifiedCacheManager, arguments: tuple[Any, ...], place: str

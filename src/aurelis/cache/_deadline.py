@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import weakref
 from types import TracebackType
 
@@ -90,14 +89,15 @@ class _Watch:
             self.set(loop, max(min(wait.when for wait in self.waits), now + _GRAIN))
 
 
+# Module-level because event loops are. Only the thread of a loop asks for its watch.
 _watches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
 
 
 def _new_watch(loop: asyncio.AbstractEventLoop) -> _Watch:
-    with _lock:
-        # The tasks of a loop that was closed under them would keep it alive through their waits.
-        for closed in [other for other in _watches if other.is_closed()]:
-            del _watches[closed]
-        _watches[loop] = watch = _Watch()
+    # The tasks of a loop that was closed under them would keep it alive through their waits.
+    for reference in _watches.keyrefs():  # a copy, made in one step: loops of other threads come and go
+        other = reference()
+        if other is not None and other.is_closed():
+            _watches.pop(other, None)
+    _watches[loop] = watch = _Watch()
     return watch

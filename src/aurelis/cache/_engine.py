@@ -113,9 +113,10 @@ class Engine:
             self._observe_hit()
 
     def _observe_hit(self) -> None:
-        span = get_current_span()
-        if span.is_recording():
-            span.set_attributes(self._hit_attributes)
+        if self.telemetry.span_attributes:
+            span = get_current_span()
+            if span.is_recording():
+                span.set_attributes(self._hit_attributes)
         if self._makes_spans:
             with self.telemetry.span("get") as own:
                 if own is not None:

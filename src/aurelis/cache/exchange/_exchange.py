@@ -56,7 +56,7 @@ class Exchange(Generic[Q]):
         self._telemetry = self.engine.telemetry
         self._monotonic = self.engine.clock.monotonic
         self.max_body_bytes = max_body_bytes
-        self._unshareable: dict[str, float] = {}
+        self._unshareable: dict[int, float] = {}  # by hash, as a stranger chooses how long a key is
 
     def fresh(self, key: str) -> Hit | None:
         """The answer from memory to a request that any fresh response under its key answers. Never waits.
@@ -246,12 +246,12 @@ class Exchange(Generic[Q]):
         if isinstance(decision, Pass) and decision.lasting:
             if len(self._unshareable) >= _MAX_UNSHAREABLE:
                 self._unshareable.clear()
-            self._unshareable[key] = self._monotonic() + _UNSHAREABLE_SECONDS
+            self._unshareable[hash(key)] = self._monotonic() + _UNSHAREABLE_SECONDS
         else:
-            self._unshareable.pop(key, None)
+            self._unshareable.pop(hash(key), None)
 
     def _is_unshareable(self, key: str) -> bool:
-        return bool(self._unshareable) and self._unshareable.get(key, 0.0) > self._monotonic()
+        return bool(self._unshareable) and self._unshareable.get(hash(key), 0.0) > self._monotonic()
 
     def _count_absent(self) -> None:
         """Count a request whose load failed, or whose caller left before there was an answer."""

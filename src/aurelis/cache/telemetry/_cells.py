@@ -119,7 +119,8 @@ class Registry:
         while self._ended:
             table = self._live.pop(self._ended.popleft())
             for key, cell in table.cells.items():
-                self._retired[key] = self._retired.get(key, 0) + cell.n
+                if cell.n:  # a series of zeros, of each cache that ever was, would be all that grows
+                    self._retired[key] = self._retired.get(key, 0) + cell.n
 
     def after_fork(self) -> None:
         """Begin counting anew in a child: what the parent counted, the parent reports."""

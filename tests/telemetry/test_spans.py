@@ -1,0 +1,320 @@
+"""Spans around what leaves memory, attributes for what does not, and nothing of the user's in either."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
+
+from aurelis.cache import CacheManager
+from aurelis.cache.telemetry import names
+from tests.managers import configuration, count, eventually, opened, run_script
+from tests.telemetry.collecting import Spans, record_spans
+
+PATIENT = 10.0
+TRACER = trace.get_tracer("test")
+
+
+@pytest.fixture(scope="module")
+def recorder() -> Spans:
+    """Records all spans of the process."""
+    return record_spans()
+
+
+@pytest.fixture
+def spans(recorder: Spans) -> Spans:
+    """The spans of this test."""
+    recorder.clear()
+    return recorder
+
+
+@pytest.fixture
+async def shared(redis_url: str) -> AsyncIterator[CacheManager]:
+    """A cache over a Redis."""
+    async with opened(configuration(redis_url=redis_url, timeout=PATIENT)) as manager:
+        yield manager
+
+
+async def value() -> str:
+    """A load."""
+    return "value"
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    """Returns the attributes of a span, without the name of the cache."""
+    found = dict(span.attributes or {})
+    found.pop(names.NAME, None)
+    return found
+
+
+def is_child(span: ReadableSpan, parent: ReadableSpan) -> bool:
+    """Returns whether a span hangs below another one."""
+    assert span.context is not None
+    assert parent.context is not None
+    return (
+        span.parent is not None
+        and span.parent.span_id == parent.context.span_id
+        and span.context.trace_id == parent.context.trace_id
+    )
+
+
+# --- hits in memory
+
+
+async def test_a_hit_in_memory_makes_no_span_and_is_noted_on_the_current_one(spans: Spans) -> None:
+    async with opened() as cache:
+        await cache.set("k", 1)
+        for hit in (
+            lambda: cache.get("k"),
+            lambda: cache.get_many(["k"]),
+            lambda: cache.get_or_compute("k", value),
+        ):
+            spans.clear()
+            with TRACER.start_as_current_span("request"):
+                await hit()
+            (span,) = spans.ended()
+            assert span.name == "request"
+            assert dict(span.attributes or {}) == {
+                "aurelis.cache.name": cache.config.name,
+                "aurelis.cache.result": "hit",
+                "aurelis.cache.layer": "l1",
+            }
+
+
+async def test_without_a_current_span_a_hit_in_memory_leaves_no_trace(spans: Spans) -> None:
+    async with opened() as cache:
+        await cache.set("k", 1)
+        await cache.get("k")
+    assert spans.ended() == ()
+
+
+async def test_a_span_that_does_not_record_is_left_alone(spans: Spans) -> None:
+    async with opened() as cache:
+        await cache.set("k", 1)
+        unsampled = NonRecordingSpan(SpanContext(1, 1, is_remote=True, trace_flags=TraceFlags(0)))
+        with trace.use_span(unsampled):
+            assert await cache.get("k") == 1
+    assert spans.ended() == ()
+
+
+async def test_attributes_on_the_current_span_can_be_switched_off(spans: Spans) -> None:
+    async with opened(configuration(span_attributes=False)) as cache:
+        await cache.set("k", 1)
+        with TRACER.start_as_current_span("request"):
+            await cache.get("k")
+    (span,) = spans.ended()
+    assert dict(span.attributes or {}) == {}
+
+
+@pytest.mark.parametrize("span_attributes", [True, False])
+async def test_on_request_hits_in_memory_have_spans_of_their_own(spans: Spans, span_attributes: bool) -> None:
+    async with opened(configuration(spans="all", span_attributes=span_attributes)) as cache:
+        await cache.set("k", 1)
+        with TRACER.start_as_current_span("request"):
+            await cache.get("k")
+        get, request = spans.ended()
+        assert get.name == f"get {cache.config.name}"
+        assert is_child(get, request)
+        assert attributes(get) == {names.RESULT: "hit", names.LAYER: "l1"}
+        assert (names.RESULT in attributes(request)) == span_attributes
+        spans.clear()
+        await cache.get("k")
+        (alone,) = spans.ended()
+        assert alone.parent is None
+
+
+# --- past memory
+
+
+async def test_a_request_past_memory_has_a_span_with_its_result(spans: Spans, shared: CacheManager) -> None:
+    name = shared.config.name
+    async with opened(configuration(redis_url=shared.config.redis_url, timeout=PATIENT)) as neighbour:
+        await neighbour.set_many({"a": 1, "b": 2})
+    for request, expected in (
+        (shared.get("missing"), {names.RESULT: "miss"}),
+        (shared.get("a"), {names.RESULT: "hit", names.LAYER: "l2"}),
+        (shared.get_or_compute("b", value), {names.RESULT: "hit", names.LAYER: "l2", names.COLLAPSED: False}),
+    ):
+        spans.clear()
+        with TRACER.start_as_current_span("request"):
+            await request
+        get, parent = spans.ended()
+        assert get.name == f"get {name}"
+        assert get.kind is SpanKind.INTERNAL
+        assert is_child(get, parent)
+        assert attributes(get) == expected
+        assert (get.attributes or {})[names.NAME] == name
+        assert get.status.status_code is StatusCode.UNSET
+        assert get.instrumentation_scope is not None
+        assert get.instrumentation_scope.name == "aurelis.cache"
+
+
+async def test_many_keys_have_one_span(spans: Spans, shared: CacheManager) -> None:
+    await shared.get_many([f"k{number}" for number in range(50)])
+    (get,) = spans.ended()
+    assert get.name == f"get {shared.config.name}"
+
+
+async def test_a_miss_in_memory_alone_has_no_span_because_it_waits_for_nothing(spans: Spans) -> None:
+    async with opened() as cache:
+        await cache.get("missing")
+        await cache.get_many(["missing"])
+    assert spans.ended() == ()
+
+
+async def test_a_load_is_a_span_below_that_of_the_request(spans: Spans, shared: CacheManager) -> None:
+    async def load() -> None:
+        with TRACER.start_as_current_span("query"):
+            await asyncio.sleep(0)
+
+    with TRACER.start_as_current_span("request"):
+        await shared.get_or_compute("k", load)
+    query, fill, get, request = spans.ended()
+    assert [span.name for span in (fill, get)] == [f"fill {shared.config.name}", f"get {shared.config.name}"]
+    assert is_child(query, fill)
+    assert is_child(fill, get)
+    assert is_child(get, request)
+    assert attributes(get) == {names.RESULT: "miss", names.COLLAPSED: False}
+    assert attributes(fill) == {}
+
+
+async def test_who_waits_for_the_load_of_another_says_so_and_links_to_it(spans: Spans) -> None:
+    async with opened() as cache:
+        go = asyncio.Event()
+
+        async def load() -> None:
+            await go.wait()
+
+        tasks = [asyncio.create_task(cache.get_or_compute("k", load)) for _ in range(3)]
+        await eventually(lambda: count(cache, names.WAITING) == 2)
+        go.set()
+        await asyncio.gather(*tasks)
+        (fill,) = spans.named(f"fill {cache.config.name}")
+        gets = spans.named(f"get {cache.config.name}")
+        assert sorted(bool(attributes(get)[names.COLLAPSED]) for get in gets) == [False, True, True]
+        for get in gets:
+            linked = [link.context.span_id for link in get.links]
+            assert fill.context is not None
+            assert linked == ([fill.context.span_id] if attributes(get)[names.COLLAPSED] else [])
+
+
+async def test_spans_can_be_switched_off(spans: Spans, redis_url: str) -> None:
+    async with opened(configuration(redis_url=redis_url, spans="none", timeout=PATIENT)) as cache:
+        with TRACER.start_as_current_span("request"):
+            await cache.get("missing")
+            await cache.get_or_compute("k", value)
+            await cache.get("k")
+    (request,) = spans.ended()
+    assert attributes(request) == {names.RESULT: "hit", names.LAYER: "l1"}
+
+
+async def test_below_a_parent_that_is_not_sampled_there_are_no_spans(spans: Spans, shared: CacheManager) -> None:
+    unsampled = NonRecordingSpan(SpanContext(1, 1, is_remote=True, trace_flags=TraceFlags(0)))
+    with trace.use_span(unsampled):
+        await shared.get("missing")
+        await shared.get_or_compute("k", value)
+    assert spans.ended() == ()
+
+
+async def test_below_a_remote_parent_that_is_sampled_there_are(spans: Spans, shared: CacheManager) -> None:
+    sampled = NonRecordingSpan(SpanContext(7, 9, is_remote=True, trace_flags=TraceFlags(1)))
+    with trace.use_span(sampled):
+        await shared.get("missing")
+    (get,) = spans.ended()
+    assert get.parent is not None
+    assert get.parent.span_id == 9
+
+
+# --- failures
+
+
+async def test_a_load_that_fails_is_marked_with_the_type_of_its_error_and_nothing_of_its_text(spans: Spans) -> None:
+    class QuotaExceededError(Exception):
+        pass
+
+    async def load() -> None:
+        raise QuotaExceededError("secret details")
+
+    async with opened() as cache:
+        with contextlib.suppress(QuotaExceededError):
+            await cache.get_or_compute("k", load)
+        fill, get = spans.ended()
+        for span in (fill, get):
+            assert attributes(span)[names.ERROR_TYPE].endswith("QuotaExceededError")
+            assert span.status.status_code is StatusCode.ERROR
+            assert span.status.description is None
+            assert span.events == ()
+            assert "secret" not in span.to_json()
+
+
+async def test_a_cancelled_request_is_marked_as_such(spans: Spans) -> None:
+    async with opened() as cache:
+        begun = asyncio.Event()
+
+        async def load() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(cache.get_or_compute("k", load))
+        await begun.wait()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await eventually(lambda: len(spans.ended()) == 2)
+        assert {attributes(span)[names.ERROR_TYPE] for span in spans.ended()} == {"CancelledError"}
+
+
+async def test_a_layer_that_fails_does_not_mark_the_request_which_has_not_failed(spans: Spans) -> None:
+    async with opened(configuration(redis_url="redis://127.0.0.1:1/0", timeout=0.2)) as cache:
+        assert await cache.get("k") is None
+    (get,) = spans.ended()
+    assert get.status.status_code is StatusCode.UNSET
+    assert attributes(get) == {names.RESULT: "miss"}
+
+
+async def test_no_key_or_value_is_in_any_span(spans: Spans, redis_url: str) -> None:
+    secret = "hunter2"
+
+    async def load() -> dict[str, str]:
+        return {secret: secret}
+
+    async with opened(configuration(redis_url=redis_url, namespace=secret, spans="all", timeout=PATIENT)) as cache:
+        with TRACER.start_as_current_span("request"):
+            await cache.set(secret, secret)
+            await cache.get(secret)
+            await cache.get(f"{secret}:2")
+            await cache.get_many([secret, f"{secret}:3"])
+            await cache.get_or_compute(f"{secret}:4", load)
+            await cache.delete(secret)
+    assert len(spans.ended()) > 4
+    assert not [span for span in spans.ended() if secret in span.to_json()]
+
+
+def test_a_tracer_provider_that_is_set_late_gets_spans() -> None:
+    printed = run_script(
+        """
+        import asyncio
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        from aurelis.cache import CacheConfig, CacheManager
+
+        async def value() -> int:
+            return 1
+
+        cache = CacheManager(CacheConfig(name="late"))
+        asyncio.run(cache.get_or_compute("early", value))
+        exporter = InMemorySpanExporter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        trace.set_tracer_provider(provider)
+        asyncio.run(cache.get_or_compute("late", value))
+        print([span.name for span in exporter.get_finished_spans()])
+        """
+    )
+    assert printed == "['fill late', 'get late']\n"
