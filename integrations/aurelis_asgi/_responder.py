@@ -14,6 +14,7 @@ from aurelis.cache.exchange import Alone, Hit, Live, Pending, Refused
 from aurelis.cache.http import Fields, HttpRequest, is_not_modified, not_modified_fields
 from aurelis.cache.typing import Pass, Record
 
+from ._listening import Listener
 from ._load import AppLoad
 from ._request import route_template
 
@@ -27,19 +28,20 @@ _CLIENT_CLOSED_REQUEST = 499
 class Responder:
     """Answers one request."""
 
-    __slots__ = ("_disconnected", "_middleware", "_receive", "_received", "_scope", "_send", "_watcher")
+    __slots__ = ("_middleware", "_receive", "_scope", "_send")
 
     def __init__(self, middleware: CacheMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
         self._middleware = middleware
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._disconnected = False
-        self._received: list[Message] = []
-        self._watcher: asyncio.Task[None] | None = None
 
-    async def forward(self, answer: Alone) -> None:
-        """Have the app answer this request alone, as if there were no cache."""
+    async def forward(self, answer: Alone, receive: Receive | None = None) -> None:
+        """Have the app answer this request alone, as if there were no cache.
+
+        Args:
+            receive: for the app; `None`: the server's.
+        """
         self._middleware.note_bypass(self._scope, answer.detail)
         status = self._middleware.status.forwarded(answer.reason, detail=answer.detail)
         forward = self._send
@@ -50,8 +52,7 @@ class Responder:
                 message = {**message, "headers": [*message.get("headers", ()), (b"cache-status", status)]}
             await forward(message)
 
-        receive = self._receive if self._watcher is None else self._receive_again
-        await self._middleware.app(self._scope, receive, send)
+        await self._middleware.app(self._scope, receive or self._receive, send)
 
     async def respond(self, request: HttpRequest) -> None:
         """Answer from the cache, from a load under way, or from the app."""
@@ -70,37 +71,45 @@ class Responder:
             await replay(hit, self._scope, self._send, middleware.fields_of_hit, with_body=request.method != "HEAD")
 
     async def _open(self, pending: Pending[HttpRequest]) -> None:
-        middleware = self._middleware
         task = asyncio.current_task()
         assert task is not None
-        self._watcher = watcher = asyncio.create_task(self._watch(task))
+        listener = Listener(self._receive, task)
+        try:
+            answer = await self._answer(pending, listener, task)
+            if isinstance(answer, Hit):
+                await self._replay(answer, pending.request)
+            elif isinstance(answer, Refused):
+                await self._refuse()
+            elif answer is not None:
+                await self.forward(answer, listener.receive)
+        finally:
+            listener.stop()
+
+    async def _answer(
+        self, pending: Pending[HttpRequest], listener: Listener, task: asyncio.Task[object]
+    ) -> Hit | Refused | Alone | None:
+        """What is to be answered; `None`: that has been done."""
+        middleware = self._middleware
         live: Live | None = None
         try:
             answer = await middleware.exchange.open(pending, AppLoad(middleware.app, self._scope))
-            if isinstance(answer, Live):
-                live = answer
-                await self._relay(live, watcher)
-                return
+            if not isinstance(answer, Live):
+                return answer
+            live = answer
+            await self._relay(live, listener)
         except asyncio.CancelledError:
-            # Our own cancellation always arrives at an await within this block: the watcher runs only while it waits.
-            if not self._disconnected or task.uncancel() > 0:
+            # The listener's cancellation always arrives at an await within this block: it runs only while we wait.
+            if not listener.disconnected or task.uncancel() > 0:
                 raise
             if live is None:
                 await self._conclude()
-            return
         finally:
-            watcher.cancel()
+            listener.ignore()
             if live is not None:
                 live.close()
-        if isinstance(answer, Hit):
-            await self._replay(answer, pending.request)
-        elif isinstance(answer, Refused):
-            await self._refuse()
-        else:
-            assert isinstance(answer, Alone)
-            await self.forward(answer)
+        return None
 
-    async def _relay(self, live: Live, watcher: asyncio.Task[None]) -> None:
+    async def _relay(self, live: Live, listener: Listener) -> None:
         reader = live.reader
         assert reader is not None  # the app's response is never handed over unread
         decision = live.decision
@@ -128,8 +137,7 @@ class Responder:
             # What is outside of us gets the messages that the app sent: it may treat a body in one piece differently.
             more = chunk is not None and not reader.at_end()
             if not more:
-                # A server reports a disconnect once the response is complete: from here on it means nothing.
-                watcher.cancel()
+                listener.ignore()  # the client has all that it wanted
             await send({"type": "http.response.body", "body": chunk or b"", "more_body": more})
         if not live.collapsed:
             # As without a cache, the request ends when the app does, and what it raises then is the server's to log.
@@ -147,22 +155,6 @@ class Responder:
         headers = [(b"content-length", b"0"), *fields]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": b""})
-
-    async def _watch(self, task: asyncio.Task[object]) -> None:
-        # After the whole request only a disconnect can come. A `receive` that says something else, as those of simple
-        # tests do, is not asked again: it may never wait. What it raises is lost, since nobody but us asks so early.
-        self._received.append(message := await self._receive())
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            self._received.append(message := await self._receive())
-        if message["type"] == "http.disconnect":
-            self._disconnected = True
-            task.cancel()
-
-    async def _receive_again(self) -> Message:
-        if self._watcher is not None:
-            await asyncio.wait((self._watcher,))  # it was cancelled, and two must not receive at once
-            self._watcher = None
-        return self._received.pop(0) if self._received else await self._receive()
 
 
 async def replay(

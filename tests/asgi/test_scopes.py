@@ -169,6 +169,50 @@ async def test_the_app_never_receives_while_the_middleware_does(manager: CacheMa
     assert most == 1
 
 
+@pytest.mark.parametrize("turns", [0, 1, 5, 50])
+async def test_a_receive_that_loses_what_it_has_when_cancelled_loses_nothing(manager: CacheManager, turns: int) -> None:
+    """That of Starlette's `BaseHTTPMiddleware` is of this kind."""
+
+    class Slow(Visit):
+        async def _receive(self) -> Message:
+            message = await super()._receive()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return message
+
+    async def handler(call: Call) -> None:
+        assert await call.request_body() == b""
+        await call.answer("body", cache_control="no-store")
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    visits = [Slow(app).begin() for _ in range(3)]
+    for visit in visits:
+        assert (await visit.end()).body == b"body"
+
+
+async def test_who_asks_for_itself_hears_of_a_disconnect_from_the_app(manager: CacheManager) -> None:
+    received: list[str] = []
+
+    async def handler(call: Call) -> None:
+        await gate.wait()
+        if call.number == 2:
+            received.append((await call.receive())["type"])
+            received.append((await call.receive())["type"])
+        await call.answer("body", cache_control="no-store")
+
+    gate = asyncio.Event()
+    origin = Origin(handler)
+    app = CacheMiddleware(origin, cache=manager)
+    visits = [Visit(app).begin() for _ in range(2)]
+    await eventually(lambda: manager._engine.flights.waiting == 1)
+    gate.set()
+    await visits[0].end()
+    await eventually(lambda: received == ["http.request"])
+    visits[1].leave()
+    assert (await visits[1].end()).status == 200  # as without a cache: the app decides
+    assert (received, origin.cancelled) == (["http.request", "http.disconnect"], 0)
+
+
 async def _receive(call: Call) -> Message:
     return await call.receive()
 
