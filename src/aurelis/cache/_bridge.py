@@ -7,10 +7,13 @@ daemon thread runs an event loop of its own, never the app's.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
+
+from .exceptions import CacheClosedError
 
 T = TypeVar("T")
 
@@ -24,11 +27,20 @@ class Bridge:
         self._pid = 0
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run the coroutine in the private loop and wait for its result. Not to be called from that loop."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result()
+        """Run the coroutine in the private loop and wait for its result. Not to be called from that loop.
+
+        Raises:
+            CacheClosedError: `close` was called meanwhile.
+        """
+        with self._lock:  # so that `close` ends the loop after it has taken the coroutine, or before it is asked to
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise CacheClosedError("this cache was closed while it was used") from None
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
-        """Run `last`, then end the thread. Closing twice is harmless."""
+        """Run `last`, cancel what else runs, and end the thread. Closing twice is harmless."""
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is None or self._pid != os.getpid():
@@ -40,20 +52,27 @@ class Bridge:
         loop.call_soon_threadsafe(loop.stop)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None or self._pid != os.getpid():  # a forked child has the object but not the thread
-                self._pid = os.getpid()
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_serve, args=(self._loop,), name="aurelis-cache", daemon=True).start()
-            return self._loop
+        if self._loop is None or self._pid != os.getpid():  # a forked child has the object but not the thread
+            self._pid = os.getpid()
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=_serve, args=(self._loop,), name="aurelis-cache", daemon=True).start()
+        return self._loop
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
+        loop.run_until_complete(_cancel_others())  # threads wait for them
     finally:
         loop.close()
+
+
+async def _cancel_others() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def run_inline(coroutine: Coroutine[Any, Any, T]) -> T:
