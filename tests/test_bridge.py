@@ -43,6 +43,7 @@ def test_many_threads_get_their_results_from_one_private_thread() -> None:
 
 def test_no_thread_begins_before_it_is_needed() -> None:
     before = len(bridge_threads())
+
     async def last() -> None: ...
 
     bridge = Bridge()

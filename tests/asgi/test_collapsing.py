@@ -1,6 +1,7 @@
 """Concurrent requests for one cold URL: one call of the app, and nobody harms anybody else by leaving."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -8,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from aurelis.cache import CacheManager
 from aurelis_asgi import CacheMiddleware, CacheRule
 from tests.asgi.counts import coalesced, loads, requests, stores
-from tests.asgi.origin import Call, Gated, Origin
+from tests.asgi.origin import Call, Gated, Origin, fixed
 from tests.asgi.sockets import Connection, connect, fetch, served
 from tests.asgi.visits import Visit, ask
 from tests.managers import eventually
@@ -465,3 +466,31 @@ async def test_those_who_waited_for_somebody_special_share_among_themselves(mana
     assert [(await visit.end()).body.decode() for visit in visits] == [f"for [{user}]" for user in users]
     assert len(origin.calls) == 3
     assert loads(manager) == 2
+
+
+# Invalidation
+
+
+async def test_what_is_cleared_while_it_is_being_stored_is_gone(
+    manager: CacheManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is too late to stop the storing, so clearing comes after it."""
+    gate = asyncio.Event()
+    storing = asyncio.Event()
+    stack = manager._engine.stack
+    store = stack.store
+
+    async def slowly(*arguments: Any, **options: Any) -> bool:
+        storing.set()
+        await gate.wait()
+        return await store(*arguments, **options)
+
+    monkeypatch.setattr(stack, "store", slowly)
+    app = CacheMiddleware(fixed(**FRESH), cache=manager)
+    visit = Visit(app).begin()
+    await storing.wait()
+    clearing = asyncio.create_task(manager.clear())
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(visit.end(), clearing)
+    assert "fwd=uri-miss" in (await ask(app)).cache_status

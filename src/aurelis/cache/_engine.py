@@ -278,11 +278,13 @@ class Engine:
         decision = self._values.on_loaded(request, value)
         if not isinstance(decision, Store):
             self.telemetry.store(decision.reason)
-        elif flight.fenced:
-            self.telemetry.store("fenced")
-        else:
-            await self.stack.store({request.key: packed}, ttl, budget)
-            self.telemetry.store("stored")
+            return _Kept(packed, None)
+        with flight.storing():
+            if flight.fenced:
+                self.telemetry.store("fenced")
+            else:
+                await self.stack.store({request.key: packed}, ttl, budget)
+                self.telemetry.store("stored")
         return _Kept(packed, None)
 
     # Shared with `exchange`
@@ -356,7 +358,7 @@ async def _ended(flights: Iterable[Flight[Any] | None]) -> None:
     """Wait until what these flights loaded is stored, so that what comes next comes after it."""
     for flight in flights:
         if flight is not None:
-            await flight.wait()
+            await flight.stored()
 
 
 def _result(layer: str | None) -> dict[str, str]:

@@ -16,7 +16,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
@@ -82,6 +82,7 @@ class Flight(Generic[T]):
         "_keep",
         "_loop",
         "_refs",
+        "_storing",
         "_task",
         "_thread",
         "fenced",
@@ -100,6 +101,7 @@ class Flight(Generic[T]):
         self._gate = Gate()
         self._refs = 1
         self._keep = False
+        self._storing: Gate | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.current_thread()
@@ -147,9 +149,19 @@ class Flight(Generic[T]):
         """From now on the task goes on although nobody waits: what remains is to store the result."""
         self._keep = True
 
-    def is_stored(self) -> bool:
-        """Whether the load is over and its result is being stored, or has been."""
-        return self._keep
+    @contextlib.contextmanager
+    def storing(self) -> Iterator[None]:
+        """Around looking at `fenced` and storing the result: an invalidation that comes too late to stop it waits."""
+        gate = self._storing = Gate()
+        try:
+            yield
+        finally:
+            gate.open()
+
+    async def stored(self) -> None:
+        """Wait until what is being stored is stored."""
+        if self._storing is not None:
+            await self._storing.wait(alive=self.alive)
 
     async def wait(self) -> Settled[T] | Failed | Abandoned:
         """Wait in this event loop for the outcome."""
@@ -322,7 +334,7 @@ class Flights:
         """An invalidation of the key: a load under way is not stored, and later callers begin a new one.
 
         Returns:
-            The flight that is storing what it loaded: too late to stop, so it is to be waited for.
+            The flight: where it is storing its result already, that is to be waited for.
         """
         with self._lock:
             for apart in self._apart:
@@ -331,16 +343,16 @@ class Flights:
             if flight is None:
                 return None
             flight.fenced = True
-        return flight if flight.is_stored() else None
+        return flight
 
     def fence_all(self) -> list[Flight[Any]]:
-        """An invalidation of everything; returns the flights that are storing what they loaded."""
+        """An invalidation of everything; returns all flights."""
         with self._lock:
             flights = [*self._flights.values(), *self._apart]
             for flight in flights:
                 flight.fenced = True
             self._flights.clear()
-        return [flight for flight in flights if flight.is_stored()]
+        return flights
 
     async def aclose(self, timeout: float) -> None:
         """Let the loads of all running event loops end within `timeout` seconds, then cancel them."""

@@ -239,6 +239,11 @@ class Recorder(Generic[Q]):
         if not isinstance(decision, Store):
             engine.telemetry.store(decision.reason)
             return
+        with self._flight.storing():
+            await self._store_unless_fenced(decision)
+
+    async def _store_unless_fenced(self, decision: Store) -> None:
+        engine = self._engine
         if self._flight.fenced:
             engine.telemetry.store("fenced")
             return
