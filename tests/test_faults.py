@@ -231,6 +231,33 @@ async def test_a_load_is_not_kept_waiting_twice(own_redis: ServerProcess, cache:
     own_redis.resume()
 
 
+@pytest.mark.parametrize("how", ["set", "delete"])
+async def test_a_change_that_waits_for_what_is_being_stored_waits_no_longer_than_any_other(
+    own_redis: ServerProcess, how: str
+) -> None:
+    """The wait and the change itself have one budget."""
+    loaded = asyncio.Event()
+
+    async def load() -> int:
+        await asyncio.to_thread(own_redis.pause)
+        loaded.set()
+        return 1
+
+    async with opened(configuration(redis_url=own_redis.url, timeout=0.5)) as cache:
+        loading = asyncio.create_task(cache.get_or_compute("k", load))
+        await loaded.wait()
+        await asyncio.sleep(0)
+        begin = asyncio.get_running_loop().time()
+        if how == "set":
+            assert not await cache.set("k", 2)
+        else:
+            with pytest.raises(LayerTimeout):
+                await cache.delete("k")
+        assert asyncio.get_running_loop().time() - begin < 0.9
+        assert await loading == 1
+        own_redis.resume()
+
+
 async def test_hundreds_of_cancelled_requests_leave_every_connection_with_its_own_answers(
     own_redis: ServerProcess,
 ) -> None:

@@ -176,32 +176,32 @@ class Engine:
             self.check(key)
         packed = {key: self.stack.pack(value) for key, value in values.items()}
         # A load that began before must not replace what is set now.
-        await _ended([self.flights.fence(key) for key in values])
+        budget = await self._after([self.flights.fence(key) for key in values])
         if ttl == 0:
             removed = True
             for key in values:
                 try:
-                    await self.stack.remove(key, self.stack.budget())
+                    await self.stack.remove(key, budget)
                 except LayerError:
                     removed = False
             return removed
-        stored = await self.stack.store(packed, ttl, self.stack.budget())
+        stored = await self.stack.store(packed, ttl, budget)
         self.telemetry.store("stored", len(values))
         return stored
 
     async def delete(self, key: str) -> bool:
         """Forget the key; true if it was there."""
         self.check(key)
-        await _ended([self.flights.fence(key)])
+        budget = await self._after([self.flights.fence(key)])
         try:
-            return await self.stack.remove(key, self.stack.budget())
+            return await self.stack.remove(key, budget)
         finally:
             self.flights.fence(key)  # a load that joined the old value while it was being removed
 
     async def clear(self) -> None:
         """Forget everything of this cache."""
         self.check("")
-        await _ended(self.flights.fence_all())
+        await self._after(self.flights.fence_all())
         try:
             await self.stack.clear()
         finally:
@@ -248,10 +248,11 @@ class Engine:
         enter(flight)
         budget = self.stack.budget()
         try:
-            found = await self.stack.lookup(request.key, budget) if self.stack.lower else None
+            found = await self._find(request.key, budget)
             if found is not None and isinstance(self._values.on_lookup(request, found.entry, self._monotonic()), Serve):
                 entry = found.entry
-                flight.settle(_Kept(Packed(entry.value, entry.payload, entry.payload is None), found.layer))
+                value = self.stack.read(entry) if found.layer == names.L1 else entry.value
+                flight.settle(_Kept(Packed(value, entry.payload, entry.payload is None), found.layer))
                 return
             flight.unclaimed = True
             value = await self.load(flight, compute())
@@ -266,6 +267,13 @@ class Engine:
                 raise  # KeyboardInterrupt and SystemExit are for the event loop, too
         finally:
             self.flights.land(flight)
+
+    async def _find(self, key: str, budget: Budget) -> Found | None:
+        # Between a caller's look into memory and its turn to load, one in another loop or thread may have loaded.
+        entry = self.stack.peek(key)
+        if entry is not None:
+            return Found(entry, names.L1)
+        return await self.stack.lookup(key, budget) if self.stack.lower else None
 
     async def _keep(
         self, flight: Flight[_Kept], request: ValueRequest, ttl: float | None, value: object, budget: Budget
@@ -337,6 +345,16 @@ class Engine:
         await self.stack.aclose()
         await asyncio.get_running_loop().run_in_executor(None, self.bridge.close, self.stack.aclose())
 
+    async def _after(self, flights: Iterable[Flight[Any] | None]) -> Budget:
+        """Wait until what these flights loaded is stored, so that what comes next comes after it; charge the time."""
+        budget = self.stack.budget()
+        begin = self._monotonic()
+        for flight in flights:
+            if flight is not None:
+                await flight.stored()
+        budget.left -= self._monotonic() - begin
+        return budget
+
     def _count(self, flight: Flight[_Kept] | None, outcome: Settled[_Kept] | Failed | Abandoned | None) -> None:
         # Each caller counts itself once, when it leaves, also when it failed or was cancelled. One of those who shared
         # a load counts as the one who loaded, so that loads are misses less coalesced; which one does not matter.
@@ -352,13 +370,6 @@ class Engine:
         if error.type_name not in self._warned:
             self._warned.add(error.type_name)
             _LOG.warning("a loaded value is not cached: %s", error)
-
-
-async def _ended(flights: Iterable[Flight[Any] | None]) -> None:
-    """Wait until what these flights loaded is stored, so that what comes next comes after it."""
-    for flight in flights:
-        if flight is not None:
-            await flight.stored()
 
 
 def _result(layer: str | None) -> dict[str, str]:
