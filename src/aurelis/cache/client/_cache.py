@@ -147,12 +147,10 @@ class ClientCache(Generic[Q, R]):
         if header is None or header[0] is not stored.headers or header[1] != hit.age or header[2] != ttl:
             fields = library.headers(self._hit_fields(stored.headers, hit))
             known.header = header = (stored.headers, hit.age, ttl, fields)
-        chunks = stored.chunks if known.with_body else ()
         response = library.response(
             stored.status,
             headers=header[3],
-            # What is in one piece is read by the library's own stream in less time.
-            stream=library.bytes_stream(chunks[0]) if len(chunks) == 1 else library.replayed(chunks),
+            stream=library.replayed(stored.chunks if known.with_body else ()),
             request=request,
             extensions=_EXTENSIONS,
         )
