@@ -335,9 +335,7 @@ async def test_many_cancelled_commands_leave_every_connection_with_its_own_answe
                 task.cancel()
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
             assert outcome is True or isinstance(outcome, asyncio.CancelledError)
-    pool = layer._connections[asyncio.get_running_loop()].client.connection_pool
-    assert not pool._in_use_connections
-    assert len(pool._available_connections) <= 64
+    assert len(layer._links[asyncio.get_running_loop()]._idle) <= 64
     for key in keys * 3:
         assert await layer.get(key) == f"value of {key}"
     found = await asyncio.gather(*(layer.get(key) for key in keys * 10))
@@ -374,10 +372,10 @@ def test_each_event_loop_has_connections_of_its_own(redis_url: str) -> None:
     with loop_threads(4) as loops:
         futures = [(number, loop.submit(work(number))) for number in range(200) for loop in loops]
         assert all(future.result(WITHIN) == number for number, future in futures)
-        assert len(layer._connections) == 4
+        assert len(layer._links) == 4
         for loop in loops:
             loop.run(layer.aclose())
-    assert len(layer._connections) == 0
+    assert len(layer._links) == 0
 
 
 def test_it_lets_go_of_loops_that_were_closed(redis_url: str) -> None:
@@ -411,7 +409,7 @@ def test_threads_that_begin_and_end_loops_at_once_do_not_disturb_each_other(redi
             found = await layer.lookup(f"k{number}")
             results.append(found is not None and found.value == turn)
             # Not `aclose`, which takes the connections of all loops.
-            await layer._connections.pop(asyncio.get_running_loop()).client.aclose()
+            await layer._links.pop(asyncio.get_running_loop()).aclose()
 
         for turn in range(10):
             asyncio.run(once(turn))
@@ -422,7 +420,7 @@ def test_threads_that_begin_and_end_loops_at_once_do_not_disturb_each_other(redi
     for thread in threads:
         thread.join(WITHIN)
     assert results == [True] * 60
-    assert len(layer._connections) == 0
+    assert len(layer._links) == 0
 
 
 # --- options

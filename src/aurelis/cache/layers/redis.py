@@ -8,13 +8,12 @@ the cancellation of a task that is sending).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
@@ -24,24 +23,22 @@ from aurelis.cache.codecs import Frame, ValueCodec, decode_frame, encode_frame, 
 from aurelis.cache.config import CacheConfig
 from aurelis.cache.exceptions import ConfigurationError, FrameError, LayerError, LayerTimeout, MissingExtraError
 
-if TYPE_CHECKING:
-    import redis.asyncio as redis_asyncio
-else:
-    try:
-        import redis.asyncio as redis_asyncio
-    except ImportError as error:
-        raise MissingExtraError("redis", "RedisBackend") from error
+try:
+    from redis.asyncio import ConnectionPool
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError
 
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+    from ._link import Link, Script
+except ImportError as error:
+    raise MissingExtraError("redis", "RedisBackend") from error
 
 _LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
 
 # Value and remaining life in one command, for one key or many. A key that holds something else than a string is some
 # other program's: it is reported as an empty frame, which no frame of ours is.
-_LOOKUP: Final = """
+_LOOKUP: Final = Script("""
 local found = {}
 for i, key in ipairs(KEYS) do
   local value = redis.pcall('GET', key)
@@ -52,23 +49,11 @@ for i, key in ipairs(KEYS) do
   end
 end
 return found
-"""
-_LOOKUP_SHA: Final = hashlib.sha1(_LOOKUP.encode(), usedforsecurity=False).hexdigest()
+""")
 
 _FOREVER: Final = 10 * 365 * 86_400.0
 """Lives longer than this many seconds are stored without an expiry."""
 _SCAN_COUNT: Final = 500
-
-
-class _Connection:
-    """The client of one event loop, and how many commands may be under way at once."""
-
-    __slots__ = ("client", "slots")
-
-    def __init__(self, client: redis_asyncio.Redis, limit: int) -> None:
-        self.client = client
-        # Bounds the pool from outside: redis-py's plain pool raises when it is exhausted, its blocking one costs more.
-        self.slots = asyncio.Semaphore(limit)
 
 
 class RedisBackend:
@@ -104,11 +89,9 @@ class RedisBackend:
         self._timeout = seconds(config.timeout)
         self._prefix = f"{escape(config.namespace)}:e:".encode()
         self._lock = threading.Lock()  # several threads look for the clients of their loops
-        self._connections: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Connection] = (
-            weakref.WeakKeyDictionary()
-        )
-        # A client opens no connection before its first command, so this only checks the options.
-        self._make_client()
+        self._links: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = weakref.WeakKeyDictionary()
+        # A pool opens no connection by itself, so this only checks the options.
+        self._make_pool()
 
     # Values
 
@@ -118,7 +101,7 @@ class RedisBackend:
         Raises:
             LayerError: it does not, within the configured timeout.
         """
-        await self._contained("connect", self._run(lambda client: client.ping()))
+        await self._contained("connect", self._link().execute("PING"))
 
     async def get(self, key: str, default: object = None) -> object:
         """The value, or `default`, also when Redis does not answer in time."""
@@ -183,19 +166,14 @@ class RedisBackend:
     async def store(self, key: str, entry: Entry) -> None:
         """Keep the entry until it expires."""
         frame, life = self._frame(key, entry)
-        await self._run(lambda client: client.set(self._physical(key), frame, px=life))
+        await self._link().execute(*_set(self._physical(key), frame, life))
 
     async def store_many(self, entries: Mapping[str, Entry]) -> None:
         """Keep them all; one round trip."""
-        framed = [(self._physical(key), *self._frame(key, entry)) for key, entry in entries.items()]
-
-        async def send(client: redis_asyncio.Redis) -> None:
-            pipeline = client.pipeline(transaction=False)
-            for name, frame, life in framed:
-                pipeline.set(name, frame, px=life)
-            await pipeline.execute()
-
-        await self._run(send)
+        commands = [_set(self._physical(key), *self._frame(key, entry)) for key, entry in entries.items()]
+        for answer in await self._link().pipeline(commands):
+            if isinstance(answer, RedisError):
+                raise answer
 
     async def remove(self, key: str) -> bool:
         """Forget the key; true if it was there."""
@@ -213,51 +191,34 @@ class RedisBackend:
         here = asyncio.get_running_loop()
         with self._lock:
             self._forget_closed_loops()
-            running = {loop: connection for loop, connection in self._connections.items() if loop.is_running()}
+            running = {loop: link for loop, link in self._links.items() if loop.is_running()}
             for loop in running:
-                del self._connections[loop]
+                del self._links[loop]
         own = running.pop(here, None)
-        others = [future for loop, connection in running.items() if (future := _closing_in(loop, connection))]
+        others = [future for loop, link in running.items() if (future := _closing_in(loop, link))]
         if own is not None:
-            await own.client.aclose()
+            await own.aclose()
         if others:
             await asyncio.wait(others, timeout=self._timeout)  # a loop that is just ending may not answer any more
 
     # Inside
 
     async def _lookup(self, names: Sequence[bytes]) -> list[tuple[int, bytes, int]]:
-        # `_run` and `evalsha` written out: each call in between would cost every hit.
-        connection = self._connections.get(asyncio.get_running_loop()) or self._connect()
-        client = connection.client
-        execute: Callable[..., Awaitable[Any]] = client.execute_command  # redis-py types what is built on it
-        found: list[tuple[int, bytes, int]]
-        await connection.slots.acquire()
-        try:
-            found = await execute("EVALSHA", _LOOKUP_SHA, len(names), *names)
-        except NoScriptError:
-            found = await client.eval(_LOOKUP, len(names), *names)
-        finally:
-            connection.slots.release()
+        found: list[tuple[int, bytes, int]] = await self._link().script(_LOOKUP, names)
         return found
 
     async def _scan(self) -> AsyncIterator[list[bytes]]:
         cursor = 0
         while True:
             async with asyncio.timeout(self._timeout):
-                cursor, names = await self._scan_from(cursor)
-            yield names
+                answer = await self._link().execute("SCAN", cursor, "MATCH", self._prefix + b"*", "COUNT", _SCAN_COUNT)
+            cursor = int(answer[0])
+            yield answer[1]
             if cursor == 0:
                 return
 
-    async def _scan_from(self, cursor: int) -> tuple[int, list[bytes]]:
-        async def send(client: redis_asyncio.Redis) -> Any:  # redis-py types names as bytes or str
-            return await client.scan(cursor, match=self._prefix + b"*", count=_SCAN_COUNT)
-
-        step: tuple[int, list[bytes]] = await self._run(send)
-        return step
-
     async def _unlink(self, names: list[bytes]) -> int:
-        count: int = await self._run(lambda client: client.unlink(*names))
+        count: int = await self._link().execute("UNLINK", *names)
         return count
 
     def _physical(self, key: str) -> bytes:
@@ -290,22 +251,19 @@ class RedisBackend:
         # At least a millisecond: what stands under the key now must go in any case.
         return encode_frame(frame), max(1, int(life * 1000))
 
-    async def _run(self, command: Callable[[redis_asyncio.Redis], Awaitable[T]]) -> T:
-        connection = self._connections.get(asyncio.get_running_loop()) or self._connect()
-        async with connection.slots:
-            return await command(connection.client)
+    def _link(self) -> Link:
+        return self._links.get(asyncio.get_running_loop()) or self._connect()
 
-    def _connect(self) -> _Connection:
-        client = self._make_client()
+    def _connect(self) -> Link:
+        pool = self._make_pool()
         # The URL may ask for fewer connections than we do.
-        limit = min(self._config.redis_max_connections, client.connection_pool.max_connections)
-        connection = _Connection(client, limit)
+        link = Link(pool, min(self._config.redis_max_connections, pool.max_connections))
         with self._lock:
             self._forget_closed_loops()
-            self._connections[asyncio.get_running_loop()] = connection
-        return connection
+            self._links[asyncio.get_running_loop()] = link
+        return link
 
-    def _make_client(self) -> redis_asyncio.Redis:
+    def _make_pool(self) -> ConnectionPool:
         config = self._config
         url = config.redis_url or ""
         if config.redis_ssl and url.startswith("redis://"):
@@ -317,13 +275,12 @@ class RedisBackend:
             "retry_on_error": [],
             "health_check_interval": 0,
             "decode_responses": False,
-            "max_connections": config.redis_max_connections * 2,
+            "max_connections": config.redis_max_connections,
         }
         if config.redis_password is not None:
             options["password"] = config.redis_password
         try:
-            client = redis_asyncio.Redis.from_url(url, **options)
-            pool = client.connection_pool
+            pool = ConnectionPool.from_url(url, **options)
             pool.connection_class(**pool.connection_kwargs)  # opens nothing, and refuses options that it does not know
         except (ValueError, TypeError) as error:
             # The text of the cause may repeat the URL, which may hold a password.
@@ -332,12 +289,12 @@ class RedisBackend:
             ) from None
         if pool.connection_kwargs.get("decode_responses"):
             raise ConfigurationError("redis_url: values are bytes, so decode_responses cannot be on")
-        return client
+        return pool
 
     def _forget_closed_loops(self) -> None:
         # A client refers to its loop, so the weak keys alone would never let go of a loop that was closed.
-        for loop in [loop for loop in self._connections if loop.is_closed()]:
-            del self._connections[loop]
+        for loop in [loop for loop in self._links if loop.is_closed()]:
+            del self._links[loop]
 
     async def _contained(self, operation: str, call: Awaitable[T], timeout: float | None = -1) -> T:
         try:
@@ -351,13 +308,17 @@ class RedisBackend:
             raise LayerError(self.name, operation) from error
 
 
-def _closing_in(loop: asyncio.AbstractEventLoop, connection: _Connection) -> asyncio.Future[None] | None:
-    closing = connection.client.aclose()
+def _closing_in(loop: asyncio.AbstractEventLoop, link: Link) -> asyncio.Future[None] | None:
+    closing = link.aclose()
     try:
         return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(closing, loop))
     except RuntimeError:  # closed since, and its connections with it
         closing.close()
         return None
+
+
+def _set(name: bytes, frame: bytes, life: int | None) -> tuple[Any, ...]:
+    return ("SET", name, frame) if life is None else ("SET", name, frame, "PX", life)
 
 
 def _log_damage(error: FrameError) -> None:
