@@ -36,6 +36,14 @@ class Listener:
         """The request has ended."""
         self._listening.cancel()
 
+    async def announces_body(self) -> bool:
+        """Whether a body has come or is coming. Waits for the first message, and takes nothing from the app."""
+        while not self._received and not self._over:
+            self._came.clear()
+            await self._came.wait()
+        first = self._received[0] if self._received else {}
+        return bool(first.get("body") or first.get("more_body"))
+
     async def receive(self) -> Message:
         """For the app: what came, and then what comes."""
         while not self._received and not self._over:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES, Alone, Exchange
 from aurelis.cache.http import CacheRule, CacheStatus, HttpPolicy, HttpRequest, combine, match_rule
-from aurelis.cache.manager import AnyManager, manager_of
+from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.typing import Bypass
 
 from ._request import BODY_FIELDS, Target, has_body, make_target, path_below_root
@@ -62,16 +62,22 @@ class CacheMiddleware:
                 raise ConfigurationError(f"rules must hold CacheRule(...), not {type(rule).__name__}")
         if max_body_bytes < 1:
             raise ConfigurationError("max_body_bytes must be 1 or more")
-        manager = manager_of(cache)
+        self.app = app
+        self.rules = tuple(rules)
+        self._max_body_bytes = max_body_bytes
+        self._honour_request_directives = honour_request_directives
+        self._of_process = cache is None
+        self._warned: set[tuple[str, str]] = set()
+        self._stand_on(manager_of(cache))
+
+    def _stand_on(self, manager: CacheManager) -> None:
         # Shared: what one client got may be served to another.
         policy = HttpPolicy(
             shared=True,
             keys=manager.key_builder.build_key,
-            honour_request_directives=honour_request_directives,
+            honour_request_directives=self._honour_request_directives,
         )
-        self.app = app
-        self.rules = tuple(rules)
-        self.exchange = Exchange(manager, policy, max_body_bytes=max_body_bytes)
+        self.exchange = Exchange(manager, policy, max_body_bytes=self._max_body_bytes)
         self.status = CacheStatus(manager.config.name)
         self._hash_key = manager.config.hash_key()
         # Most requests are for few targets, and to read one costs as much as to find its answer.
@@ -81,7 +87,6 @@ class CacheMiddleware:
         self._speaking_fields = policy.reuse_fields | BODY_FIELDS
         # They change once a second, which is seldom where hits must be fast.
         self.fields_of_hit = lru_cache(_REMEMBERED_AGES)(self._fields_of_hit)
-        self._warned: set[tuple[str, str]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -101,6 +106,9 @@ class CacheMiddleware:
                 # Nothing of it is left to keep track of, so it has no responder.
                 await replay(hit, scope, send, self.fields_of_hit)
                 return
+        if self._of_process and self.exchange.is_closed():
+            self._stand_on(manager_of(None))  # somebody has closed it: there is a new one
+            target = self._target(scope, fields)
         responder = Responder(self, scope, receive, send)
         request = HttpRequest(method, target.uri, fields, "", target.effect)
         refusal = self._refusal(request, scope, target.rule)

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from aurelis.cache.exchange import Alone, Hit, Live, Pending, Refused
 from aurelis.cache.http import Fields, HttpRequest, is_not_modified, not_modified_fields
-from aurelis.cache.typing import Pass, Record
+from aurelis.cache.typing import Bypass, Pass, Record
 
 from ._listening import Listener
 from ._load import AppLoad
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _CLIENT_CLOSED_REQUEST = 499
 """What proxies log for a client that left before its response; it is in no specification."""
+_BODY = Bypass("bypass", "body")
 
 
 class Responder:
@@ -85,6 +86,16 @@ class Responder:
         finally:
             listener.stop()
 
+    async def _has_hidden_body(self, request: HttpRequest, listener: Listener) -> bool:
+        """Whether a body comes without a field that announces it: from HTTP/2 on, frames say where it ends."""
+        if self._scope.get("http_version", "1.1").startswith("1") or b"content-length" in request.fields:
+            return False
+        try:
+            return await listener.announces_body()
+        except asyncio.CancelledError:
+            self._middleware.exchange.bypass(_BODY)  # it was a request all the same
+            raise
+
     async def _answer(
         self, pending: Pending[HttpRequest], listener: Listener, task: asyncio.Task[object]
     ) -> Hit | Refused | Alone | None:
@@ -92,6 +103,8 @@ class Responder:
         middleware = self._middleware
         live: Live | None = None
         try:
+            if await self._has_hidden_body(pending.request, listener):
+                return middleware.exchange.bypass(_BODY)
             answer = await middleware.exchange.open(pending, AppLoad(middleware.app, self._scope))
             if not isinstance(answer, Live):
                 return answer

@@ -17,10 +17,15 @@ from aurelis.cache.client import (
     Library,
     LiveBody,
     ReplayedBody,
+    ReplayedResponse,
 )
 
 
 class _Replayed(ReplayedBody, httpx.SyncByteStream, httpx.AsyncByteStream):
+    pass
+
+
+class _Hit(ReplayedResponse, httpx.Response):
     pass
 
 
@@ -44,6 +49,7 @@ def _decodes(coding: str) -> bool:
 _LIBRARY = Library(
     name=httpx.__name__,
     response=httpx.Response,
+    hit=_Hit,
     headers=httpx.Headers,
     bytes_stream=httpx.ByteStream,
     replayed=_Replayed,

@@ -17,10 +17,15 @@ from aurelis.cache.client import (
     Library,
     LiveBody,
     ReplayedBody,
+    ReplayedResponse,
 )
 
 
 class _Replayed(ReplayedBody, httpx2.SyncByteStream, httpx2.AsyncByteStream):
+    pass
+
+
+class _Hit(ReplayedResponse, httpx2.Response):
     pass
 
 
@@ -44,6 +49,7 @@ def _decodes(coding: str) -> bool:
 _LIBRARY = Library(
     name=httpx2.__name__,
     response=httpx2.Response,
+    hit=_Hit,
     headers=httpx2.Headers,
     bytes_stream=httpx2.ByteStream,
     replayed=_Replayed,

@@ -201,7 +201,7 @@ async def test_responses_are_of_the_library(stack: Stack, upstream: Upstream) ->
     for _ in range(3):
         opened_ = await stack.open("POST", url, json=chat())
         response = opened_.response
-        assert type(response) is stack.library.Response
+        assert isinstance(response, stack.library.Response)
         assert response.http_version == "HTTP/1.1"
         await opened_.rest()
         assert response.elapsed.total_seconds() >= 0

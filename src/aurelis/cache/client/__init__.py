@@ -8,7 +8,7 @@ from aurelis.cache._options import Duration
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES
 from aurelis.cache.manager import AnyManager
 
-from ._bodies import LedBody, LiveBody, ReplayedBody
+from ._bodies import LedBody, LiveBody, ReplayedBody, ReplayedResponse
 from ._cache import ClientCache
 from ._library import Library, Request, Response
 from ._options import ClientOptions
@@ -23,6 +23,7 @@ __all__ = [
     "Library",
     "LiveBody",
     "ReplayedBody",
+    "ReplayedResponse",
     "Request",
     "Response",
 ]

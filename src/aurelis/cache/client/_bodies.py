@@ -10,6 +10,8 @@ from aurelis.cache.exchange import Lead, Live
 
 from ._library import Library, Response
 
+_FAMILY = "httpx"  # the modules of both libraries begin so
+
 
 class ReplayedBody:
     """A stored body in the chunks in which it came.
@@ -31,6 +33,85 @@ class ReplayedBody:
         for chunk in self._chunks:
             return chunk
         raise StopAsyncIteration
+
+
+class ReplayedResponse:
+    """To be mixed into the library's response: one whose body is a `ReplayedBody` that needs no decoding.
+
+    A response reads its body through three asynchronous generators, made for connections that may fail, be encoded and
+    be slow. For chunks that are there they cost several times as much as the lookup, so they are passed over, unless
+    somebody other than the library has put a stream of their own around ours.
+    """
+
+    is_stream_consumed: bool
+    _replayed: ReplayedBody | None = None
+    _stream: Any = None
+    _given: int | None = None
+
+    def replays(self) -> None:
+        """Say that the stream's chunks are the body."""
+        self._replayed = self._stream
+
+    @property
+    def stream(self) -> Any:
+        """The body's stream."""
+        return self._stream
+
+    @stream.setter
+    def stream(self, stream: Any) -> None:
+        # The client puts one around each stream, to know how long the response took.
+        if not type(stream).__module__.startswith(_FAMILY):
+            self._replayed = None
+        self._stream = stream
+
+    @property
+    def num_bytes_downloaded(self) -> int:
+        """Bytes of the body that were read, as for other responses."""
+        read: int = super().num_bytes_downloaded if self._given is None else self._given  # type: ignore[misc]
+        return read
+
+    def aiter_bytes(self, chunk_size: int | None = None) -> Any:
+        """The chunks, as from the library."""
+        parts = super().aiter_bytes(chunk_size)  # type: ignore[misc]
+        if chunk_size is not None or self._replayed is None or self.is_stream_consumed:
+            return parts
+        return _Chunks(self, self._replayed, parts)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        return {name: value for name, value in state.items() if name not in ("_stream", "_replayed")}
+
+
+class _Chunks:
+    """What `aiter_bytes` of a replayed response gives: as the library's generator, without being one."""
+
+    def __init__(self, response: Any, body: ReplayedBody, otherwise: AsyncIterator[bytes]) -> None:
+        self._response = response
+        self._otherwise = otherwise  # not begun, a generator costs next to nothing
+        self._body = body
+        self._begun = False
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        response = self._response
+        if not self._begun:
+            if response.is_stream_consumed or response.is_closed:
+                async for chunk in self._otherwise:  # which says what is wrong
+                    return chunk
+            self._begun = response.is_stream_consumed = True
+            response._given = 0
+        for chunk in self._body:
+            response._given += len(chunk)
+            return chunk
+        await response.aclose()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Leave the rest."""
+        if self._begun and not self._response.is_closed:
+            await self._response.aclose()
 
 
 class LiveBody:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -30,8 +30,7 @@ from ._recall import Known, Recall
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
 
-_HTTP_1_1 = b"HTTP/1.1"
-_EXTENSIONS = {"http_version": _HTTP_1_1}
+_EXTENSIONS: Mapping[str, Any] = {"http_version": b"HTTP/1.1"}
 
 
 class ClientCache(Generic[Q, R]):
@@ -95,7 +94,7 @@ class ClientCache(Generic[Q, R]):
             raise
         if isinstance(answer, Alone):
             return _mark(await ask(request), self._status.forwarded(answer.reason, detail=answer.detail))
-        return self._respond(request, call, answer, load.http_version)
+        return self._respond(request, call, answer, load.extensions)
 
     def send_blocking(self, request: Q, ask: Callable[[Q], R]) -> R:
         """The same for a thread, which runs `ask` and reads its response itself."""
@@ -114,7 +113,7 @@ class ClientCache(Generic[Q, R]):
             return self._lead(request, call, answer, ask)
         if isinstance(answer, Alone):
             return _mark(ask(request), self._status.forwarded(answer.reason, detail=answer.detail))
-        return self._respond(request, call, answer, _HTTP_1_1)
+        return self._respond(request, call, answer, _EXTENSIONS)
 
     def _find(self, request: Q) -> R | _Sought | None:
         """The response if memory has it; `None`: the request is none of the cache's business."""
@@ -129,14 +128,14 @@ class ClientCache(Generic[Q, R]):
         call = self._recognise(request)
         if call is None:
             return None
-        if self._of_process and self._http.engine.closed:
+        if self._of_process and self._http.is_closed():
             self._stand_on(manager_of(None))  # somebody has closed it: there is a new one
         exchange: Exchange[Any] = self._http if isinstance(call, HttpRequest) else self._models
         found = exchange.peek(call)
         if not isinstance(found, Hit):
             return _Sought(exchange, found)
         if mark is not None:
-            recall.keep(mark, exchange, call, found)
+            recall.keep(mark, exchange, call, found, as_it_is=_is_as_it_is(found.response.headers))
         return self._replay(request, call, found)
 
     def _repeat(self, request: Q, known: Known, hit: Hit) -> R:
@@ -147,7 +146,7 @@ class ClientCache(Generic[Q, R]):
         if header is None or header[0] is not stored.headers or header[1] != hit.age or header[2] != ttl:
             fields = library.headers(self._hit_fields(stored.headers, hit))
             known.header = header = (stored.headers, hit.age, ttl, fields)
-        response = library.response(
+        response = library.hit(
             stored.status,
             headers=header[3],
             stream=library.replayed(stored.chunks if known.with_body else ()),
@@ -156,7 +155,9 @@ class ClientCache(Generic[Q, R]):
         )
         # Otherwise each response finds it out again, from all of its fields.
         response.headers.encoding = header[3].encoding
-        return response
+        if known.as_it_is:
+            response.replays()
+        return cast("R", response)
 
     def _replay(self, request: Q, call: Call, hit: Hit) -> R:
         stored = hit.response
@@ -166,19 +167,22 @@ class ClientCache(Generic[Q, R]):
                 status, fields, chunks = 304, not_modified_fields(stored), ()
             elif call.method == "HEAD":
                 chunks = ()
-        return self._library.response(
+        response = self._library.hit(
             status,
             headers=self._hit_fields(fields, hit),
             stream=self._library.replayed(chunks),
             request=request,
             extensions=_EXTENSIONS,
         )
+        if _is_as_it_is(fields):
+            response.replays()
+        return cast("R", response)
 
     def _hit_fields(self, fields: Fields, hit: Hit) -> list[tuple[bytes, bytes]]:
         member = self._status.hit(ttl=None if hit.ttl == math.inf else hit.ttl)
         return [*fields, (b"age", b"%d" % hit.age), (b"cache-status", member)]
 
-    def _respond(self, request: Q, call: Call, answer: Hit | Refused | Live, http_version: bytes) -> R:
+    def _respond(self, request: Q, call: Call, answer: Hit | Refused | Live, extensions: Mapping[str, Any]) -> R:
         library = self._library
         if isinstance(answer, Hit):
             return self._replay(request, call, answer)
@@ -192,7 +196,7 @@ class ClientCache(Generic[Q, R]):
         head = answer.head
         if answer.collapsed:
             head = ResponseHead(head.status, shared_fields(head, call))
-        return self._response(request, head, member, library.live(answer, library), http_version)
+        return self._response(request, head, member, library.live(answer, library), extensions)
 
     def _lead(self, request: Q, call: Call, lead: Lead, ask: Callable[[Q], R]) -> R:
         try:
@@ -215,17 +219,22 @@ class ClientCache(Generic[Q, R]):
         if isinstance(decision, Pass):
             lead.close()
             return _mark(response, member)
-        return self._response(request, head, member, self._library.led(lead, response), _version(response))
+        return self._response(request, head, member, self._library.led(lead, response), response.extensions)
 
     def _response(
-        self, request: Q, head: ResponseHead, member: bytes, stream: object, http_version: bytes = _HTTP_1_1
+        self,
+        request: Q,
+        head: ResponseHead,
+        member: bytes,
+        stream: object,
+        extensions: Mapping[str, Any] = _EXTENSIONS,
     ) -> R:
         return self._library.response(
             head.status,
             headers=[*head.headers, (b"cache-status", member)],
             stream=stream,
             request=request,
-            extensions={"http_version": http_version},
+            extensions=dict(extensions),
         )
 
     def _forwarded(self, reason: str, head: ResponseHead, decision: Record | Pass, *, collapsed: bool) -> bytes:
@@ -256,11 +265,11 @@ class _Load(Generic[Q, R]):
         self._decodes = decodes
         self._unread: R | None = None
         self._left = False
-        self.http_version = _HTTP_1_1
+        self.extensions = _EXTENSIONS  # of the response, for the caller whose load it is
 
     async def __call__(self, recorder: Recorder[Any]) -> None:
         response = await self._ask(self._request)
-        self.http_version = _version(response)
+        self.extensions = response.extensions
         chunks: AsyncIterator[bytes] | None = None
         try:
             head, refused = decoded_head(response, self._call, self._decodes)
@@ -285,13 +294,13 @@ class _Load(Generic[Q, R]):
             await self._unread.aclose()
 
 
+def _is_as_it_is(fields: Fields) -> bool:
+    """Whether the library would decode nothing in the body."""
+    return all(name != b"content-encoding" for name, _ in fields)
+
+
 def _mark(response: R, member: bytes) -> R:
     headers = response.headers
     text = member.decode("ascii")
     headers["cache-status"] = f"{headers['cache-status']}, {text}" if "cache-status" in headers else text
     return response
-
-
-def _version(response: Response) -> bytes:
-    version = response.extensions.get("http_version")
-    return version if isinstance(version, bytes) else _HTTP_1_1

@@ -75,6 +75,7 @@ class Library(Generic[R]):
     Attributes:
         name: its top-level package.
         response: makes a response.
+        hit: makes a response that is a `ReplayedResponse`, too.
         headers: makes header fields that responses copy.
         bytes_stream: class of request bodies that can be read twice.
         replayed: `ReplayedBody` as a stream of the library, for both kinds of clients.
@@ -87,6 +88,7 @@ class Library(Generic[R]):
     name: str
     # Any: the streams are instances of the library's classes, which are not known here.
     response: Callable[..., R]
+    hit: Callable[..., Any]
     headers: Callable[[list[tuple[bytes, bytes]]], Any]
     bytes_stream: type[Any]
     replayed: Callable[[tuple[bytes, ...]], Any]

@@ -7,7 +7,6 @@ same to the byte the way to their answer is remembered: of the request a hash, a
 from __future__ import annotations
 
 import marshal
-import threading
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -43,6 +42,7 @@ class Known:
         exchange: serves the request.
         key: where memory has the response.
         with_body: the answer has one.
+        as_it_is: it needs no decoding.
         header: of the last answer: fields of the response, its age and ttl in whole seconds, and the library's own
             record of all fields. Replaced as a whole, since several threads may use it.
     """
@@ -50,6 +50,7 @@ class Known:
     exchange: Exchange[Any]
     key: str
     with_body: bool
+    as_it_is: bool
     header: tuple[Fields, int, float, Any] | None = field(default=None)
 
 
@@ -66,7 +67,6 @@ class Recall:
         self._bytes_stream = bytes_stream
         # Whether a shared response answers a request with credentials is up to that response.
         self._demanding = _DEMANDING_FIELDS | _CREDENTIAL_FIELDS if shared else _DEMANDING_FIELDS
-        self._lock = threading.Lock()
 
     def mark(self, request: Request) -> bytes | None:
         """What tells the request from all that differ from it; `None`: it is not to be remembered."""
@@ -84,14 +84,14 @@ class Recall:
         # format have references, which depend on more than the value; none takes half as long as any other encoding.
         return sha256(marshal.dumps((method, str(url), request.headers.raw, body), 2)).digest()
 
-    def keep(self, mark: bytes, exchange: Exchange[Any], call: Call, hit: Hit) -> None:
+    def keep(self, mark: bytes, exchange: Exchange[Any], call: Call, hit: Hit, *, as_it_is: bool) -> None:
         """Remember how a request was answered from memory, if any fresh response there answers it."""
         with_body = True
         if isinstance(call, HttpRequest):
             if not self._demanding.isdisjoint(call.fields):
                 return
             with_body = call.method != "HEAD"
-        with self._lock:
-            if len(self.known) >= _REMEMBERED:
-                self.known.clear()
-            self.known[mark] = Known(exchange, hit.key, with_body)
+        # Each step is atomic between threads, and it does not matter in which order theirs come.
+        if len(self.known) >= _REMEMBERED:
+            self.known.clear()
+        self.known[mark] = Known(exchange, hit.key, with_body, as_it_is)
