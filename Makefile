@@ -17,12 +17,14 @@ done; \
 echo "Python 3.11 or newer is needed, and $(or $(PYTHON),python3) is not: make PYTHON=/path/to/python3" >&2; exit 1
 endef
 
-.PHONY: help demo test check bench fmt clean
+.PHONY: help demo test check reliability bench fmt clean
 
 help:
 	@echo "make demo    a web app and model calls being cached, live (ARGS=\"--seconds 20 --redis URL\")"
 	@echo "make test    the tests (ARGS=\"-k words\")"
 	@echo "make check   format, lint, types, import contracts, then the tests"
+	@echo "make reliability"
+	@echo "             the tests that take long: servers that fail and are replaced"
 	@echo "make bench   the benchmark tables"
 	@echo "make fmt     format the sources"
 	@echo "make clean   remove the environment and all caches"
@@ -42,6 +44,10 @@ check:
 	$(RUN)mypy
 	$(RUN)lint-imports --no-logo
 	$(MAKE) --no-print-directory test
+
+reliability:
+	$(call setup,test)
+	@$(RUN)python -m pytest -m reliability $(ARGS)
 
 bench:
 	$(call setup,bench)

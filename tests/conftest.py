@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import ssl
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
@@ -29,12 +31,12 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], ServerProcess]]:
-    """A function that starts one more Redis; all of them end with the session."""
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., ServerProcess]]:
+    """A function that starts one more Redis, with options of its own; all of them end with the session."""
     with contextlib.ExitStack() as stack:
 
-        def start() -> ServerProcess:
-            server = servers.redis(tmp_path_factory.mktemp("redis"))
+        def start(**options: str) -> ServerProcess:
+            server = servers.redis(tmp_path_factory.mktemp("redis"), **options)
             stack.callback(server.stop)
             server.start()
             return server
@@ -43,7 +45,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
 
 @pytest.fixture(scope="session")
-def shared_redis(redis_server: Callable[[], ServerProcess]) -> ServerProcess:
+def shared_redis(redis_server: Callable[..., ServerProcess]) -> ServerProcess:
     """The Redis that the tests of one worker share; take `redis_url`, which empties it first."""
     return redis_server()
 
@@ -51,7 +53,7 @@ def shared_redis(redis_server: Callable[[], ServerProcess]) -> ServerProcess:
 @pytest.fixture
 def redis_url(shared_redis: ServerProcess) -> str:
     """The URL of an empty Redis that must not be stopped."""
-    assert servers.redis_command(shared_redis.port, "FLUSHALL").startswith(b"+OK")
+    emptied(shared_redis)
     return shared_redis.url
 
 
@@ -62,6 +64,102 @@ def own_redis(tmp_path: Path) -> Iterator[ServerProcess]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> servers.Certificates:
+    """Certificates for a server on this machine, of an authority that nobody knows."""
+    return servers.certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def tls_redis(tmp_path_factory: pytest.TempPathFactory, certificates: servers.Certificates) -> Iterator[ServerProcess]:
+    """A Redis that speaks nothing but TLS; it must not be stopped."""
+    server = servers.tls_redis(tmp_path_factory.mktemp("tls"), certificates)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def socket_redis(redis_server: Callable[..., ServerProcess]) -> Iterator[tuple[Path, ServerProcess]]:
+    """The socket of a Redis, and the Redis, which must not be stopped."""
+    # The path must be shorter than those of pytest may be.
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
+        path = Path(folder) / "socket"
+        yield path, redis_server(unixsocket=str(path))
+
+
+@pytest.fixture(scope="session")
+def shared_sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.SentinelSetup]:
+    """A primary, a replica and sentinels that the tests of one worker share: what is stopped must be started again."""
+    setup = servers.SentinelSetup(tmp_path_factory.mktemp("sentinels"))
+    try:
+        setup.start()
+        yield setup
+    finally:
+        setup.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.ClusterSetup]:
+    """A cluster of three primaries that the tests of one worker share; its nodes must not be stopped."""
+    setup = servers.ClusterSetup(tmp_path_factory.mktemp("cluster"))
+    try:
+        setup.start()
+        yield setup
+    finally:
+        setup.stop()
+
+
+TOPOLOGIES = ["server", "socket", "tls", "sentinel", "cluster"]
+
+
+@pytest.fixture
+def topology_url(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """A function that returns the URL of an empty Redis of one of `TOPOLOGIES`, which must not be stopped."""
+
+    def url_of(topology: str) -> str:
+        match topology:
+            case "server":
+                url: str = request.getfixturevalue("redis_url")
+                return url
+            case "socket":
+                path, server = request.getfixturevalue("socket_redis")
+                emptied(server)
+                return f"unix://{path}"
+            case "tls":
+                tls: ServerProcess = request.getfixturevalue("tls_redis")
+                authority = request.getfixturevalue("certificates").authority
+                emptied(tls, ssl.create_default_context(cafile=authority))
+                return tls.url
+            case "sentinel":
+                sentinels: servers.SentinelSetup = request.getfixturevalue("shared_sentinels")
+                emptied(sentinels.primary)
+                return sentinels.url
+            case _:
+                cluster: servers.ClusterSetup = request.getfixturevalue("shared_cluster")
+                for node in cluster.primaries:
+                    emptied(node)
+                return cluster.url
+
+    return url_of
+
+
+def emptied(server: ServerProcess, tls: ssl.SSLContext | None = None) -> None:
+    """Forgets all keys of a server."""
+    assert servers.redis_command(server.port, "FLUSHALL", tls).startswith(b"+OK")
+
+
+@pytest.fixture
+def own_cluster(tmp_path: Path) -> Iterator[servers.ClusterSetup]:
+    """A cluster of the test's own, each primary with a replica."""
+    setup = servers.ClusterSetup(tmp_path, replicas=1)
+    try:
+        setup.start()
+        yield setup
+    finally:
+        setup.stop()
 
 
 @pytest.fixture

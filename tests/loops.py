@@ -39,13 +39,17 @@ class LoopThread:
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
 
+    def cancel(self) -> None:
+        """Cancels what runs; a halted loop runs on for that."""
+        if not self._thread.is_alive():
+            self.resume()
+        self.run(_cancel_others())
+
     def end(self) -> None:
         """Cancels what runs and closes the loop."""
         if self.loop.is_closed():
             return
-        if not self._thread.is_alive():
-            self.resume()
-        self.run(_cancel_others())
+        self.cancel()
         self.halt()
         self.loop.close()
 

@@ -1,16 +1,20 @@
 """Real servers for tests: each is a process of its own on a free loopback port, ended by its PID."""
 
+import contextlib
+import dataclasses
 import json
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -135,28 +139,319 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 # --- Redis
 
 
-def redis(folder: Path) -> ServerProcess:
-    """Returns a Redis that keeps nothing on disk; it is not started."""
+def redis(folder: Path, **options: str) -> ServerProcess:
+    """Returns a Redis that keeps nothing on disk; it is not started.
 
-    def arguments(port: int) -> list[str]:
-        options = {"port": str(port), "bind": HOST, "save": "", "appendonly": "no", "dir": str(folder)}
-        return [word for name, value in options.items() for word in (f"--{name}", value)]
+    Args:
+        folder: for its log and whatever it writes.
+        options: of its configuration, with `_` for `-`; `{port}` stands for its port.
+    """
+    url = f"redis://{HOST}:{{port}}/0"
+    return ServerProcess("redis-server", _redis_arguments(folder, options), _is_redis, url, folder)
+
+
+def tls_redis(folder: Path, certificates: "Certificates") -> ServerProcess:
+    """Returns a Redis that speaks nothing but TLS; it is not started."""
+    options = {
+        "port": "0",
+        "tls_port": "{port}",
+        "tls_cert_file": str(certificates.server),
+        "tls_key_file": str(certificates.key),
+        "tls_ca_cert_file": str(certificates.authority),
+        "tls_auth_clients": "no",
+    }
+    url = f"rediss://{HOST}:{{port}}/0?ssl_ca_certs={certificates.authority}"
 
     def is_ready(port: int, pid: int) -> bool:
-        # Another Redis may have taken the port; the PID tells.
-        return f"process_id:{pid}\r\n".encode() in redis_command(port, "INFO server")
+        return _is_redis(port, pid, ssl.create_default_context(cafile=certificates.authority))
 
-    return ServerProcess("redis-server", arguments, is_ready, f"redis://{HOST}:{{port}}/0", folder)
+    return ServerProcess("redis-server", _redis_arguments(folder, options), is_ready, url, folder)
 
 
-def redis_command(port: int, command: str) -> bytes:
+def _redis_arguments(folder: Path, options: Mapping[str, str]) -> Callable[[int], list[str]]:
+    def arguments(port: int) -> list[str]:
+        basic = {"port": "{port}", "bind": HOST, "save": "", "appendonly": "no", "dir": str(folder)}
+        words = {**basic, **options}.items()
+        return [text for name, value in words for text in (f"--{name.replace('_', '-')}", value.format(port=port))]
+
+    return arguments
+
+
+def _is_redis(port: int, pid: int, tls: ssl.SSLContext | None = None) -> bool:
+    # Another Redis may have taken the port; the PID tells.
+    return f"process_id:{pid}\r\n".encode() in redis_command(port, "INFO server", tls)
+
+
+def redis_command(port: int, command: str, tls: ssl.SSLContext | None = None) -> bytes:
     """Sends one inline command without any client library; returns the answer, empty if there is none."""
     try:
-        with socket.create_connection((HOST, port), timeout=5) as connection:
-            connection.sendall(f"{command}\r\nQUIT\r\n".encode())
-            return b"".join(iter(lambda: connection.recv(65536), b""))
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(socket.create_connection((HOST, port), timeout=5))
+            if tls is not None:
+                connection = stack.enter_context(tls.wrap_socket(connection, server_hostname=HOST))
+            connection.sendall(f"{command}\r\n".encode())
+            return _answer(stack.enter_context(connection.makefile("rb")))
     except OSError:
         return b""
+
+
+def _answer(stream: IO[bytes]) -> bytes:
+    """Reads one answer as it comes."""
+    line = stream.readline()
+    size = int(line[1:]) if line[:1] in (b"$", b"*") else -1
+    if size < 0:
+        return line
+    return line + (stream.read(size + 2) if line[:1] == b"$" else b"".join(_answer(stream) for _ in range(size)))
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Waits until something is true of servers."""
+    deadline = time.monotonic() + READY_WITHIN
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"it did not happen: {what}")
+        time.sleep(0.02)
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificates:
+    """Files: of an authority, and a server's for `HOST` that it signed."""
+
+    authority: Path
+    server: Path
+    key: Path
+
+
+def certificates(folder: Path) -> Certificates:
+    """Makes an authority that nobody knows, and a server's certificate."""
+    made = Certificates(folder / "authority.pem", folder / "server.pem", folder / "server.key")
+    secret, request, extensions = folder / "authority.key", folder / "server.csr", folder / "extensions"
+    extensions.write_text(f"subjectAltName=IP:{HOST}\n")
+    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    signed_by: list[str | Path] = ["-CA", made.authority, "-CAkey", secret, "-CAcreateserial", "-extfile", extensions]
+    commands: list[list[str | Path]] = [
+        ["req", "-x509", *new_key, "-keyout", secret, "-out", made.authority, "-subj", "/CN=authority", "-days", "2"],
+        ["req", *new_key, "-keyout", made.key, "-out", request, "-subj", "/CN=server"],
+        ["x509", "-req", "-in", request, "-out", made.server, "-days", "2", *signed_by],
+    ]
+    executable = shutil.which("openssl")
+    if executable is None:
+        pytest.skip(f"{MISSING_SERVER}openssl")
+    for command in commands:
+        subprocess.run([executable, *command], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    return made
+
+
+# --- Redis Sentinel
+
+
+class SentinelSetup:
+    """Two servers, of which one is the primary, and three sentinels that agree on which within seconds."""
+
+    service = "main"
+
+    def __init__(self, folder: Path) -> None:
+        def inside(name: str) -> Path:
+            (folder / name).mkdir()
+            return folder / name
+
+        # What a replica lost is copied at once, not after five seconds.
+        self.servers = [redis(inside(f"server{number}"), repl_diskless_sync_delay="0") for number in range(2)]
+        self.sentinels = [self._sentinel(inside(f"sentinel{number}")) for number in range(3)]
+
+    @property
+    def url(self) -> str:
+        """Where clients connect to."""
+        hosts = ",".join(f"{HOST}:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{hosts}/{self.service}/0"
+
+    @property
+    def primary(self) -> ServerProcess:
+        """The server that says that it is the primary, and which the other one follows."""
+        found: list[ServerProcess] = []
+
+        def one_leads() -> bool:
+            found[:] = [server for server in self.servers if b"role:master" in self._replication(server)]
+            return len(found) == 1
+
+        until(one_leads, "one primary")
+        return found[0]
+
+    def start(self) -> None:
+        """Starts them all, and returns when the sentinels could replace the primary."""
+        primary, replica = self.servers
+        primary.start()
+        replica.start()
+        assert redis_command(replica.port, f"REPLICAOF {HOST} {primary.port}").startswith(b"+OK")
+        self.until_replicated()
+        for sentinel in self.sentinels:
+            sentinel.start()
+        until(lambda: all(self._knows_all(sentinel) for sentinel in self.sentinels), "sentinels know each other")
+
+    def stop(self) -> None:
+        """Ends them all."""
+        for server in [*self.sentinels, *self.servers]:
+            server.stop()
+
+    def until_replicated(self) -> None:
+        """Waits until one server follows the other."""
+        until(lambda: any(b"master_link_status:up" in self._replication(one) for one in self.servers), "a replica")
+
+    def _sentinel(self, folder: Path) -> ServerProcess:
+        # A sentinel rewrites its configuration, and wants it in a file that is its own.
+        config = folder / "sentinel.conf"
+
+        def arguments(port: int) -> list[str]:
+            if not config.exists():
+                service = self.service
+                lines = [
+                    f"sentinel monitor {service} {HOST} {self.servers[0].port} 2",
+                    f"sentinel down-after-milliseconds {service} 500",
+                    f"sentinel failover-timeout {service} 3000",
+                ]
+                config.write_text("\n".join(lines) + "\n")
+            return [str(config), "--sentinel", "--port", str(port), "--bind", HOST, "--dir", str(folder)]
+
+        return ServerProcess("redis-server", arguments, _is_redis, f"redis://{HOST}:{{port}}", folder)
+
+    def _knows_all(self, sentinel: ServerProcess) -> bool:
+        # name=main,status=ok,address=127.0.0.1:6379,slaves=1,sentinels=3
+        status = redis_command(sentinel.port, "INFO sentinel")
+        return b"status=ok" in status and b"slaves=1,sentinels=3" in status
+
+    def _replication(self, server: ServerProcess) -> bytes:
+        return redis_command(server.port, "INFO replication")
+
+
+# --- Redis Cluster
+
+_CLUSTER_SLOTS = 16_384
+
+
+class ClusterSetup:
+    """A cluster of primaries, each with some replicas."""
+
+    def __init__(self, folder: Path, *, primaries: int = 3, replicas: int = 0) -> None:
+        self._replicas = replicas
+        self.nodes: list[ServerProcess] = []
+        self._bus_ports: list[int] = []
+        for number in range(primaries * (1 + replicas)):
+            own = folder / f"node{number}"
+            own.mkdir()
+            # Commonly ten thousand more than the port, which is no port then.
+            bus_port = free_port()
+            self._bus_ports.append(bus_port)
+            options = {
+                "cluster_enabled": "yes",
+                "cluster_port": str(bus_port),
+                "cluster_node_timeout": "1000",
+                "repl_diskless_sync_delay": "0",
+            }
+            self.nodes.append(redis(own, **options))
+        self.primaries = self.nodes[:primaries]
+
+    @property
+    def url(self) -> str:
+        """Where clients connect to."""
+        return "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in self.primaries)
+
+    def start(self) -> None:
+        """Starts the nodes, and returns when they agree on who has which slots."""
+        for node in self.nodes:
+            node.start()
+        first, *others = zip(self.nodes, self._bus_ports, strict=True)
+        for number, node in enumerate(self.nodes):
+            self._command(node, f"CLUSTER SET-CONFIG-EPOCH {number + 1}")
+        count = len(self.primaries)
+        for number, node in enumerate(self.primaries):
+            begin, end = _CLUSTER_SLOTS * number // count, _CLUSTER_SLOTS * (number + 1) // count - 1
+            self._command(node, f"CLUSTER ADDSLOTSRANGE {begin} {end}")
+        for node, bus_port in others:
+            self._command(first[0], f"CLUSTER MEET {HOST} {node.port} {bus_port}")
+        until(lambda: all(self._sees(node, len(self.nodes)) for node in self.nodes), "nodes know each other")
+        for number, node in enumerate(self.nodes[count:]):
+            self._command(node, f"CLUSTER REPLICATE {self.id_of(self.primaries[number % count])}")
+        until(lambda: all(self.is_well(node) for node in self.nodes), "a cluster")
+
+    def stop(self) -> None:
+        """Ends all nodes."""
+        for node in self.nodes:
+            node.stop()
+
+    def id_of(self, node: ServerProcess) -> str:
+        """Returns the name that the node has in the cluster."""
+        return redis_command(node.port, "CLUSTER MYID").split(b"\r\n")[1].decode()
+
+    def is_well(self, node: ServerProcess) -> bool:
+        """Returns whether the node finds all slots served, and each primary followed by its replicas."""
+        if b"cluster_state:ok" not in redis_command(node.port, "CLUSTER INFO"):
+            return False
+        lines = redis_command(node.port, "CLUSTER NODES").decode().splitlines()
+        replicas = [line for line in lines if " slave " in line or " myself,slave " in line]
+        replication = redis_command(node.port, "INFO replication")
+        followed = b"role:slave" not in replication or b"master_link_status:up" in replication
+        return len(replicas) == len(self.primaries) * self._replicas and followed
+
+    def owner_of(self, slot: int) -> ServerProcess:
+        """Returns the node that has the slot, as a node that runs sees it."""
+        found: list[ServerProcess] = []
+
+        def is_owned() -> bool:
+            found[:] = [node for node in self.nodes if node.port in set(self._owners(slot))]
+            return bool(found)
+
+        until(is_owned, "somebody has the slot")
+        return found[0]
+
+    def _owners(self, slot: int) -> Iterator[int]:
+        for node in self.nodes:
+            for line in redis_command(node.port, "CLUSTER NODES").decode().splitlines():
+                fields = line.split()
+                if len(fields) > 8 and "fail" not in fields[2] and any(_has(part, slot) for part in fields[8:]):
+                    yield int(fields[1].partition("@")[0].rpartition(":")[2])
+                    return
+
+    def begin_move(self, slot: int, target: ServerProcess) -> ServerProcess:
+        """Lets a slot be on its way; returns the node that has it still. New keys go to the target from now on."""
+        source = self.owner_of(slot)
+        self._command(target, f"CLUSTER SETSLOT {slot} IMPORTING {self.id_of(source)}")
+        self._command(source, f"CLUSTER SETSLOT {slot} MIGRATING {self.id_of(target)}")
+        return source
+
+    def move_keys(self, slot: int, source: ServerProcess, target: ServerProcess, count: int = 10_000) -> None:
+        """Moves keys of a slot that is on its way."""
+        found = redis_command(source.port, f"CLUSTER GETKEYSINSLOT {slot} {count}").split(b"\r\n")[2::2]
+        for name in found:
+            # As an inline command takes it, whatever bytes it has.
+            quoted = "".join(f"\\x{byte:02x}" for byte in name)
+            self._command(source, f'MIGRATE {HOST} {target.port} "{quoted}" 0 5000')
+
+    def end_move(self, slot: int, source: ServerProcess, target: ServerProcess) -> None:
+        """Gives the slot to the target; the other nodes hear of it by and by."""
+        for node in (target, source):
+            self._command(node, f"CLUSTER SETSLOT {slot} NODE {self.id_of(target)}")
+
+    def move(self, slot: int, target: ServerProcess) -> None:
+        """Moves a slot with all its keys, one after the other."""
+        source = self.begin_move(slot, target)
+        self.move_keys(slot, source, target)
+        self.end_move(slot, source, target)
+
+    def _sees(self, node: ServerProcess, count: int) -> bool:
+        known = redis_command(node.port, "CLUSTER NODES")
+        return known.count(b" connected") == count and b"handshake" not in known
+
+    def _command(self, node: ServerProcess, command: str) -> None:
+        answer = redis_command(node.port, command)
+        if not answer.startswith(b"+OK"):
+            raise RuntimeError(f"{command}: {answer.decode()}")
+
+
+def _has(part: str, slot: int) -> bool:
+    if part.startswith("["):  # on its way
+        return False
+    begin, _, end = part.partition("-")
+    return int(begin) <= slot <= int(end or begin)
 
 
 # --- Prometheus

@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -126,6 +126,35 @@ async def test_functions_do_not_share_their_results(cache: CacheManager) -> None
         return f"second {a}"
 
     assert [await first(1), await second(1)] == ["first 1", "second 1"]
+
+
+async def test_what_a_function_closes_over_counts_like_an_argument(
+    cache: CacheManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two functions of one factory have the same name."""
+
+    def factory(factor: float, names: tuple[str, ...] = ()) -> Callable[[int], Awaitable[str]]:
+        calls = 0
+
+        @cached(cache=cache)
+        async def function(a: int) -> str:
+            nonlocal calls
+            calls += 1
+            return f"{a * factor} {names} {calls}"
+
+        return function
+
+    assert [await factory(2)(10), await factory(2.0)(10), await factory(3)(10), await factory(2, ("x",))(10)] == [
+        "20 () 1",
+        "20.0 () 1",
+        "30 () 1",
+        "20 ('x',) 1",
+    ]
+    again = factory(2)
+    assert await again(10) == "20 () 1"
+    assert await again(11) == "22 () 1"
+    assert await again(12) == "24 () 2"  # what it assigns itself is no argument
+    assert not caplog.records
 
 
 async def test_variable_arguments_are_part_of_the_key(cache: CacheManager) -> None:

@@ -57,6 +57,20 @@ async def test_opening_it_twice_is_harmless() -> None:
     assert await waiter
 
 
+async def test_who_leaves_is_forgotten_at_once() -> None:
+    """Clients that give up and ask again would otherwise fill the memory while one load goes on."""
+    gate = Gate()
+    waiters = [asyncio.create_task(gate.wait()) for _ in range(10)]
+    waiters += [asyncio.create_task(gate.wait(alive=lambda: True, poll=WITHIN)) for _ in range(10)]
+    await eventually(lambda: waiting(gate) == 20)
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.wait(waiters)
+    assert not await gate.wait(alive=lambda: False, poll=POLL)
+    assert not gate.wait_blocking(alive=lambda: False, poll=POLL)
+    assert waiting(gate) == 0
+
+
 async def test_a_cancelled_waiter_does_not_disturb_the_others() -> None:
     gate = Gate()
     leaver, stayer = asyncio.create_task(gate.wait()), asyncio.create_task(gate.wait())
@@ -71,9 +85,12 @@ async def test_a_cancelled_waiter_does_not_disturb_the_others() -> None:
 def test_a_waiter_whose_loop_was_closed_does_not_disturb_the_others() -> None:
     gate = Gate()
     gone = LoopThread()
-    gone.submit(gate.wait())
+    unfinished = gate.wait()  # kept: it would leave when it is garbage
+    gone.submit(unfinished)
     eventually_blocking(lambda: waiting(gate) == 1)
-    gone.end()
+    gone.halt()
+    gone.loop.set_exception_handler(lambda loop, context: None)  # it would be told of the task that never ends
+    gone.loop.close()
     with loop_threads(1) as (loop,):
         waiter = loop.submit(gate.wait())
         eventually_blocking(lambda: waiting(gate) == 2)

@@ -66,6 +66,14 @@ def close_here(cache: CacheManager, loops: list[LoopThread]) -> None:
             loop.run(guard.layer.aclose())
 
 
+def end_here(cache: CacheManager, loop: LoopThread) -> None:
+    """Ends a loop whose loads, as they are cancelled, let go of their leases and so connect once more."""
+    if not loop.loop.is_closed():
+        loop.cancel()
+        close_here(cache, [loop])
+        loop.end()
+
+
 def test_callers_of_several_loops_share_one_load(cache: CacheManager) -> None:
     origin = Origin()
     with loop_threads(4) as loops:
@@ -91,7 +99,7 @@ def test_when_the_loop_of_a_load_is_gone_others_take_over_in_time(cache: CacheMa
         if how == "halted":
             leader.halt()
         else:
-            leader.end()
+            end_here(cache, leader)
         begin = time.monotonic()
         eventually_blocking(lambda: origin.loads == 2)
         assert time.monotonic() - begin < TAKEN_OVER_WITHIN
@@ -99,7 +107,7 @@ def test_when_the_loop_of_a_load_is_gone_others_take_over_in_time(cache: CacheMa
         assert {future.result(WITHIN) for future in futures} == {"value"}
         assert origin.loads == 2
         close_here(cache, loops)
-    leader.end()
+    end_here(cache, leader)
 
 
 def test_a_loop_that_was_only_halted_gets_its_own_answer_when_it_runs_on(cache: CacheManager) -> None:
@@ -115,7 +123,7 @@ def test_a_loop_that_was_only_halted_gets_its_own_answer_when_it_runs_on(cache: 
         origin.go.set()
         assert [first.result(WITHIN), second.result(WITHIN)] == ["value", "value"]
         close_here(cache, [loop, leader])
-    leader.end()
+    end_here(cache, leader)
 
 
 def test_whoever_comes_after_a_loop_was_closed_over_its_load_does_not_wait_for_it(cache: CacheManager) -> None:
@@ -333,7 +341,7 @@ def test_a_forked_child_works_with_the_manager_of_its_parent(redis_url: str) -> 
     printed = run_script(
         """
         import asyncio, os, sys, threading
-        from aurelis.cache import CacheConfig, CacheManager
+        from aurelis.cache import CacheConfig, CacheManager, EntryOptions
 
         cache = CacheManager(CacheConfig(redis_url=sys.argv[1], timeout=10))
         loading, go = threading.Event(), threading.Event()
@@ -358,7 +366,8 @@ def test_a_forked_child_works_with_the_manager_of_its_parent(redis_url: str) -> 
             async def in_child() -> None:
                 assert await cache.get("k") == 1
                 # Nobody will ever finish the parent's load here.
-                assert await cache.get_or_compute("slow", quick) == "of the child"
+                options = EntryOptions(lease_wait=0)  # the parent is alive and has the lease
+                assert await cache.get_or_compute("slow", quick, options=options) == "of the child"
                 await cache.set("from the child", 2)
             asyncio.run(in_child())
             sys.stdout.flush()
@@ -374,6 +383,36 @@ def test_a_forked_child_works_with_the_manager_of_its_parent(redis_url: str) -> 
         PYTHONWARNINGS="ignore",
     )
     assert printed == "0 2\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_child_does_not_wait_for_threads_that_it_does_not_have() -> None:
+    """What another thread of the parent had locked when it forked would stay locked in the child for ever."""
+    printed = run_script(
+        """
+        import os, signal
+        from aurelis.cache import get_cache_manager, manager
+        from aurelis.cache._bridge import Bridge
+        from aurelis.cache.telemetry import otel
+
+        bridge = Bridge()
+
+        async def work() -> int:
+            return 1
+
+        with bridge._lock, manager._process.lock, otel._PROVIDERS._lock:
+            child = os.fork()
+            if child == 0:
+                signal.alarm(10)
+                assert bridge.run(work()) == 1
+                otel._PROVIDERS.sets = ()
+                get_cache_manager()
+                os._exit(0)
+        print(os.waitpid(child, 0)[1])
+        """,
+        PYTHONWARNINGS="ignore",
+    )
+    assert printed == "0\n"
 
 
 def test_waiting_is_counted_across_loops(cache: CacheManager) -> None:

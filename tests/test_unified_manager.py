@@ -135,6 +135,13 @@ async def test_clear_and_close_reach_the_manager_below() -> None:
         await cache.manager.get("k")
 
 
+async def test_it_closes_only_the_manager_that_it_made() -> None:
+    async with CacheManager(configuration()) as manager:
+        async with UnifiedCacheManager(manager) as cache:
+            await cache.set("c", "i", 1)
+        assert await cache.get("c", "i") == 1
+
+
 @pytest.mark.usefixtures("process")
 async def test_the_process_has_one_manager_made_on_first_use() -> None:
     first = get_cache_manager()

@@ -478,14 +478,14 @@ async def test_what_is_cleared_while_it_is_being_stored_is_gone(
     gate = asyncio.Event()
     storing = asyncio.Event()
     stack = manager._engine.stack
-    store = stack.store
+    publish = stack.publish
 
-    async def slowly(*arguments: Any, **options: Any) -> bool:
+    async def slowly(*arguments: Any, **options: Any) -> Any:
         storing.set()
         await gate.wait()
-        return await store(*arguments, **options)
+        return await publish(*arguments, **options)
 
-    monkeypatch.setattr(stack, "store", slowly)
+    monkeypatch.setattr(stack, "publish", slowly)
     app = CacheMiddleware(fixed(**FRESH), cache=manager)
     visit = Visit(app).begin()
     await storing.wait()

@@ -5,6 +5,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from aurelis.cache import CacheManager
 from aurelis.cache.testing import ManualClock
@@ -120,6 +121,41 @@ async def test_a_hit_has_the_fields_and_the_chunks_of_the_first_answer(manager: 
         (b"age", b"0"),
         (b"cache-status", b"default; hit; ttl=60"),
     ]
+
+
+@pytest.mark.parametrize("version", ["2", "3"])
+async def test_a_body_that_no_field_announces_reaches_the_app_alone(manager: CacheManager, version: str) -> None:
+    """From HTTP/2 on a body needs no Content-Length (RFC 9113 §8.1.1), so only what comes tells of it."""
+    seen: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        message = await receive()
+        seen.append(message["body"])
+        headers = [(b"cache-control", b"max-age=60")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"answer to " + message["body"]})
+
+    cached = CacheMiddleware(app, cache=manager)
+
+    class Unannounced(Visit):
+        def __init__(self, body: bytes) -> None:
+            super().__init__(cached, "/search", body=body, http_version=version)
+            self.scope["headers"] = [line for line in self.scope["headers"] if line[0] != b"content-length"]
+
+    visit = await Unannounced(b"question").go()
+    assert (visit.body, visit.cache_status) == (b"answer to question", "default; fwd=bypass; detail=body")
+    plain = await Unannounced(b"").go()
+    assert (plain.body, plain.cache_status) == (b"answer to ", "default; fwd=uri-miss; fwd-status=200; ttl=60; stored")
+    assert seen == [b"question", b""]
+
+    impatient = Unannounced(b"")
+    impatient.scope["raw_path"] = b"/other"
+    impatient._requests.clear()  # nothing but its head comes
+    impatient.begin()
+    await asyncio.sleep(0)
+    impatient.leave()
+    assert (await impatient.end()).status == 499
+    assert requests(manager) == {"miss": 1, "bypass": 2}
 
 
 @pytest.mark.parametrize("body", [b"", b"something"])

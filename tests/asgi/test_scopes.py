@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from aurelis.cache import CacheManager
+from aurelis.cache import CacheManager, get_cache_manager, set_cache_manager
 from aurelis_asgi import CacheMiddleware, CacheRule
 from tests.asgi.counts import requests, stores
 from tests.asgi.origin import Call, Origin, fixed
@@ -89,6 +89,16 @@ async def test_answers_that_cannot_be_recorded_are_not_offered(manager: CacheMan
 async def test_a_rule_is_for_the_path_below_the_root_path(manager: CacheManager, scope: dict[str, Any]) -> None:
     app = CacheMiddleware(fixed(), cache=manager, rules=[CacheRule("/catalog/*", ttl=60)])
     assert (await ask(app, "/api/catalog/1", **scope)).cache_status.endswith("stored")
+
+
+async def test_without_a_manager_that_of_the_process_is_used_also_after_it_was_closed() -> None:
+    set_cache_manager(None)
+    app = CacheMiddleware(fixed(cache_control="max-age=60"))
+    for _ in range(2):
+        assert "stored" in (await ask(app)).cache_status
+        assert "; hit; " in (await ask(app)).cache_status
+        await get_cache_manager().aclose()  # as an app does that is shut down, and started again in the same process
+    set_cache_manager(None)
 
 
 async def test_the_root_path_itself_is_a_slash_for_rules(manager: CacheManager) -> None:

@@ -209,6 +209,25 @@ async def test_responses_are_of_the_library(stack: Stack, upstream: Upstream) ->
         await opened_.close()
 
 
+async def test_whose_load_it_is_gets_the_extensions_of_the_response(stack: Stack) -> None:
+    """A reason phrase of the server's own, and the connection for those who look at it."""
+    connection = object()
+
+    def origin(request: Any) -> Any:
+        extensions = {"http_version": b"HTTP/2", "reason_phrase": b"Fine", "network_stream": connection}
+        return stack.library.Response(200, headers={"cache-control": "max-age=60"}, content=b"x", extensions=extensions)
+
+    client = stack.client(stack.transport(stack.mock(origin)))
+    seen = []
+    for _ in range(2):
+        opened_ = await stack.open("GET", "http://example.com/", client=client)
+        await opened_.rest()
+        response = opened_.response
+        seen.append((response.http_version, response.reason_phrase, response.extensions.get("network_stream")))
+        await opened_.close()
+    assert seen == [("HTTP/2", "Fine", connection), ("HTTP/1.1", "OK", None)]
+
+
 async def test_an_infinite_ttl_is_possible(stack: Stack, upstream: Upstream) -> None:
     client = stack.client(ttl=float("inf"))
     url = f"{upstream.url}/v1/chat/completions"

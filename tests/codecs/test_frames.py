@@ -9,22 +9,41 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgpack import packb
 
+from aurelis.cache._entry import NO_DETAILS, Details
 from aurelis.cache.codecs import MSGPACK_VALUES, Frame, decode_frame, encode_frame
 from aurelis.cache.exceptions import FrameError
 
 durations = st.floats(min_value=0, allow_infinity=True, allow_nan=False)
+leads = st.floats(min_value=0, allow_infinity=False, allow_nan=False)
+texts = st.text(alphabet=st.characters(), max_size=20)
+details = st.builds(
+    Details,
+    tags=st.lists(texts, max_size=5).map(tuple),
+    lead=leads,
+    spread=leads,
+    etag=st.none() | texts,
+    last_modified=st.none() | texts,
+)
 frames = st.builds(
     Frame,
-    key=st.text(alphabet=st.characters(), max_size=20),
+    key=texts,
     created=st.floats(allow_nan=False, allow_infinity=False),
     fresh_for=durations,
     stale_for=durations,
     payload=st.binary(max_size=100),
     codec=st.integers(0, 255),
+    generation=st.integers(0, 2**64 - 1),
+    details=st.just(NO_DETAILS) | details,
 )
 
 EXAMPLE = Frame("aurelis:v1:a:b", 1_700_000_000.25, 60.0, math.inf, b"\x81\xa1a\x01")
+DESCRIBED = dataclasses.replace(
+    EXAMPLE,
+    generation=1_700_000_000_000_001,
+    details=Details(("t:a", "t:b"), 12.0, 0.5, '"abc"', "Sun, 06 Nov 1994 08:49:37 GMT"),
+)
 STORED = encode_frame(EXAMPLE)
 
 
@@ -35,14 +54,14 @@ def _forged(**changes: Any) -> bytes:
         "fresh_for": 1.0,
         "stale_for": 0.0,
         "key": b"k",
+        "details": b"",
         "payload": b"p",
     } | changes
-    key_size = field.get("key_size", len(field["key"]))
-    payload_size = field.get("payload_size", len(field["payload"]))
+    sizes = (field.get(f"{name}_size", len(field[name])) for name in ("key", "details", "payload"))
     times = field["created"], field["fresh_for"], field["stale_for"]
-    body: bytes = struct.pack(">dddBIQ", *times, 1, key_size, payload_size)
-    body += field["key"] + field["payload"]
-    return b"AuC\x01" + struct.pack(">I", zlib.crc32(body)) + body
+    body: bytes = struct.pack(">dddQBIIQ", *times, 7, 1, *sizes)
+    body += field["key"] + field["details"] + field["payload"]
+    return b"AuC\x02" + struct.pack(">I", zlib.crc32(body)) + body
 
 
 def _reason(data: bytes, key: str) -> str:
@@ -63,17 +82,47 @@ def test_a_key_with_a_lone_surrogate_is_a_key() -> None:
 
 def test_the_layout_is_as_documented() -> None:
     """A stored format: a change of it needs another version."""
-    assert STORED[:4] == b"AuC\x01"
+    assert STORED[:4] == b"AuC\x02"
     assert STORED[4:8] == struct.pack(">I", zlib.crc32(STORED[8:]))
-    assert STORED[8:45] == struct.pack(">dddBIQ", 1_700_000_000.25, 60.0, math.inf, MSGPACK_VALUES, 14, 4)
-    assert STORED[45:] == b"aurelis:v1:a:b" + b"\x81\xa1a\x01"
+    assert STORED[8:57] == struct.pack(">dddQBIIQ", 1_700_000_000.25, 60.0, math.inf, 0, MSGPACK_VALUES, 14, 0, 4)
+    assert STORED[57:] == b"aurelis:v1:a:b" + b"\x81\xa1a\x01"
     assert STORED.hex() == (
-        "417543012536198241d954fc40100000404e0000000000007ff0000000000000010000000e"
-        "0000000000000004617572656c69733a76313a613a6281a16101"
+        "41754302b3f2d47f41d954fc40100000404e0000000000007ff00000000000000000000000"
+        "000000010000000e000000000000000000000004617572656c69733a76313a613a6281a161"
+        "01"
     )  # fmt: skip
 
 
-@given(st.binary(max_size=100) | st.binary(max_size=100).map(lambda tail: b"AuC\x01" + tail), st.text(max_size=5))
+def test_the_layout_of_details_is_as_documented() -> None:
+    stored = encode_frame(DESCRIBED)
+    packed = packb(
+        {
+            "tags": ["t:a", "t:b"],
+            "lead": 12.0,
+            "spread": 0.5,
+            "etag": '"abc"',
+            "last_modified": "Sun, 06 Nov 1994 08:49:37 GMT",
+        }
+    )
+    numbers = (1_700_000_000_000_001, MSGPACK_VALUES, 14, len(packed), 4)
+    assert stored[8:57] == struct.pack(">dddQBIIQ", 1_700_000_000.25, 60.0, math.inf, *numbers)
+    assert stored[57:] == b"aurelis:v1:a:b" + packed + b"\x81\xa1a\x01"
+    assert decode_frame(stored, DESCRIBED.key) == DESCRIBED
+
+
+def test_a_frame_without_details_gives_the_one_record_for_none() -> None:
+    """Most entries have none: they share it, and the way from a frame to memory looks for it."""
+    assert decode_frame(STORED, EXAMPLE.key).details is NO_DETAILS
+    assert encode_frame(dataclasses.replace(EXAMPLE, details=Details())) == STORED
+
+
+def test_the_instant_of_a_retry_is_not_kept() -> None:
+    """It is one of this process's monotonic clock, and so means nothing to another one."""
+    frame = dataclasses.replace(EXAMPLE, details=Details(("t:a",), retry_at=5.0))
+    assert decode_frame(encode_frame(frame), frame.key).details == Details(("t:a",))
+
+
+@given(st.binary(max_size=100) | st.binary(max_size=100).map(lambda tail: b"AuC\x02" + tail), st.text(max_size=5))
 def test_any_bytes_are_a_frame_error(data: bytes, key: str) -> None:
     assert _reason(data, key) in {"magic", "version", "truncated", "check"}
 
@@ -88,9 +137,11 @@ def test_a_flipped_bit_is_a_frame_error(frame: Frame, data: st.DataObject) -> No
     assert _reason(bytes(damaged), frame.key)
 
 
-def test_each_bit_counts() -> None:
-    for bit in range(8 * len(STORED)):
-        damaged = bytearray(STORED)
+@pytest.mark.parametrize("frame", [EXAMPLE, DESCRIBED], ids=["plain", "described"])
+def test_each_bit_counts(frame: Frame) -> None:
+    stored = encode_frame(frame)
+    for bit in range(8 * len(stored)):
+        damaged = bytearray(stored)
         damaged[bit // 8] ^= 1 << bit % 8
         expected = {0: {"magic"}, 3: {"version"}}.get(bit // 8, {"magic", "truncated", "check"})
         assert _reason(bytes(damaged), EXAMPLE.key) in expected
@@ -116,17 +167,20 @@ def test_a_frame_of_another_key_is_a_frame_error(frame: Frame, key: str) -> None
         (b"A", "truncated"),
         (b"x", "magic"),
         (b"AuC", "truncated"),
-        (b"AuC\x02", "version"),
-        (b"AuC\x02" + bytes(100), "version"),
-        (b"AuD\x01" + bytes(100), "magic"),
+        (b"AuC\x01", "version"),
+        (b"AuC\x01" + bytes(100), "version"),
+        (b"AuC\x03" + bytes(100), "version"),
+        (b"AuD\x02" + bytes(100), "magic"),
         (b"\x80\x04\x95" + bytes(100), "magic"),
         (b'{"value": 1, "created": 0}' * 3, "magic"),
-        (b"AuC\x01" + bytes(41), "check"),
-        (b"AuC\x01" + bytes(42), "truncated"),
+        (b"AuC\x02" + bytes(53), "check"),
+        (b"AuC\x02" + bytes(54), "truncated"),
         (_forged(key_size=2**32 - 1), "truncated"),
+        (_forged(details_size=2**32 - 1), "truncated"),
         (_forged(payload_size=2**64 - 1), "truncated"),
         (_forged(key_size=2, payload_size=0), "key"),
         (_forged(key_size=0, payload_size=2), "key"),
+        (_forged(key_size=0, details_size=2, payload_size=0), "key"),
         (_forged(key=b"\xff"), "key"),
         (_forged(created=math.nan), "header"),
         (_forged(created=math.inf), "header"),
@@ -142,7 +196,62 @@ def test_what_is_no_frame_of_ours_says_why(data: bytes, reason: str) -> None:
 
 
 def test_the_forger_of_these_tests_can_make_a_good_frame() -> None:
-    assert decode_frame(_forged(), "k") == Frame("k", 0.0, 1.0, 0.0, b"p")
+    assert decode_frame(_forged(), "k") == Frame("k", 0.0, 1.0, 0.0, b"p", generation=7)
+    described = _forged(details=packb({"tags": ["t:a"], "lead": 1.0}))
+    expected = Frame("k", 0.0, 1.0, 0.0, b"p", generation=7, details=Details(("t:a",), 1.0))
+    assert decode_frame(described, "k") == expected
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        b"\xc1",
+        b"\x81",
+        packb({}) + b"\x00",
+        packb(None),
+        packb([]),
+        packb([["t:a"]]),
+        packb("tags"),
+        packb({"tags": "t:a"}),
+        packb({"tags": None}),
+        packb({"tags": {"t:a": 1}}),
+        packb({"tags": [1]}),
+        packb({"tags": [b"t:a"]}),
+        packb({"tags": [["t:a"]]}),
+        packb({"tags": [None]}),
+        packb({"lead": 1}),
+        packb({"lead": None}),
+        packb({"lead": "1.0"}),
+        packb({"lead": -1.0}),
+        packb({"lead": math.nan}),
+        packb({"lead": math.inf}),
+        packb({"spread": -5e-324}),
+        packb({"spread": math.inf}),
+        packb({"spread": True}),
+        packb({"etag": 1}),
+        packb({"etag": b"abc"}),
+        packb({"last_modified": 784111777.0}),
+        packb({"retry_at": 1.0}),
+        packb({"tags": [], "more": None}),
+        packb({1: 2}),
+        b"\x91" * 5000 + b"\x90",
+    ],
+    ids=repr,
+)
+def test_damaged_details_are_a_frame_error(found: bytes) -> None:
+    """The check finds accidents; whoever can write to the store can write anything with a check that is right."""
+    assert _reason(_forged(details=found), "k") == "header"
+
+
+@given(st.binary(min_size=1, max_size=40))
+def test_any_details_are_details_or_a_frame_error(found: bytes) -> None:
+    data = _forged(details=found)
+    try:
+        frame = decode_frame(data, "k")
+    except FrameError as error:
+        assert error.reason == "header"
+    else:
+        assert decode_frame(encode_frame(frame), "k") == frame
 
 
 @pytest.mark.parametrize(
@@ -156,6 +265,13 @@ def test_the_forger_of_these_tests_can_make_a_good_frame() -> None:
         {"stale_for": math.nan},
         {"codec": 256},
         {"codec": -1},
+        {"generation": -1},
+        {"generation": 2**64},
+        {"details": Details(lead=math.inf)},
+        {"details": Details(lead=math.nan)},
+        {"details": Details(lead=-1.0)},
+        {"details": Details(spread=math.inf)},
+        {"details": Details(spread=math.nan)},
     ],
     ids=str,
 )

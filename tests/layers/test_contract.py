@@ -1,7 +1,7 @@
 """What every layer promises, whatever it keeps its entries in."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from aurelis.cache.codecs import ValueCodec
 from aurelis.cache.exceptions import UnstorableValueError
 from aurelis.cache.testing import ManualClock
 from aurelis.cache.typing import Layer
+from tests.conftest import TOPOLOGIES
 from tests.managers import configuration
 
 CODEC = ValueCodec()
@@ -56,15 +57,15 @@ class Bed:
         return found is None
 
 
-@pytest.fixture(params=["memory", "redis"])
-async def bed(request: pytest.FixtureRequest) -> AsyncIterator[Bed]:
+@pytest.fixture(params=["memory", *TOPOLOGIES])
+async def bed(request: pytest.FixtureRequest, topology_url: Callable[[str], str]) -> AsyncIterator[Bed]:
     """Each layer in turn, empty."""
     clock = ManualClock()
     layer: MemoryBackend | RedisBackend
     if request.param == "memory":
         layer = MemoryBackend(clock=clock)
     else:
-        layer = RedisBackend(configuration(redis_url=request.getfixturevalue("redis_url"), timeout=10), clock=clock)
+        layer = RedisBackend(configuration(redis_url=topology_url(request.param), timeout=10), clock=clock)
     yield Bed(layer, clock)
     await layer.aclose()
 

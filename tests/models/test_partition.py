@@ -20,6 +20,10 @@ KEY_FIELDS = (b"openai-organization", b"openai-project", b"openai-beta")
         {b"x-api-key": b"sk-one"},
         {b"api-key": b"sk-one"},
         {b"x-goog-api-key": b"sk-one"},
+        {b"apikey": b"sk-one"},
+        {b"x-auth-key": b"sk-one"},
+        {b"cf-access-client-secret": b"sk-one"},
+        {b"x-goog-iap-jwt-assertion": b"sk-one"},
         {b"openai-organization": b"org"},
         {b"openai-project": b"proj"},
         {b"openai-beta": b"assistants=v2"},
@@ -41,6 +45,7 @@ def test_fields_that_set_answers_apart(fields: dict[bytes, bytes]) -> None:
         {b"user-agent": b"AsyncOpenAI/Python 9"},
         {b"accept-encoding": b"gzip, zstd"},
         {b"idempotency-key": b"x"},
+        {b"helicone-session-id": b"x"},
         {b"cache-control": b"no-cache"},
         {b"content-type": b"application/json; charset=utf-8"},
         {b"accept": b"*/*"},
@@ -103,6 +108,7 @@ def test_another_address_is_another_key(url: str) -> None:
         ("https://h/p?b=2&a=2&a=1", "https://h/p?a=2&a=1&b=2"),
         ("https://h/p?key=k&a=1&API_KEY=k&access_token=t", "https://h/p?a=1"),
         ("https://h/p?%6Bey=k&api%5Fkey=k", "https://h/p"),
+        ("https://h/p?token=t&sig=s&X-Amz-Signature=s&Client_Secret=s&tokens=5", "https://h/p?tokens=5"),
         ("https://h/p?monkey=1&keys=2&a=key", "https://h/p?a=key&keys=2&monkey=1"),
         ("https://h/p%2F%7e?q=%7e", "https://h/p%2F%7e?q=%7e"),
     ],
@@ -137,13 +143,26 @@ def test_credentials_in_the_query_count_in_any_order_and_spelling_of_others() ->
     assert one != partition({}, "key=k", SECRET)
 
 
-@pytest.mark.parametrize("field", [b"authorization", b"cookie", b"x-api-key", b"api-key", b"x-goog-api-key"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        *(b"authorization", b"cookie", b"x-api-key", b"api-key", b"x-goog-api-key", b"apikey", b"dd-api-key"),
+        *(b"proxy-authorization", b"x-auth-key", b"x-auth-user", b"x-functions-key", b"x-rapidapi-key"),
+        *(b"x-session-token", b"x-session-id", b"x-shopify-access-token", b"x-amz-security-token", b"x-csrf-token"),
+        *(b"x-client-secret", b"x-hub-signature", b"x-ms-client-principal", b"x-amzn-oidc-accesstoken"),
+    ],
+)
 def test_plain_http_is_partitioned_by_every_credential(field: bytes) -> None:
     tokens = {
         credential_partition(fields, SECRET)
         for fields in ({}, {field: b"one"}, {field: b"two"}, {field: b"one", b"x-litellm-api-key": b"one"})
     }
     assert len(tokens) == 4
+
+
+def test_plain_http_is_not_partitioned_by_what_identifies_nobody() -> None:
+    fields = {b"user-agent": b"x", b"accept": b"*/*", b"idempotency-key": b"x", b"x-monkey": b"x", b"traceparent": b"x"}
+    assert credential_partition(fields, SECRET) == ""
 
 
 @given(CREDENTIALS, CREDENTIALS)

@@ -407,7 +407,7 @@ async def test_failures_of_a_layer_are_counted_by_kind_and_changes_of_its_breake
             (dict(key)[names.LAYER], dict(key)[names.OPERATION]): number
             for key, number in metrics.values(names.ERRORS, config.name).items()
         }
-        assert errors == {("l2", "get"): 1, ("l2", "set"): 1}
+        assert errors == {("l2", "get"): 1, ("l2", "tags"): 1}
         states = {dict(key)[names.BREAKER_STATE]: n for key, n in metrics.values(names.BREAKER, config.name).items()}
         assert states == {"open": 1}
         results = {dict(key)[names.RESULT]: n for key, n in metrics.values(names.LOOKUPS, config.name).items()}
@@ -444,6 +444,9 @@ async def test_durations_are_recorded_for_io_and_for_a_sample_of_hits_in_memory(
         ("get", "l1", None): 10,
         ("get", "l2", None): 3,
         ("set", "l2", None): 2,
+        ("acquire", "l2", None): 2,
+        ("release", "l2", None): 1,
+        ("tags", "l2", None): 1,
         ("fill", None, None): 1,
         ("fill", None, "LookupError"): 1,
     }

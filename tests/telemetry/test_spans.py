@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx2
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
@@ -12,6 +13,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusC
 
 from aurelis.cache import CacheManager
 from aurelis.cache.telemetry import names
+from aurelis_httpx2 import CacheTransport
 from tests.managers import configuration, count, eventually, opened, run_script
 from tests.telemetry.collecting import Spans, record_spans
 
@@ -180,6 +182,36 @@ async def test_a_load_is_a_span_below_that_of_the_request(spans: Spans, shared: 
     assert is_child(get, request)
     assert attributes(get) == {names.RESULT: "miss", names.COLLAPSED: False}
     assert attributes(fill) == {}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_load_in_a_thread_is_a_span_around_what_the_client_does(spans: Spans, fails: bool) -> None:
+    def origin(request: httpx2.Request) -> httpx2.Response:
+        with TRACER.start_as_current_span("network"):
+            if fails:
+                raise httpx2.ConnectError("a secret")
+        return httpx2.Response(200, headers={"cache-control": "max-age=60"}, content=b"body")
+
+    async with opened() as cache:
+        client = httpx2.Client(transport=CacheTransport(httpx2.MockTransport(origin), cache=cache))
+        with client, TRACER.start_as_current_span("request"):
+            if fails:
+                with pytest.raises(httpx2.ConnectError):
+                    client.get("http://example.com/")
+            else:
+                with client.stream("GET", "http://example.com/") as response:
+                    assert not spans.named(f"fill {cache.config.name}")  # the body is still to be read
+                    response.read()
+        (get,) = spans.named(f"get {cache.config.name}")
+        (fill,) = spans.named(f"fill {cache.config.name}")
+        (network,) = spans.named("network")
+        (request,) = spans.named("request")
+    assert is_child(get, request)
+    assert is_child(fill, get)
+    assert is_child(network, fill)
+    assert attributes(fill) == ({"error.type": "ConnectError"} if fails else {})
+    assert fill.status.status_code == (StatusCode.ERROR if fails else StatusCode.UNSET)
+    assert fill.events == ()
 
 
 async def test_who_waits_for_the_load_of_another_says_so_and_links_to_it(spans: Spans) -> None:

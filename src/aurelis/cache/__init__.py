@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ._keys import CacheKeyBuilder
+from ._loading import LoadContext, current_load
+from ._options import EntryOptions
 from .config import CacheConfig, CacheLayer
 from .decorators import cached
 from .layers.memory import MemoryBackend
@@ -22,10 +24,13 @@ __all__ = [
     "CacheKeyBuilder",
     "CacheLayer",
     "CacheManager",
+    "EntryOptions",
+    "LoadContext",
     "MemoryBackend",
     "RedisBackend",
     "UnifiedCacheManager",
     "cached",
+    "current_load",
     "get_cache_manager",
     "set_cache_manager",
 ]

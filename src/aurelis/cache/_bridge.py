@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import os
 import threading
+import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ class Bridge:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
+        _ALL.add(self)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run the coroutine in the private loop and wait for its result. Not to be called from that loop.
@@ -38,6 +40,11 @@ class Bridge:
             return future.result()
         except concurrent.futures.CancelledError:
             raise CacheClosedError("this cache was closed while it was used") from None
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run the coroutine in the private loop without waiting for it."""
+        with self._lock:
+            asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
         """Run `last`, cancel what else runs, and end the thread. Closing twice is harmless."""
@@ -57,6 +64,18 @@ class Bridge:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=_serve, args=(self._loop,), name="aurelis-cache", daemon=True).start()
         return self._loop
+
+
+_ALL: weakref.WeakSet[Bridge] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for bridge in list(_ALL):
+        bridge._lock = threading.Lock()  # a thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

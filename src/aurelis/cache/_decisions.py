@@ -21,9 +21,15 @@ class Serve:
     """Answer with this entry.
 
     Not frozen: one is built for each hit in memory, and a frozen dataclass costs several times as much to build.
+
+    Attributes:
+        entry: what to serve.
+        refresh: why it is to be loaded anew in the background: `early` (it is still fresh) or `revalidate` (it is not);
+            empty: it is not.
     """
 
     entry: Entry
+    refresh: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,28 +1,26 @@
 """The engine: carries out what policies decide, with one load per key at a time.
 
-This module serves Python values; `exchange` serves messages with a head and a body, on the same flights and layers.
+This module reads, keeps and removes Python values; `_computing` loads them, and `exchange` serves messages with a head
+and a body, all on the same flights and layers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
 from ._bridge import Bridge, run_inline
 from ._clock import Clock
-from ._decisions import Serve, Store
-from ._entry import Entry
-from ._flight import Abandoned, Failed, Flight, Flights, Settled, enter
-from ._stack import Budget, Found, Packed, Stack
-from ._ttl_policy import TtlPolicy, ValueRequest
-from .exceptions import CacheClosedError, CacheError, LayerError, UnstorableValueError
+from ._entry import NO_DETAILS, Details, Entry
+from ._flight import Flight, Flights
+from ._guard import Budget
+from ._listening import Listening
+from ._stack import Found, Keep, Stack
+from .exceptions import CacheClosedError, CacheError, LayerError
 from .telemetry import names
-from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span, link
+from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span
 
-_LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
 
 
@@ -34,19 +32,6 @@ class _Missing:
 
 
 MISSING: Final = _Missing()
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """A value that a flight found or loaded.
-
-    Attributes:
-        packed: where followers read it from.
-        layer: the layer that had it; `None` when it was loaded.
-    """
-
-    packed: Packed
-    layer: str | None
 
 
 class Engine:
@@ -64,12 +49,12 @@ class Engine:
         self.clock = clock
         self.flights = Flights()
         self.bridge = Bridge()
+        self.listening: Listening | None = None
         self.closed = False
-        self._values = TtlPolicy()
-        self._warned: set[str] = set()
         # The fast path reads these directly: each attribute hop would show in its budget.
         self._entries = {} if stack.memory is None else stack.memory.entries
         self._loads = stack.read
+        self._generations = stack.generations
         self._monotonic = clock.monotonic
         self._hit = telemetry.hit_l1
         self._observes_hits = telemetry.span_attributes or telemetry.span_on_hit
@@ -85,8 +70,13 @@ class Engine:
             entry = self._entries[key]
         except KeyError:
             return MISSING
-        if entry.expires <= now:
+        if entry.until <= now:
             return MISSING
+        if entry.mark != self._generations.mark:
+            known = self.stack.peek(key)  # looks whether an invalidation has overtaken it
+            if known is None or known.until <= now:
+                return MISSING
+            entry = known
         hit = self._hit
         hit.n = count = hit.n + 1
         if not count & SAMPLE_MASK:
@@ -96,12 +86,13 @@ class Engine:
         return entry.value if entry.payload is None else self._loads(entry)
 
     def peek(self, key: str, now: float) -> Entry | None:
-        """The entry that memory holds, uncounted. `now`: monotonic, seconds. Never waits."""
+        """The entry that memory holds, uncounted, perhaps stale. `now`: monotonic, seconds. Never waits."""
         try:
             entry = self._entries[key]
         except KeyError:
             return None
-        return entry if now < entry.expires else self.stack.peek(key)  # which lets go of what has expired
+        # The stack lets go of what has expired, and looks whether an invalidation has overtaken it.
+        return entry if now < entry.expires and entry.mark == self._generations.mark else self.stack.peek(key)
 
     def count_memory_hit(self, begin: float) -> None:
         """The counting of `read_memory`, for a hit that `exchange` found. `begin`: monotonic, seconds."""
@@ -128,6 +119,11 @@ class Engine:
         """The value from the layers below memory, or `MISSING`. To be called after `read_memory` found nothing."""
         self.check(key)
         telemetry = self.telemetry
+        now = self._monotonic()
+        entry = self.peek(key, now)
+        if entry is not None and now < entry.fresh_until:  # to be refreshed, but there is nobody here who could
+            self.count_memory_hit(now)
+            return self.stack.read(entry)
         telemetry.miss_l1.n += 1
         if not self.stack.lower:
             telemetry.miss.n += 1
@@ -135,23 +131,22 @@ class Engine:
         with telemetry.span("get") as span:
             found = None
             try:
-                found = await self.stack.lookup(key, self.stack.budget())
+                found = self._fresh(await self.stack.lookup(key, await self.ready()))
             finally:  # a caller that leaves before there is an answer had none
                 if found is None:
                     telemetry.miss.n += 1
                 else:
                     telemetry.request(names.HIT, found.layer).n += 1
             if span is not None:
-                span.set_attributes(_result(found.layer if found else None))
-        # What `lookup` decoded is this caller's own copy.
-        return MISSING if found is None else found.entry.value
+                span.set_attributes(result_attributes(found.layer if found else None))
+        return MISSING if found is None else self.value(found)
 
     async def get_many(self, keys: list[str]) -> dict[str, object]:
         """The values found, each key counted as one request."""
         values: dict[str, object] = {}
         keys = list(dict.fromkeys(keys))
         for key in keys:
-            if (value := self.read_memory(key)) is not MISSING:
+            if (value := self._read(key)) is not MISSING:
                 values[key] = value
         missing = [key for key in keys if key not in values]
         if missing:
@@ -162,21 +157,22 @@ class Engine:
             try:
                 if self.stack.lower:
                     with self.telemetry.span("get"):
-                        found = await self.stack.lookup_many(missing, self.stack.budget())
+                        seen = await self.stack.lookup_many(missing, await self.ready())
+                        found = {key: hit for key, hit in seen.items() if self._fresh(hit) is not None}
             finally:  # as in `get`
                 self.telemetry.miss.n += len(missing) - len(found)
             for key, hit in found.items():
                 self.telemetry.request(names.HIT, hit.layer).n += 1
-                values[key] = hit.entry.value
+                values[key] = self.value(hit)
         return {key: values[key] for key in keys if key in values}
 
-    async def set_many(self, values: dict[str, object], ttl: float | None) -> bool:
+    async def set_many(self, values: dict[str, object], ttl: float | None, tags: tuple[str, ...] = ()) -> bool:
         """Keep the values; true if every layer took them all."""
         for key in values:
             self.check(key)
         packed = {key: self.stack.pack(value) for key, value in values.items()}
         # A load that began before must not replace what is set now.
-        budget = await self._after([self.flights.fence(key) for key in values])
+        budget = await self.after([self.flights.fence(key) for key in values])
         if ttl == 0:
             removed = True
             for key in values:
@@ -185,14 +181,15 @@ class Engine:
                 except LayerError:
                     removed = False
             return removed
-        stored = await self.stack.store(packed, ttl, budget)
-        self.telemetry.store("stored", len(values))
+        keep = Keep(ttl, details=Details(tags) if tags else NO_DETAILS)
+        stored = await self.stack.store(packed, keep, budget)
+        self.telemetry.store("stored" if stored else "incomplete", len(values))
         return stored
 
     async def delete(self, key: str) -> bool:
         """Forget the key; true if it was there."""
         self.check(key)
-        budget = await self._after([self.flights.fence(key)])
+        budget = await self.after([self.flights.fence(key)])
         try:
             return await self.stack.remove(key, budget)
         finally:
@@ -201,101 +198,39 @@ class Engine:
     async def clear(self) -> None:
         """Forget everything of this cache."""
         self.check("")
-        await self._after(self.flights.fence_all())
+        await self.after(self.flights.fence_all())
         try:
             await self.stack.clear()
         finally:
             self.flights.fence_all()
 
-    async def get_or_compute(self, key: str, compute: Callable[[], Awaitable[object]], ttl: float | None) -> object:
-        """The value, loaded by one caller for all. To be called after `read_memory` found nothing."""
-        self.check(key)
-        self.telemetry.miss_l1.n += 1
-        request = ValueRequest(key, self.stack.default_ttl if ttl is None else ttl)
-        flight: Flight[_Kept] | None = None
-        outcome: Settled[_Kept] | Failed | Abandoned | None = None
-        with self.telemetry.span("get") as span:
-            try:
-                while True:
-                    flight, leads = self.flights.join(key)
-                    if leads:
-                        self.flights.start(flight, self._fill(flight, request, ttl, compute))
-                    try:
-                        outcome = await flight.wait()
-                    finally:
-                        self.flights.leave(flight, leads=leads)
-                    if not isinstance(outcome, Abandoned):
-                        break
-                    self.check(key)  # its event loop has ended, or the whole cache was closed
-            finally:
-                self._count(flight, outcome)
-            if isinstance(outcome, Failed):
-                raise outcome.again()
-            kept = outcome.result
-            if span is not None:
-                span.set_attributes({**_result(kept.layer), names.COLLAPSED: not leads})
-                if not leads:
-                    link(span, flight.link)
-            return kept.packed.value if leads else self.stack.unpack(kept.packed)
-
-    async def _fill(
-        self,
-        flight: Flight[_Kept],
-        request: ValueRequest,
-        ttl: float | None,
-        compute: Callable[[], Awaitable[object]],
-    ) -> None:
-        enter(flight)
-        budget = self.stack.budget()
+    async def invalidate(self, tags: tuple[str, ...], *, soft: bool) -> None:
+        """Make all entries with one of the tags out of date, in time that does not depend on how many there are."""
+        self.check("")
+        budget = await self.after(self.flights.fence_tagged(tags, self.stack.implied))
         try:
-            found = await self._find(request.key, budget)
-            if found is not None and isinstance(self._values.on_lookup(request, found.entry, self._monotonic()), Serve):
-                entry = found.entry
-                value = self.stack.read(entry) if found.layer == names.L1 else entry.value
-                flight.settle(_Kept(Packed(value, entry.payload, entry.payload is None), found.layer))
-                return
-            flight.unclaimed = True
-            value = await self.load(flight, compute())
-            flight.keep()  # whoever leaves now, what was loaded is stored
-            flight.settle(await self._keep(flight, request, ttl, value, budget))
-        except (asyncio.CancelledError, GeneratorExit):
-            flight.abandon()
-            raise
-        except BaseException as error:
-            flight.fail(error)
-            if not isinstance(error, Exception):
-                raise  # KeyboardInterrupt and SystemExit are for the event loop, too
+            await self.stack.invalidate(tags, soft=soft, budget=budget)
         finally:
-            self.flights.land(flight)
+            self.flights.fence_tagged(tags, self.stack.implied)
 
-    async def _find(self, key: str, budget: Budget) -> Found | None:
-        # Between a caller's look into memory and its turn to load, one in another loop or thread may have loaded.
-        entry = self.stack.peek(key)
-        if entry is not None:
-            return Found(entry, names.L1)
-        return await self.stack.lookup(key, budget) if self.stack.lower else None
+    def value(self, found: Found) -> object:
+        """The value for one reader. What a remote layer decoded is the reader's own copy already."""
+        return self.stack.read(found.entry) if found.layer == names.L1 else found.entry.value
 
-    async def _keep(
-        self, flight: Flight[_Kept], request: ValueRequest, ttl: float | None, value: object, budget: Budget
-    ) -> _Kept:
-        try:
-            packed = self.stack.pack(value)
-        except UnstorableValueError as error:
-            self._refuse(error)
-            return _Kept(Packed(value, None, True), None)
-        decision = self._values.on_loaded(request, value)
-        if not isinstance(decision, Store):
-            self.telemetry.store(decision.reason)
-            return _Kept(packed, None)
-        with flight.storing():
-            if flight.fenced:
-                self.telemetry.store("fenced")
-            else:
-                await self.stack.store({request.key: packed}, ttl, budget)
-                self.telemetry.store("stored")
-        return _Kept(packed, None)
+    def _fresh(self, found: Found | None) -> Found | None:
+        return found if found is not None and self._monotonic() < found.entry.fresh_until else None
 
-    # Shared with `exchange`
+    def _read(self, key: str) -> object:
+        value = self.read_memory(key)
+        if value is MISSING:
+            now = self._monotonic()
+            entry = self.peek(key, now)
+            if entry is not None and now < entry.fresh_until:
+                self.count_memory_hit(now)
+                return self.stack.read(entry)
+        return value
+
+    # Shared with `_computing` and `exchange`
 
     def check(self, key: str) -> None:
         """Refuse what cannot be served.
@@ -335,19 +270,34 @@ class Engine:
         """Run a coroutine of the engine for a caller without an event loop."""
         return self.bridge.run(coroutine) if self.stack.lower else run_inline(coroutine)
 
+    async def ready(self) -> Budget:
+        """Hear of what other processes change, before the first thing is read from a layer that is shared with them.
+
+        Returns:
+            What is left for the request.
+        """
+        budget = self.stack.budget()
+        if self.listening is not None and not self.listening.started:
+            begin = self._monotonic()
+            await self.listening.start(budget.left)
+            budget.left -= self._monotonic() - begin
+        return budget
+
     async def aclose(self, timeout: float) -> None:
         """Let loads end within `timeout` seconds, cancel the rest, give back connections."""
         if self.closed:
             return
         self.closed = True
+        if self.listening is not None:
+            self.listening.closed = True
         self._entries = {}
         await self.flights.aclose(timeout)
         await self.stack.aclose()
         await asyncio.get_running_loop().run_in_executor(None, self.bridge.close, self.stack.aclose())
 
-    async def _after(self, flights: Iterable[Flight[Any] | None]) -> Budget:
+    async def after(self, flights: Iterable[Flight[Any] | None]) -> Budget:
         """Wait until what these flights loaded is stored, so that what comes next comes after it; charge the time."""
-        budget = self.stack.budget()
+        budget = await self.ready()
         begin = self._monotonic()
         for flight in flights:
             if flight is not None:
@@ -355,22 +305,6 @@ class Engine:
         budget.left -= self._monotonic() - begin
         return budget
 
-    def _count(self, flight: Flight[_Kept] | None, outcome: Settled[_Kept] | Failed | Abandoned | None) -> None:
-        # Each caller counts itself once, when it leaves, also when it failed or was cancelled. One of those who shared
-        # a load counts as the one who loaded, so that loads are misses less coalesced; which one does not matter.
-        if isinstance(outcome, Settled) and outcome.result.layer is not None:
-            self.telemetry.request(names.HIT, outcome.result.layer).n += 1
-            return
-        self.telemetry.miss.n += 1
-        if flight is None or not self.flights.claim(flight):
-            self.telemetry.coalesced.n += 1
 
-    def _refuse(self, error: UnstorableValueError) -> None:
-        self.telemetry.store("unstorable")
-        if error.type_name not in self._warned:
-            self._warned.add(error.type_name)
-            _LOG.warning("a loaded value is not cached: %s", error)
-
-
-def _result(layer: str | None) -> dict[str, str]:
+def result_attributes(layer: str | None) -> dict[str, str]:
     return {names.RESULT: names.MISS} if layer is None else {names.RESULT: names.HIT, names.LAYER: layer}

@@ -16,8 +16,8 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Coroutine, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -73,6 +73,7 @@ class Flight(Generic[T]):
         fenced: an invalidation has overtaken it, or nobody waits for it, so its result must not be stored.
         unclaimed: a load has begun, and no request is counted for it yet; see `Flights.claim`.
         link: the context of the span around the load, for links from those who wait.
+        tags: of what is loaded, beside those that follow from the key.
     """
 
     __slots__ = (
@@ -89,6 +90,7 @@ class Flight(Generic[T]):
         "key",
         "link",
         "outcome",
+        "tags",
         "unclaimed",
     )
 
@@ -98,6 +100,7 @@ class Flight(Generic[T]):
         self.fenced = False
         self.unclaimed = False
         self.link: object | None = None
+        self.tags: tuple[str, ...] = ()
         self._gate = Gate()
         self._refs = 1
         self._keep = False
@@ -283,11 +286,25 @@ class Flights:
             current.awaits(flight)
         return flight
 
-    def start(self, flight: Flight[Any], load: Coroutine[Any, Any, None]) -> None:
-        """Run the load in a task of this event loop. It must settle the flight, and `land` it."""
+    def behind(self, key: str) -> Flight[Any] | None:
+        """A flight that no caller waits for, which the cache itself leads; `None`: the key is being loaded already."""
+        with self._lock:
+            if key in self._flights:
+                return None
+            flight = self._flights[key] = Flight(key)
+            flight._refs = 0
+            flight._keep = True
+        return flight
+
+    def start(self, flight: Flight[Any], load: Coroutine[Any, Any, None], context: Context | None = None) -> None:
+        """Run the load in a task of this event loop. It must settle the flight, and `land` it.
+
+        Args:
+            context: of the task; `None`: a copy of the caller's.
+        """
         loop = asyncio.get_running_loop()
         flight._loop = loop
-        task = loop.create_task(load)
+        task = loop.create_task(load, context=context)
         flight._task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -344,6 +361,23 @@ class Flights:
                 return None
             flight.fenced = True
         return flight
+
+    def fence_tagged(self, tags: Iterable[str], implied: Callable[[str], tuple[str, ...]]) -> list[Flight[Any]]:
+        """An invalidation of tags; returns the flights of what has one of them.
+
+        Args:
+            implied: gives the tags that follow from a key.
+        """
+        wanted = frozenset(tags)
+        found = []
+        with self._lock:
+            for flight in (*self._flights.values(), *self._apart):
+                if not wanted.isdisjoint(flight.tags) or not wanted.isdisjoint(implied(flight.key)):
+                    flight.fenced = True
+                    found.append(flight)
+                    if self._flights.get(flight.key) is flight:
+                        del self._flights[flight.key]
+        return found
 
     def fence_all(self) -> list[Flight[Any]]:
         """An invalidation of everything; returns all flights."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 from collections.abc import Callable
 
@@ -18,7 +19,8 @@ class Gate:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiters: list[asyncio.Future[None] | threading.Event] = []
+        # In order; those who leave are taken out at once, or a gate that stays closed would gather them without end.
+        self._waiters: dict[asyncio.Future[None] | threading.Event, None] = {}
         self._opened = False
 
     def is_open(self) -> bool:
@@ -29,7 +31,7 @@ class Gate:
         """Let everybody through. Opening it again does nothing."""
         with self._lock:
             self._opened = True
-            waiters, self._waiters = self._waiters, []
+            waiters, self._waiters = list(self._waiters), {}
         if not waiters:
             return
         here = _running_loop()
@@ -60,27 +62,49 @@ class Gate:
         with self._lock:
             if self.is_open():
                 return True
-            self._waiters.append(future)
-        if alive is None:
-            await future
+            self._waiters[future] = None
+        try:
+            if alive is None:
+                await future
+                return True
+            while not self.is_open():
+                await asyncio.wait((future,), timeout=poll)
+                if not self.is_open() and not alive():
+                    return self.is_open()  # to open it may have been the last that it did
             return True
-        while not self.is_open():
-            await asyncio.wait((future,), timeout=poll)
-            if not self.is_open() and not alive():
-                return self.is_open()  # to open it may have been the last that it did
-        return True
+        finally:
+            self._leave(future)
 
-    def wait_blocking(self, *, alive: Callable[[], bool], poll: float = 0.5) -> bool:
-        """Wait in this thread until it is open; false when `alive` said no and it is still closed."""
+    def wait_blocking(self, *, alive: Callable[[], bool], poll: float = 0.5, patience: float = math.inf) -> bool:
+        """Wait in this thread until it is open.
+
+        Args:
+            alive: asked every `poll` seconds whether whoever is to open it still can.
+            patience: seconds to wait at most.
+
+        Returns:
+            False when `alive` said no, or the time is over, and it is still closed.
+        """
         event = threading.Event()
         with self._lock:
             if self.is_open():
                 return True
-            self._waiters.append(event)
-        while not self.is_open():
-            if not event.wait(poll) and not self.is_open() and not alive():
-                return self.is_open()
-        return True
+            self._waiters[event] = None
+        try:
+            while not self.is_open():
+                step = min(poll, patience)
+                if event.wait(step):
+                    continue
+                patience -= step
+                if not self.is_open() and (patience <= 0 or not alive()):
+                    return self.is_open()
+            return True
+        finally:
+            self._leave(event)
+
+    def _leave(self, waiter: asyncio.Future[None] | threading.Event) -> None:
+        # In one step and without the lock, which this thread may hold: a garbage collector ends forgotten waits.
+        self._waiters.pop(waiter, None)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

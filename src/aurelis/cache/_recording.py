@@ -8,6 +8,7 @@ slowest, so memory stays bounded.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -20,6 +21,10 @@ WINDOW = 64 * 1024
 
 class ReaderClosed(Exception):
     """The reader was closed while it waited."""
+
+
+class WaitTimeout(TimeoutError):
+    """Whoever waited for the load of another had no more patience."""
 
 
 class Recording:
@@ -161,14 +166,23 @@ class Reader:
             seen_all = self.position - recording._dropped >= len(recording._chunks)
             return seen_all and recording._error is None and (recording._last or recording._complete)
 
-    def next_blocking(self) -> bytes | None:
-        """The same in a thread."""
+    def next_blocking(self, patience: float = math.inf) -> bytes | None:
+        """The same in a thread.
+
+        Args:
+            patience: seconds to wait at most.
+
+        Raises:
+            WaitTimeout: they are over.
+        """
         recording = self._recording
         while True:
             chunk, gate = self._take()
             if gate is None:
                 return chunk
-            if not gate.wait_blocking(alive=recording._alive):
+            if not gate.wait_blocking(alive=recording._alive, patience=patience):
+                if recording._alive():
+                    raise WaitTimeout
                 raise ConnectionError("the event loop that read this response has ended")
 
     def close(self) -> None:

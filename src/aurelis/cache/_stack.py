@@ -1,128 +1,34 @@
 """The layers of one cache, from the fastest to the most lasting, each remote one behind a guard.
 
-The guard gives every call a deadline, stops asking a layer that keeps failing, counts what happens and turns whatever a
-layer raises into a `LayerError`. The stack then decides what a failure means: reading, it is a miss; storing, the entry
-is missing in that layer; removing, the caller must know.
+The stack decides what the failure of a layer means: reading, it is a miss; storing, the entry is missing in that layer;
+removing, the caller must know. It also decides what of an entry still counts after invalidations.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import random
-import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from itertools import chain
+from typing import Literal
 
-from . import _breaker
 from ._clock import Clock
-from ._deadline import Deadline
-from ._entry import Entry
+from ._entry import NO_DETAILS, Details, Entry
+from ._generations import Generations
+from ._guard import Budget, Guard
+from ._tags import EVERYTHING, implied
+from ._ttl_policy import refresh_from
 from .codecs import ValueCodec, is_immutable, size_of
-from .exceptions import LayerError, LayerTimeout, LayerUnavailableError
+from .exceptions import LayerError, LayerUnavailableError
 from .layers.memory import MemoryBackend
 from .telemetry import names
-from .telemetry.otel import Telemetry
-from .typing import Layer
-
-T = TypeVar("T")
+from .typing import SharedLayer
 
 _STRIPES = 256
-_PAUSE_JITTER = 0.2
-
-
-class Budget:
-    """Seconds that one request may still spend waiting for shared layers."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, left: float) -> None:
-        self.left = left
-
-
-class Guard:
-    """Stands in front of one remote layer."""
-
-    def __init__(
-        self, layer: Layer, ttl: float, clock: Clock, telemetry: Telemetry, *, threshold: int, pause: float
-    ) -> None:
-        self.layer = layer
-        self.name = layer.name
-        self.ttl = ttl
-        self._clock = clock
-        self._telemetry = telemetry
-        self._threshold = threshold
-        self._pause = pause
-        self._breaker = _breaker.CLOSED
-        self._lock = threading.Lock()
-        self.hit = telemetry.lookup(layer.name, names.HIT)
-        self.miss = telemetry.lookup(layer.name, names.MISS)
-        self.error = telemetry.lookup(layer.name, "error")
-        self.skipped = telemetry.lookup(layer.name, "skipped")
-
-    async def call(self, operation: str, act: Callable[[], Awaitable[T]], budget: Budget | None) -> T:
-        """Do it within the budget (`None`: the layer has deadlines of its own), and charge the time to it.
-
-        Raises:
-            LayerUnavailableError: the breaker is open.
-            LayerTimeout: the budget was spent.
-            LayerError: the layer failed; the cause is attached.
-        """
-        if budget is not None and budget.left <= 0:
-            raise LayerTimeout(self.name, operation)
-        begin = self._clock.monotonic()
-        probe = self._breaker.kind != "closed"
-        if probe and not self._admit(begin, budget):
-            raise LayerUnavailableError(self.name, operation)
-        problem: LayerError
-        try:
-            with Deadline(None if budget is None else budget.left):
-                result = await act()
-        except TimeoutError as error:
-            problem = LayerTimeout(self.name, operation)
-            problem.__cause__ = error
-        except Exception as error:  # noqa: BLE001  # whatever a layer raises is contained here: that is the guard's task
-            problem = LayerError(self.name, operation)
-            problem.__cause__ = error
-        except BaseException:  # cancelled, or its event loop is gone
-            self._change(partial(_breaker.released, now=self._clock.monotonic(), probe=probe))
-            raise
-        else:
-            elapsed = self._clock.monotonic() - begin
-            if budget is not None:
-                budget.left -= elapsed
-            if self._breaker is not _breaker.CLOSED:
-                self._change(partial(_breaker.succeeded, probe=probe))
-            self._telemetry.duration(elapsed, operation, self.name)
-            return result
-        self._failed(problem, operation, begin, budget, probe)
-        raise problem
-
-    def _failed(self, problem: LayerError, operation: str, begin: float, budget: Budget | None, probe: bool) -> None:
-        now = self._clock.monotonic()
-        if budget is not None:
-            budget.left -= now - begin
-        pause = self._pause * (1 + _PAUSE_JITTER * (2 * random.random() - 1))
-        self._change(partial(_breaker.failed, now=now, probe=probe, threshold=self._threshold, pause=pause))
-        kind = "timeout" if isinstance(problem, LayerTimeout) else type(problem.__cause__).__qualname__
-        self._telemetry.error(self.name, operation, kind)
-        self._telemetry.duration(now - begin, operation, self.name, kind)
-
-    def _admit(self, now: float, budget: Budget | None) -> bool:
-        longest = self._pause if budget is None else max(self._pause, budget.left)
-        with self._lock:  # of all threads exactly one becomes the probe
-            state, admitted = _breaker.admit(self._breaker, now, pause=longest)
-            self._note(state)
-        return admitted
-
-    def _change(self, step: Callable[[_breaker.Breaker], _breaker.Breaker]) -> None:
-        with self._lock:
-            self._note(step(self._breaker))
-
-    def _note(self, state: _breaker.Breaker) -> None:
-        if state.kind != self._breaker.kind:
-            self._telemetry.breaker(self.name, state.kind)
-        self._breaker = state
+_NEVER = -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +54,43 @@ class Found:
     layer: str
 
 
+@dataclass(slots=True)
+class Permit:
+    """What a load must show when its result is to be stored.
+
+    Attributes:
+        key: what is loaded.
+        generation: the highest that was known before the load began.
+        fence: the value of the lease then; the result is stored only while it is the same. `None`: there was none,
+            because no layer is shared or the shared one did not answer.
+        owner: the lease is this load's own.
+    """
+
+    key: str
+    generation: int
+    fence: bytes | None = None
+    owner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How values are to be kept.
+
+    Attributes:
+        ttl: seconds > 0; `None`: each layer's own.
+        stale_for: seconds after that in which they may still be served in need.
+        memory_ttl: seconds at most in memory, where a shared layer is below; `None`: the layer's own.
+        details: what else is known of them.
+        chance: in (0, 1], for the random part of an early refresh.
+    """
+
+    ttl: float | None
+    stale_for: float = 0.0
+    memory_ttl: float | None = None
+    details: Details = NO_DETAILS
+    chance: float = 1.0
+
+
 class Stack:
     """All layers of one cache.
 
@@ -156,6 +99,8 @@ class Stack:
         memory_ttl: seconds that memory keeps a value when the caller gives no ttl.
         lower: guarded layers, in the order in which they are asked.
         timeout: seconds that one request may wait for them in total.
+        generations: what is known of invalidations.
+        prefix: what the keys of this namespace begin with.
     """
 
     def __init__(
@@ -168,15 +113,20 @@ class Stack:
         copy: bool,
         clock: Clock,
         timeout: float,
+        generations: Generations | None = None,
+        prefix: str = "",
     ) -> None:
         self.memory = memory
         self.lower = tuple(lower)
+        self.shared = next((guard for guard in self.lower if isinstance(guard.layer, SharedLayer)), None)
         self._memory_ttl = memory_ttl
         self.default_ttl = max([guard.ttl for guard in self.lower] or [memory_ttl])
         self._codec = codec
         self._copy = copy
         self._clock = clock
         self.timeout = timeout
+        self.generations = generations or Generations(clock, shared=self.shared is not None, trust=memory_ttl)
+        self._prefix = prefix
         # A removal changes the number of its stripe. A value that was read below before it is not promoted after it.
         self._removals = [0] * _STRIPES
 
@@ -184,9 +134,27 @@ class Stack:
         """A fresh budget for one request."""
         return Budget(self.timeout)
 
+    # Reading
+
     def peek(self, key: str) -> Entry | None:
-        """What memory holds, without waiting."""
-        return None if self.memory is None else self.memory.peek(key)
+        """What memory holds and no invalidation has overtaken, without waiting. It may be stale."""
+        if self.memory is None:
+            return None
+        entry = self.memory.peek(key)
+        if entry is None or entry.mark == self.generations.mark:
+            return entry
+        mark = self.generations.mark
+        if self.generations.must_verify(entry.mark):
+            return None
+        verdict = self.generations.judge(entry.generation, self._tags(key, entry))
+        if verdict == "valid":
+            entry.mark = mark
+            return entry
+        if verdict == "soft":
+            return self._aged(entry)
+        if verdict == "invalid":
+            self.memory.drop(key, entry)
+        return None
 
     def read(self, entry: Entry) -> object:
         """The value for one reader: the shared object, or a copy of its own."""
@@ -195,28 +163,37 @@ class Stack:
     async def lookup(self, key: str, budget: Budget) -> Found | None:
         """Ask the layers below memory, and promote what is found with its remaining life."""
         removals = self._removals[hash(key) % _STRIPES]
+        mark = self.generations.mark
+        answered = False
         for guard in self.lower:
             try:
                 entry = await guard.call("get", partial(guard.layer.lookup, key), budget)
+                if entry is not None:
+                    tags = self._tags(key, entry)
+                    await self._learn(tags, budget)
             except LayerUnavailableError:
                 guard.skipped.n += 1
                 continue
             except LayerError:
                 guard.error.n += 1
                 continue
+            answered = True
+            entry = None if entry is None else self._judged(entry, tags)
             if entry is None:
                 guard.miss.n += 1
                 continue
             guard.hit.n += 1
-            self._promote(key, entry, removals)
+            self._promote(key, entry, removals, mark)
             return Found(entry, guard.name)
-        return None
+        return None if answered else self._in_need(key)
 
     async def lookup_many(self, keys: Iterable[str], budget: Budget) -> dict[str, Found]:
         """The same for many keys, in one round trip for each layer."""
         wanted = list(keys)
         before = {key: self._removals[hash(key) % _STRIPES] for key in wanted}
+        mark = self.generations.mark
         found: dict[str, Found] = {}
+        answered = False
         for guard in self.lower:
             missing = [key for key in wanted if key not in found]
             if not missing:
@@ -224,18 +201,91 @@ class Stack:
             entries: Mapping[str, Entry]
             try:
                 entries = await guard.call("get", partial(guard.layer.lookup_many, missing), budget)
+                tags = {key: self._tags(key, entry) for key, entry in entries.items()}
+                every = list(dict.fromkeys(chain.from_iterable(tags.values())))
+                await self._learn(every, budget)
             except LayerUnavailableError:
                 guard.skipped.n += len(missing)
                 continue
             except LayerError:
                 guard.error.n += len(missing)
                 continue
-            guard.hit.n += len(entries)
-            guard.miss.n += len(missing) - len(entries)
-            for key, entry in entries.items():
+            answered = True
+            judged = {key: self._judged(entry, tags[key]) for key, entry in entries.items()}
+            hits = {key: entry for key, entry in judged.items() if entry is not None}
+            guard.hit.n += len(hits)
+            guard.miss.n += len(missing) - len(hits)
+            for key, entry in hits.items():
                 found[key] = Found(entry, guard.name)
-                self._promote(key, entry, before[key])
+                self._promote(key, entry, before[key], mark)
+        if not answered:
+            for key in wanted:
+                if key not in found and (in_need := self._in_need(key)) is not None:
+                    found[key] = in_need
         return found
+
+    # Loading
+
+    async def acquire(
+        self, key: str, token: bytes, budget: Budget, *, tags: tuple[str, ...] = (), again: bool, life: float
+    ) -> tuple[Found | None, Permit]:
+        """Ask to load the key for all processes.
+
+        Args:
+            token: of this load, unlike any other; becomes the lease if there is none.
+            tags: of what is loaded, beside those that follow from the key.
+            again: load although there is an entry, which is stale.
+            life: seconds that the lease lasts unless it is renewed.
+
+        Returns:
+            What another process has stored meanwhile, and what the result must show. A lease that is not the load's own
+            means that another process loads.
+        """
+        guard = self.shared
+        if guard is None:
+            return None, Permit(key, self.generations.latest)
+        layer = _shared(guard)
+        removals = self._removals[hash(key) % _STRIPES]
+        mark = self.generations.mark
+        try:
+            # First, as a tag without a record begins with what is known then.
+            await self._learn((*self.implied(key), *tags), budget)
+            answer = await guard.call("acquire", partial(layer.acquire, key, token, again=again, life=life), budget)
+            self.generations.saw(answer.generation)
+            permit = Permit(key, answer.generation, answer.lease, answer.own)
+            if answer.entry is None:
+                return None, permit
+            stored_tags = self._tags(key, answer.entry)
+            await self._learn(stored_tags, budget)
+        except LayerError:
+            return None, Permit(key, self.generations.latest)
+        entry = self._judged(answer.entry, stored_tags)
+        if entry is None:  # out of date, and so no reason not to load
+            return await self.acquire(key, token, budget, tags=tags, again=True, life=life)
+        self._promote(key, entry, removals, mark)
+        return Found(entry, guard.name), permit
+
+    async def renew(self, permit: Permit, life: float) -> bool:
+        """Keep the lease of a load that is still running; false if it is lost."""
+        guard = self.shared
+        if guard is None or permit.fence is None:
+            return False
+        try:
+            return await guard.call(
+                "renew", partial(_shared(guard).renew, permit.key, permit.fence, life), self.budget()
+            )
+        except LayerError:
+            return True  # not known
+
+    async def release(self, permit: Permit) -> None:
+        """Let another process load, since this load has nothing to store."""
+        guard = self.shared
+        if guard is None or not permit.owner or permit.fence is None:
+            return
+        with contextlib.suppress(LayerError):  # it ends by itself
+            await guard.call("release", partial(_shared(guard).release, permit.key, permit.fence), self.budget())
+
+    # Storing
 
     def pack(self, value: object, *, trusted: bool = False) -> Packed:
         """Make a value ready for every layer.
@@ -258,32 +308,60 @@ class Stack:
             return packed.value
         return self._codec.loads(packed.payload)
 
-    async def store(
-        self, values: Mapping[str, Packed], ttl: float | None, budget: Budget, *, stale_for: float = 0.0
-    ) -> bool:
-        """Keep the values in every layer; true if each took them all.
-
-        Args:
-            ttl: seconds > 0; `None`: each layer's own.
-            stale_for: seconds after that in which they may still be served in need.
-        """
-        now = self._clock.monotonic()
-        fresh_until = now + (self.default_ttl if ttl is None else ttl)
-        complete = True
-        for key in values:
-            self._removals[hash(key) % _STRIPES] += 1
-        if self.memory is not None:
-            expires = min(fresh_until + stale_for, now + self._memory_life(ttl, stale_for))
-            for key, packed in values.items():
-                complete &= self.memory.put(key, _memory_entry(key, packed, fresh_until, expires))
+    async def store(self, values: Mapping[str, Packed], keep: Keep, budget: Budget) -> bool:
+        """Keep what the caller gives, in every layer; true if each took it all."""
+        self._count_removals(values)
+        generation, complete = self.generations.latest, True
         for guard in self.lower:
-            life = guard.ttl if ttl is None else ttl
-            entries = {
-                key: Entry(packed.value, packed.payload, now + life, now + life + stale_for, 0)
-                for key, packed in values.items()
-            }
-            complete &= await self._store_below(guard, entries, budget)
-        return complete
+            entries = self._entries(values, keep, guard.ttl, generation)
+            if guard is not self.shared:
+                complete &= await self._store_below(guard, entries, budget)
+                continue
+            try:
+                every = dict.fromkeys(chain.from_iterable(self._tags(key, entry) for key, entry in entries.items()))
+                await self._learn(tuple(every), budget)
+                generation = await guard.call("set", partial(_shared(guard).assign, entries), budget)
+                self.generations.saw(generation)
+            except LayerError:
+                complete = False
+        self._count_removals(values)
+        return self._remember(values, keep, generation) and complete
+
+    async def publish(
+        self, values: Mapping[str, Packed], keep: Keep, permit: Permit, budget: Budget
+    ) -> Literal["stored", "incomplete", "fenced"]:
+        """Keep what was loaded, unless an invalidation has overtaken the load."""
+        self._count_removals(values)
+        # In memory first, where the next to ask finds it while it is on its way to the others.
+        complete = self._remember(values, keep, permit.generation)
+        for guard in self.lower:
+            entries = self._entries(values, keep, guard.ttl, permit.generation)
+            if guard is not self.shared:
+                complete &= await self._store_below(guard, entries, budget)
+                continue
+            if permit.fence is None:
+                complete = False  # the layer was not there when the load began, so it can't say what happened since
+                continue
+            act = partial(_shared(guard).publish, permit.key, permit.fence, entries, release=permit.owner)
+            try:
+                await self._learn(keep.details.tags, budget)  # those that the load itself gave
+                if not await guard.call("set", act, budget):
+                    for key in values:
+                        self.forget(key)
+                    return "fenced"
+            except LayerError:
+                complete = False
+        return "stored" if complete else "incomplete"
+
+    def rearm(self, key: str, entry: Entry, retry_at: float) -> None:
+        """Keep a stale entry in memory, and don't try to refresh it before that instant."""
+        if self.memory is not None:
+            expires = min(entry.expires, self._clock.monotonic() + self._memory_ttl)
+            details = replace(entry.details, retry_at=retry_at)
+            mark = self.generations.mark
+            self.memory.put(key, replace(entry, expires=expires, details=details, until=_NEVER, mark=mark))
+
+    # Removing
 
     async def remove(self, key: str, budget: Budget) -> bool:
         """Forget the key everywhere; true if it was there.
@@ -291,18 +369,40 @@ class Stack:
         Raises:
             LayerError: a shared layer could not be reached, so others may still see the value.
         """
-        existed = self._forget(key)
+        existed = self.forget(key)
         problem: LayerError | None = None
         for guard in self.lower:
             try:
-                existed |= await guard.call("delete", partial(guard.layer.remove, key), budget)
+                if guard is self.shared:
+                    existed |= await self._take(guard, key, budget)
+                else:
+                    existed |= await guard.call("delete", partial(guard.layer.remove, key), budget)
             except LayerError as error:
                 problem = error
         # A reader may have promoted the value between our forgetting it and the removal below.
-        self._forget(key)
+        self.forget(key)
         if problem is not None:
             raise problem
         return existed
+
+    async def invalidate(
+        self, tags: Sequence[str], *, soft: bool, budget: Budget, operation: str = "invalidate"
+    ) -> None:
+        """Make all entries with one of the tags out of date; with `soft` they are stale.
+
+        Raises:
+            LayerError: a shared layer could not be reached, so other processes may still see them; this one does not.
+        """
+        if self.shared is None:
+            self.generations.invalidate_here(tags, soft=soft)
+            return
+        act = partial(_shared(self.shared).invalidate, tags, soft=soft, known=self.generations.latest)
+        try:
+            generation = await self.shared.call(operation, act, budget)
+        except LayerError:
+            self.generations.invalidate_here(tags, soft=soft)
+            raise
+        self.generations.invalidated(tags, generation, soft=soft)
 
     async def clear(self) -> None:
         """Forget everything of this cache everywhere.
@@ -312,7 +412,13 @@ class Stack:
         """
         problem: LayerError | None = None
         await self._forget_all()
+        try:
+            await self.invalidate((EVERYTHING,), soft=False, budget=self.budget(), operation="clear")
+        except LayerError as error:
+            problem = error
         for guard in self.lower:
+            if guard is self.shared:
+                continue
             try:
                 await guard.call("clear", guard.layer.remove_all, None)
             except LayerError as error:
@@ -321,6 +427,11 @@ class Stack:
         if problem is not None:
             raise problem
 
+    def forget(self, key: str) -> bool:
+        """Forget the key in memory; true if it was there."""
+        self._removals[hash(key) % _STRIPES] += 1
+        return self.memory is not None and self.memory.drop(key)
+
     async def aclose(self) -> None:
         """Forget what memory holds, and give back the connections of this event loop."""
         if self.memory is not None:
@@ -328,19 +439,95 @@ class Stack:
         for guard in self.lower:
             await guard.layer.aclose()
 
-    def _memory_life(self, ttl: float | None, stale_for: float) -> float:
-        if ttl is None:
-            return self._memory_ttl
-        return min(ttl + stale_for, self._memory_ttl) if self.lower else ttl + stale_for
+    # Inside
 
-    def _promote(self, key: str, entry: Entry, removals: int) -> None:
+    def implied(self, key: str) -> tuple[str, ...]:
+        """The tags that follow from a key of this namespace."""
+        return implied(key, self._prefix)
+
+    def _tags(self, key: str, entry: Entry) -> tuple[str, ...]:
+        return implied(key, self._prefix) + entry.details.tags
+
+    def _judged(self, entry: Entry, tags: tuple[str, ...]) -> Entry | None:
+        verdict = self.generations.judge(entry.generation, tags)
+        if verdict == "valid":
+            return entry
+        return self._aged(entry) if verdict == "soft" else None
+
+    def _aged(self, entry: Entry) -> Entry:
+        now = self._clock.monotonic()
+        return replace(entry, fresh_until=min(entry.fresh_until, now), until=_NEVER)
+
+    async def _take(self, guard: Guard, key: str, budget: Budget) -> bool:
+        entry = await guard.call("delete", partial(_shared(guard).take, key), budget)
+        if entry is None:
+            return False
+        tags = self._tags(key, entry)
+        with contextlib.suppress(LayerError):  # it is gone in any case
+            await self._learn(tags, budget)
+        return self.generations.judge(entry.generation, tags) != "invalid"
+
+    def _in_need(self, key: str) -> Found | None:
+        # No shared layer can say whether it was invalidated elsewhere. Its life in memory is the bound for that.
+        entry = None if self.memory is None else self.memory.peek(key)
+        if entry is None or self.generations.judge(entry.generation, self._tags(key, entry)) == "invalid":
+            return None
+        return Found(entry, names.L1)
+
+    async def _learn(self, tags: Sequence[str], budget: Budget) -> None:
+        unknown = self.generations.unknown(tags)
+        if self.shared is not None and unknown:
+            act = partial(_shared(self.shared).generations, unknown)
+            self.generations.learn(await self.shared.call("tags", act, budget))
+
+    def _entries(self, values: Mapping[str, Packed], keep: Keep, layer_ttl: float, generation: int) -> dict[str, Entry]:
+        now = self._clock.monotonic()
+        life = layer_ttl if keep.ttl is None else keep.ttl
+        return {
+            key: Entry(
+                packed.value, packed.payload, now + life, now + life + keep.stale_for, 0, generation, keep.details
+            )
+            for key, packed in values.items()
+        }
+
+    def _remember(self, values: Mapping[str, Packed], keep: Keep, generation: int) -> bool:
+        if self.memory is None:
+            return True
+        now = self._clock.monotonic()
+        fresh_until = now + (self.default_ttl if keep.ttl is None else keep.ttl)
+        expires = min(fresh_until + keep.stale_for, now + self._memory_life(keep))
+        until = min(expires, refresh_from(fresh_until, keep.details.lead, keep.details.spread, keep.chance))
+        mark = self.generations.mark
+        complete = True
+        for key, packed in values.items():
+            entry = _memory_entry(key, packed, fresh_until, expires)
+            entry.generation, entry.details, entry.until, entry.mark = generation, keep.details, until, mark
+            if self.generations.judge(generation, self._tags(key, entry)) != "valid":
+                entry.mark = -1  # overtaken meanwhile, or a tag that must be asked for: the first reader finds out
+            complete &= self.memory.put(key, entry)
+        return complete
+
+    def _memory_life(self, keep: Keep) -> float:
+        cap = self._memory_ttl if keep.memory_ttl is None else min(keep.memory_ttl, self._memory_ttl)
+        if keep.ttl is None:
+            return cap if self.lower else cap + keep.stale_for
+        life = keep.ttl + keep.stale_for
+        return min(life, cap) if self.lower else life
+
+    def _promote(self, key: str, entry: Entry, removals: int, mark: int) -> None:
         if self.memory is None:
             return
         stripe = hash(key) % _STRIPES
         expires = min(entry.expires, self._clock.monotonic() + self._memory_ttl)
         value = entry.value if entry.payload is None else None
+        details = entry.details
+        until = min(entry.fresh_until, expires)
+        if details is not NO_DETAILS:
+            until = min(until, refresh_from(entry.fresh_until, details.lead, details.spread, 1.0 - random.random()))
         # If absent: what a concurrent `set` put there is newer than what was read below.
-        promoted = Entry(value, entry.payload, entry.fresh_until, expires, entry.size)
+        promoted = Entry(
+            value, entry.payload, entry.fresh_until, expires, entry.size, entry.generation, details, until, mark
+        )
         self.memory.put_if_absent(key, promoted, valid=lambda: self._removals[stripe] == removals)
 
     async def _store_below(self, guard: Guard, entries: Mapping[str, Entry], budget: Budget) -> bool:
@@ -354,15 +541,20 @@ class Stack:
             return False
         return True
 
-    def _forget(self, key: str) -> bool:
-        self._removals[hash(key) % _STRIPES] += 1
-        return self.memory is not None and self.memory.drop(key)
+    def _count_removals(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._removals[hash(key) % _STRIPES] += 1
 
     async def _forget_all(self) -> None:
         for stripe in range(_STRIPES):
             self._removals[stripe] += 1
         if self.memory is not None:
             await self.memory.remove_all()
+
+
+def _shared(guard: Guard) -> SharedLayer:
+    assert isinstance(guard.layer, SharedLayer)
+    return guard.layer
 
 
 def _memory_entry(key: str, packed: Packed, fresh_until: float, expires: float) -> Entry:

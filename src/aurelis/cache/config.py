@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import urlsplit
 
 from ._options import Duration, seconds
+from ._redis_url import parse_redis_url
 from .exceptions import ConfigurationError, MissingExtraError
 
 _BACKENDS = ("memory", "redis")
-_SCHEMES = ("redis", "rediss", "unix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +38,16 @@ class CacheLayer:
     priority: int = 0
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise ConfigurationError("CacheLayer.name must not be empty")
+        _text("CacheLayer.name", self.name)
         if self.backend not in _BACKENDS:
             raise ConfigurationError(
                 f"CacheLayer {self.name!r}: unknown backend {self.backend!r}; known are {', '.join(_BACKENDS)}"
             )
         _positive_duration(f"CacheLayer {self.name!r}: ttl", self.ttl)
-        if self.max_size is not None and self.max_size < 1:
-            raise ConfigurationError(f"CacheLayer {self.name!r}: max_size must be 1 or more, not {self.max_size}")
+        if self.max_size is not None:
+            _whole(f"CacheLayer {self.name!r}: max_size", self.max_size)
+        if isinstance(self.priority, bool) or not isinstance(self.priority, (int, float)):
+            raise ConfigurationError(f"CacheLayer {self.name!r}: priority must be a number, not {self.priority!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +55,11 @@ class CacheConfig:
     """How a cache is built. Without arguments: in memory only.
 
     Attributes:
-        redis_url: `redis://`, `rediss://` (TLS) or `unix://`, with user, password and options as redis-py writes them;
-            adds a layer shared by all processes. Needs the extra `redis`.
+        redis_url: `redis://`, `rediss://` (TLS), `unix://`, `redis+sentinel://h1:p1,h2:p2/SERVICE/DB` or
+            `redis+cluster://h1:p1,h2:p2`, with user, password and options as redis-py writes them; adds a layer shared
+            by all processes. Needs the extra `redis`.
         redis_password: used when the URL has none.
-        redis_ssl: TLS also for a `redis://` URL.
+        redis_ssl: TLS also for a URL that begins with `redis`.
         layers: all layers explicitly, in place of those that follow from the other options.
         namespace: first part of every key; caches with one namespace on one Redis share their entries.
         name: name of this cache in telemetry; a few fixed names, never one per user or request.
@@ -72,7 +73,11 @@ class CacheConfig:
         timeout: seconds that one request may wait for shared layers in total, reading and writing.
         breaker_failures: failures in a row after which a shared layer is left alone.
         breaker_pause: seconds for which it is left alone before one request tries it again.
-        redis_max_connections: connections at most per event loop.
+        lease: seconds for which a process that loads something keeps others from loading it, renewed while it does.
+            When it dies, another one takes over after this time.
+        heartbeat: seconds between signs of life among processes; one that misses two of them relies on nothing in its
+            memory before it has asked the shared layer.
+        redis_max_connections: commands under way at most per event loop, and connections to each server.
         secret: keys the hashes that stand for credentials in keys. Processes that share entries need the same one. When
             left out it is derived from the namespace, which does not protect guessable credentials (passwords) from
             someone who can read the keys in Redis.
@@ -100,28 +105,34 @@ class CacheConfig:
     timeout: Duration = 0.25
     breaker_failures: int = 5
     breaker_pause: Duration = 1.0
+    lease: Duration = 10.0
+    heartbeat: Duration = 5.0
     redis_max_connections: int = 64
     secret: str | bytes | None = field(default=None, repr=False)
     spans: Literal["none", "io", "all"] = "io"
     span_attributes: bool = True
 
     def __post_init__(self) -> None:
-        if not self.namespace:
-            raise ConfigurationError("namespace must not be empty")
-        if not self.name:
-            raise ConfigurationError("name must not be empty: telemetry tells caches apart by it")
+        _text("namespace", self.namespace)
+        _text("name", self.name, ": telemetry tells caches apart by it")
         if self.serialization != "msgpack":
             raise ConfigurationError(_why_not(self.serialization))
         for name in ("max_size", "max_bytes", "breaker_failures", "redis_max_connections"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {value!r}")
-        for name in ("ttl", "l1_ttl", "timeout", "breaker_pause"):
+            _whole(name, getattr(self, name))
+        for name in ("copy", "redis_ssl", "span_attributes"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        for name in ("ttl", "l1_ttl", "timeout", "breaker_pause", "lease", "heartbeat"):
             _positive_duration(name, getattr(self, name))
         if self.spans not in ("none", "io", "all"):
             raise ConfigurationError(f"spans must be 'none', 'io' or 'all', not {self.spans!r}")
+        if self.secret is not None:
+            _check_secret(self.secret)
+        _sequence("types", self.types, "classes", type)
         if self.redis_url is not None:
-            _check_redis_url(self.redis_url)
+            parse_redis_url(self.redis_url)
+        if self.layers is not None:
+            _sequence("layers", self.layers, "CacheLayer(...)", CacheLayer)
         _check_layers(self.effective_layers(), self)
 
     def effective_layers(self) -> tuple[CacheLayer, ...]:
@@ -143,6 +154,28 @@ class CacheConfig:
         return hashlib.blake2b(secret, digest_size=32, person=b"aurelis-cache").digest()
 
 
+def _text(name: str, value: object, why: str = "") -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} must be a str, not {type(value).__name__}")
+    if not value:
+        raise ConfigurationError(f"{name} must not be empty{why}")
+
+
+def _whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {value!r}")
+
+
+def _check_secret(value: object) -> None:
+    if not isinstance(value, (str, bytes)) or not value:
+        raise ConfigurationError("secret must be a str or bytes, and not empty; leave it out to have one derived")
+
+
+def _sequence(name: str, value: object, of: str, kind: type) -> None:
+    if not isinstance(value, Collection) or not all(isinstance(item, kind) for item in value):
+        raise ConfigurationError(f"{name} must be a sequence of {of}: put it into [...]")
+
+
 def _positive_duration(name: str, value: Duration) -> None:
     try:
         number = seconds(value, name)
@@ -159,29 +192,6 @@ def _why_not(serialization: str) -> str:
             "use 'msgpack' and name your classes in types=[...]"
         )
     return f"serialization must be 'msgpack', not {serialization!r}"
-
-
-def _check_redis_url(url: str) -> None:
-    # The URL may carry a password, so no message repeats it.
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ConfigurationError(f"redis_url cannot be parsed: {type(error).__name__}") from None
-    if parts.scheme not in _SCHEMES:
-        raise ConfigurationError(
-            f"redis_url has the scheme {parts.scheme!r}; accepted are "
-            + ", ".join(f"{scheme}://" for scheme in _SCHEMES)
-        )
-    if parts.scheme == "unix":
-        if not parts.path:
-            raise ConfigurationError("redis_url: unix:// needs the path of the socket")
-        return
-    if not parts.hostname or port == 0:
-        raise ConfigurationError("redis_url needs a host, for instance redis://127.0.0.1:6379/0")
-    database = parts.path.strip("/")
-    if database and not database.isdecimal():
-        raise ConfigurationError("redis_url: the path names the database and must be a number")
 
 
 def _check_layers(layers: tuple[CacheLayer, ...], config: CacheConfig) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
+from types import FunctionType
 from typing import Any, Final, ParamSpec, TypeVar
 
 from cachetools import LRUCache
 
 from ._engine import MISSING
 from ._options import Duration, seconds
+from .codecs import is_immutable
 from .exceptions import ConfigurationError
 from .manager import AnyManager, CacheManager, get_cache_manager, manager_of
 
@@ -23,6 +26,8 @@ _MEMOISED_LENGTH: Final = 1024
 _MEMOISABLE: Final = frozenset({str, bytes, int, bool, type(None)})
 """Types of arguments whose keys are remembered. Equal arguments of one of these types, and of the same type, always
 have the same key; a float is left out because 0.0 and -0.0 are equal and have different ones."""
+_CLOSURE: Final = "<closure>"
+"""Stands beside the names of parameters, and can be none."""
 
 
 def cached(
@@ -37,6 +42,9 @@ def cached(
     Concurrent calls with equal arguments share one call of the function. Arguments are told apart by value and type:
     `1`, `True` and `1.0` are different, a list is not a tuple. Calls that bind the same parameters are the same call,
     however they are written.
+
+    Immutable plain data that a function closes over when it is decorated counts like an argument. Anything else around
+    it (a client, a session) does not: functions of one name that close over different ones share their results.
 
     Args:
         ttl: seconds or timedelta that a result lives.
@@ -84,7 +92,8 @@ def cached(
             key = keys.key(manager, args, kwargs)
             value = engine.read_memory(key)
             if value is MISSING:
-                value = await engine.get_or_compute(key, functools.partial(function, *args, **kwargs), life)
+                load = functools.partial(function, *args, **kwargs)
+                value = await manager._computing.get_or_compute(key, load, life)
             return value  # type: ignore[return-value]  # what is stored under the key is what the function gives
 
         return wrapper
@@ -97,6 +106,7 @@ class _Keys:
 
     def __init__(self, function: Callable[..., Any], key_func: Callable[..., str] | None, category: str) -> None:
         self._name = "" if key_func is not None else f"{function.__module__}.{function.__qualname__}"
+        self._closure = _closure_of(function)
         self._signature = inspect.signature(function)
         self._key_func = key_func
         self._category = category
@@ -117,7 +127,10 @@ class _Keys:
                 pass
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        key = builder.build_key(self._category, self._name, dict(bound.arguments))
+        params = dict(bound.arguments)
+        if self._closure:
+            params[_CLOSURE] = self._closure
+        key = builder.build_key(self._category, self._name, params)
         if call is not None and sum(len(part) for part in args if isinstance(part, (str, bytes))) <= _MEMOISED_LENGTH:
             # Two threads may both store: the same key, and an LRU's worst is to forget one.
             try:
@@ -125,3 +138,15 @@ class _Keys:
             except (KeyError, RuntimeError):
                 self._known = LRUCache(_MEMOISED_KEYS)
         return key
+
+
+def _closure_of(function: object) -> dict[str, object]:
+    """What the function closes over that sets its results apart from those of others with the same name."""
+    if not isinstance(function, FunctionType):
+        return {}
+    found = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # assigned later, as the function's own name is
+            if is_immutable(cell.cell_contents):
+                found[name] = cell.cell_contents
+    return found

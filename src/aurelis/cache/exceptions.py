@@ -152,6 +152,10 @@ class RecursiveLoadError(CacheError, RuntimeError):
     """A load asked for the key that it is loading; waiting would never end."""
 
 
+class LoadTimeoutError(CacheError, TimeoutError):
+    """A load took longer than the caller's `hard_timeout`, and there was nothing stale to serve."""
+
+
 class CacheClosedError(CacheError, RuntimeError):
     """The cache was used after it was closed."""
 

@@ -5,27 +5,35 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from . import _tags
 from ._clock import SYSTEM_CLOCK, Clock
+from ._computing import DEFAULT_OPTIONS, Computing
 from ._engine import MISSING, Engine
-from ._keys import CacheKeyBuilder
-from ._options import Duration, seconds
-from ._stack import Guard, Stack
+from ._generations import Generations
+from ._guard import Guard
+from ._keys import CacheKeyBuilder, escape
+from ._listening import Listening, Newsroom
+from ._options import Duration, EntryOptions, seconds
+from ._stack import Stack
 from .codecs import ValueCodec
 from .config import CacheConfig, CacheLayer
 from .http import StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
 from .telemetry import names
 from .telemetry.otel import Telemetry
-from .typing import Layer
+from .typing import Layer, SharedLayer
 
 T = TypeVar("T")
 
 _CLOSE_TIMEOUT = 5.0
+_TRUST = 5.0
+"""Seconds for which a process relies on what it knows of tags, while it does not hear of invalidations."""
 
 
 class CacheManager:
@@ -59,6 +67,7 @@ class CacheManager:
         self.key_builder = CacheKeyBuilder(self.config.namespace)
         self._engine = _build_engine(self.config, clock)
         self._read_memory = self._engine.read_memory
+        self._computing = Computing(self._engine, seconds(self.config.lease))
 
     async def get(self, key: str, default: Any = None) -> Any:
         """The value, or `default` when nothing is stored or no layer answers in time.
@@ -72,12 +81,13 @@ class CacheManager:
                 return default
         return value
 
-    async def set(self, key: str, value: object, ttl: Duration | None = None) -> bool:
+    async def set(self, key: str, value: object, ttl: Duration | None = None, tags: Iterable[str] = ()) -> bool:
         """Keep the value in every layer.
 
         Args:
             ttl: seconds or timedelta; `None`: each layer's own; `math.inf`: never expires; 0: nothing is kept, and
                 what was kept under the key is gone.
+            tags: names by which it can be invalidated together with others.
 
         Returns:
             Whether every layer took it. A failing layer is counted and never raises.
@@ -86,17 +96,26 @@ class CacheManager:
             UnstorableValueError: the value holds a type that is neither built in nor registered in `types`.
             ValueError: the ttl is negative or not a number.
         """
-        return await self._engine.set_many({key: value}, None if ttl is None else seconds(ttl))
+        return await self._engine.set_many({key: value}, None if ttl is None else seconds(ttl), _tags.tags(tags))
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """The values found, by key, in the order asked; one round trip for those that memory does not have."""
         return await self._engine.get_many(list(keys))
 
-    async def set_many(self, mapping: Mapping[str, object], ttl: Duration | None = None) -> bool:
+    async def set_many(
+        self, mapping: Mapping[str, object], ttl: Duration | None = None, tags: Iterable[str] = ()
+    ) -> bool:
         """`set` for many keys in one round trip; nothing is stored when one value is refused."""
-        return await self._engine.set_many(dict(mapping), None if ttl is None else seconds(ttl))
+        return await self._engine.set_many(dict(mapping), None if ttl is None else seconds(ttl), _tags.tags(tags))
 
-    async def get_or_compute(self, key: str, compute: Callable[[], Awaitable[T]], ttl: Duration | None = None) -> T:
+    async def get_or_compute(
+        self,
+        key: str,
+        compute: Callable[[], Awaitable[T]],
+        ttl: Duration | None = None,
+        tags: Iterable[str] = (),
+        options: EntryOptions | None = None,
+    ) -> T:
         """The value; when there is none, that of `compute`, which one caller runs for all who ask meanwhile.
 
         The load runs in a task of its own: cancelling one caller does not harm the others, and when the last one
@@ -106,13 +125,20 @@ class CacheManager:
         Args:
             compute: coroutine function without arguments.
             ttl: as for `set`; 0: loads are shared while they run, and nothing is kept.
+            tags: as for `set`.
+            options: stale values, refreshes in the background, timeouts and more.
 
         Raises:
             RecursiveLoadError: `compute` waits for the key that it loads.
+            LoadTimeoutError: it took longer than the options allow, and there was nothing stale to serve.
+            ValueError: the ttl is negative or not a number.
         """
+        life = None if ttl is None else seconds(ttl)
         value = self._read_memory(key)
         if value is MISSING:
-            value = await self._engine.get_or_compute(key, compute, None if ttl is None else seconds(ttl))
+            value = await self._computing.get_or_compute(
+                key, compute, life, _tags.tags(tags), options or DEFAULT_OPTIONS
+            )
         return value  # type: ignore[return-value]  # what is stored under the key is what `compute` gives
 
     async def delete(self, key: str) -> bool:
@@ -123,8 +149,28 @@ class CacheManager:
         """
         return await self._engine.delete(key)
 
+    async def invalidate_tags(self, *tags: str, soft: bool = False) -> None:
+        """Make everything with one of these tags out of date, everywhere, however much it is.
+
+        A load under way of something with such a tag is not stored.
+
+        Args:
+            soft: not gone but stale: still of use where the options of `get_or_compute` allow stale values.
+
+        Raises:
+            LayerError: a shared layer could not be reached, so other processes may still see it. This one does not.
+        """
+        if names := _tags.tags(tags):
+            await self._engine.invalidate(names, soft=soft)
+
+    async def invalidate_category(self, category: str, *, soft: bool = False) -> None:
+        """`invalidate_tags` for all keys of a category."""
+        await self._engine.invalidate((_tags.category(category),), soft=soft)
+
     async def clear(self) -> None:
         """Forget everything in this cache's namespace, and nothing of its neighbours.
+
+        What shared layers hold is out of date at once, however much it is, and goes when its time to live ends.
 
         Raises:
             LayerError: a shared layer could not be reached.
@@ -148,7 +194,8 @@ class UnifiedCacheManager:
     """A cache addressed by category, identifier and parameters.
 
     Args:
-        config_or_manager: a configuration, or the `CacheManager` to stand on; `None` means `CacheConfig()`.
+        config_or_manager: a configuration, or the `CacheManager` to stand on, which is never closed here; `None` means
+            `CacheConfig()`.
 
     Attributes:
         manager: the `CacheManager` below.
@@ -156,6 +203,7 @@ class UnifiedCacheManager:
     """
 
     def __init__(self, config_or_manager: CacheConfig | CacheManager | None = None) -> None:
+        self._made = not isinstance(config_or_manager, CacheManager)
         if isinstance(config_or_manager, CacheManager):
             self.manager = config_or_manager
         else:
@@ -178,9 +226,10 @@ class UnifiedCacheManager:
         value: object,
         ttl: Duration | None = None,
         params: Mapping[str, Any] | None = None,
+        tags: Iterable[str] = (),
     ) -> bool:
         """Keep the value; true if every layer took it. Raises as `CacheManager.set`."""
-        return await self.manager.set(self._key(category, identifier, params), value, ttl)
+        return await self.manager.set(self._key(category, identifier, params), value, ttl, tags)
 
     async def get_many(
         self, category: str, identifiers: Iterable[str], params: Mapping[str, Any] | None = None
@@ -196,10 +245,11 @@ class UnifiedCacheManager:
         mapping: Mapping[str, object],
         ttl: Duration | None = None,
         params: Mapping[str, Any] | None = None,
+        tags: Iterable[str] = (),
     ) -> bool:
         """Keep the values, given by identifier."""
         values = {self._key(category, identifier, params): value for identifier, value in mapping.items()}
-        return await self.manager.set_many(values, ttl)
+        return await self.manager.set_many(values, ttl, tags)
 
     async def get_or_compute(
         self,
@@ -208,21 +258,33 @@ class UnifiedCacheManager:
         compute: Callable[[], Awaitable[T]],
         params: Mapping[str, Any] | None = None,
         ttl: Duration | None = None,
+        tags: Iterable[str] = (),
+        options: EntryOptions | None = None,
     ) -> T:
         """The value, or that of `compute`, as `CacheManager.get_or_compute`."""
-        return await self.manager.get_or_compute(self._key(category, identifier, params), compute, ttl)
+        key = self._key(category, identifier, params)
+        return await self.manager.get_or_compute(key, compute, ttl, tags, options)
 
     async def delete(self, category: str, identifier: str, params: Mapping[str, Any] | None = None) -> bool:
         """Forget the value; true if it existed somewhere. Raises as `CacheManager.delete`."""
         return await self.manager.delete(self._key(category, identifier, params))
+
+    async def invalidate_tags(self, *tags: str, soft: bool = False) -> None:
+        """Make everything with one of these tags out of date. Raises as `CacheManager.invalidate_tags`."""
+        await self.manager.invalidate_tags(*tags, soft=soft)
+
+    async def invalidate_category(self, category: str, *, soft: bool = False) -> None:
+        """Make everything in the category out of date. Raises as `CacheManager.invalidate_tags`."""
+        await self.manager.invalidate_category(category, soft=soft)
 
     async def clear(self) -> None:
         """Forget everything in the namespace. Raises as `CacheManager.clear`."""
         await self.manager.clear()
 
     async def aclose(self, timeout: float = _CLOSE_TIMEOUT) -> None:
-        """Close the manager below."""
-        await self.manager.aclose(timeout)
+        """Close the manager below, unless it was given: then whoever made it closes it."""
+        if self._made:
+            await self.manager.aclose(timeout)
 
     async def __aenter__(self) -> Self:
         return self
@@ -263,6 +325,14 @@ class _ProcessManager:
 _process = _ProcessManager()
 
 
+def _after_fork() -> None:
+    _process.lock = threading.Lock()  # a thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def get_cache_manager() -> UnifiedCacheManager:
     """The process's manager, made with the default configuration on first use and again after it was closed."""
     with _process.lock:
@@ -297,6 +367,8 @@ def _build_engine(config: CacheConfig, clock: Clock) -> Engine:
             _observe_memory(telemetry, memory)
         else:
             guards.append(_guard(layer, config, codec, clock, telemetry))
+    prefix = escape(config.namespace) + ":"
+    shared = any(isinstance(guard.layer, SharedLayer) for guard in guards)
     stack = Stack(
         memory,
         memory_ttl,
@@ -305,8 +377,13 @@ def _build_engine(config: CacheConfig, clock: Clock) -> Engine:
         copy=config.copy,
         clock=clock,
         timeout=seconds(config.timeout),
+        generations=Generations(clock, shared=shared, trust=min(seconds(config.l1_ttl), _TRUST)),
+        prefix=prefix,
     )
     engine = Engine(stack, telemetry, clock)
+    if stack.shared is not None and isinstance(stack.shared.layer, Newsroom):
+        heartbeat = seconds(config.heartbeat)
+        engine.listening = Listening(stack, engine.flights, stack.shared.layer, telemetry, engine.bridge, heartbeat)
     telemetry.gauge(names.WAITING, engine.flights, lambda flights: flights.waiting)
     return engine
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
 
 from ._decisions import Bypass, Discard, Follow, Load, Lookup, Pass, Record, Refuse, Reraise, Serve, Store
 from ._entry import Entry
@@ -105,7 +106,71 @@ class Layer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Acquired:
+    """The answer to a process that wants to load a key.
+
+    Attributes:
+        entry: what is stored.
+        lease: of the process that loads; empty when there is an entry.
+        own: the lease is the asker's.
+        generation: the highest of all invalidations so far.
+    """
+
+    entry: Entry | None
+    lease: bytes
+    own: bool
+    generation: int
+
+
+@runtime_checkable
+class SharedLayer(Layer, Protocol):
+    """A layer that several processes share, which keeps order between them.
+
+    It numbers invalidations: each gets the next generation. It keeps the generations of tags, the last hard and the
+    last soft invalidation of each. And it knows who loads a key: a *lease* is a token under the key for a limited time.
+    Whatever changes a key ends its lease, so the token is a fence, too: a result is stored only while the token that
+    was there before the load began is still there.
+    """
+
+    async def acquire(self, key: str, own: bytes, *, again: bool, life: float) -> Acquired:
+        """What is stored or, if there is nothing or `again`, who loads: the asker if nobody else does.
+
+        The lease lasts for `life` seconds. Its token is made of `own`, unlike that of any other load.
+        """
+        ...
+
+    async def renew(self, key: str, lease: bytes, life: float) -> bool:
+        """Let the lease last for `life` more seconds; false if it is another's by now or has ended."""
+        ...
+
+    async def release(self, key: str, lease: bytes) -> None:
+        """End the lease, if it is still this one."""
+        ...
+
+    async def publish(self, key: str, lease: bytes, entries: Mapping[str, Entry], *, release: bool) -> bool:
+        """Keep the entries if the key's lease is still this one; whether it was."""
+        ...
+
+    async def assign(self, entries: Mapping[str, Entry]) -> int:
+        """Keep the entries whatever is loaded meanwhile, and tell other processes; returns their generation."""
+        ...
+
+    async def take(self, key: str) -> Entry | None:
+        """Forget the key whatever is loaded meanwhile, and tell other processes; returns what was there."""
+        ...
+
+    async def generations(self, tags: Sequence[str]) -> Mapping[str, tuple[int, int]]:
+        """The last hard and soft invalidation of all these tags. Of a tag without a record, it is now."""
+        ...
+
+    async def invalidate(self, tags: Sequence[str], *, soft: bool, known: int) -> int:
+        """Give the tags the next generation, above `known`, and tell other processes; returns it."""
+        ...
+
+
 __all__ = [
+    "Acquired",
     "Bypass",
     "Discard",
     "Entry",
@@ -120,6 +185,7 @@ __all__ = [
     "Refuse",
     "Reraise",
     "Serve",
+    "SharedLayer",
     "Store",
     "Terminator",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any
 
-from aurelis.cache.exchange import Lead, Live
+from aurelis.cache.exchange import Lead, Live, WaitTimeout
 
 from ._library import Library, Response
 
@@ -115,10 +117,15 @@ class _Chunks:
 
 
 class LiveBody:
-    """A body that is being loaded elsewhere: in a task, or by another thread."""
+    """A body that is being loaded elsewhere: in a task, or by another thread.
 
-    def __init__(self, live: Live, library: Library[Any]) -> None:
+    Args:
+        patience: seconds to wait for each chunk at most; `None`: as long as it takes.
+    """
+
+    def __init__(self, live: Live, library: Library[Any], patience: float | None) -> None:
         assert live.reader is not None
+        self._patience = patience
         self._live = live
         self._reader = live.reader
         self._library = library
@@ -126,7 +133,7 @@ class LiveBody:
     def __iter__(self) -> Iterator[bytes]:
         while True:
             try:
-                chunk = self._reader.next_blocking()
+                chunk = self._reader.next_blocking(math.inf if self._patience is None else self._patience)
             except Exception as error:
                 self._library.translate_from_body(error)
                 raise
@@ -137,13 +144,25 @@ class LiveBody:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:
             try:
-                chunk = await self._reader.next()
+                chunk = await self._next()
             except Exception as error:
                 self._library.translate_from_body(error)
                 raise
             if chunk is None:
                 return
             yield chunk
+
+    async def _next(self) -> bytes | None:
+        if self._patience is None:
+            return await self._reader.next()
+        deadline = asyncio.timeout(self._patience)
+        try:
+            async with deadline:
+                return await self._reader.next()
+        except TimeoutError:
+            if not deadline.expired():
+                raise  # what the load has met
+            raise WaitTimeout from None
 
     def close(self) -> None:
         """Let go. The last one to let go before the end aborts the load."""

@@ -22,7 +22,7 @@ from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.models import ModelPolicy, ModelRequest
 from aurelis.cache.typing import Pass, Record
 
-from ._calls import Call, Recogniser, decoded_head, shared_fields
+from ._calls import Call, Recogniser, decoded_head, patience_for_chunk, patience_for_head, shared_fields
 from ._library import Library, Request, Response
 from ._options import ClientOptions
 from ._recall import Known, Recall
@@ -87,7 +87,7 @@ class ClientCache(Generic[Q, R]):
         exchange, call = found.exchange, found.pending.request
         load = _Load(ask, request, call, self._library.decodes)
         try:
-            answer = await exchange.open(found.pending, load)
+            answer = await exchange.open(found.pending, load, patience=patience_for_head(request))
         except BaseException as error:
             await load.leave()
             self._library.translate(error)
@@ -105,7 +105,7 @@ class ClientCache(Generic[Q, R]):
             return found
         exchange, call = found.exchange, found.pending.request
         try:
-            answer = exchange.open_blocking(found.pending)
+            answer = exchange.open_blocking(found.pending, patience=patience_for_head(request))
         except Exception as error:
             self._library.translate(error)
             raise
@@ -194,13 +194,16 @@ class ClientCache(Generic[Q, R]):
             answer.close()
             return _mark(cast("R", answer.raw), member)
         head = answer.head
+        patience = None  # who asks the origin waits as long as the inner transport does
         if answer.collapsed:
             head = ResponseHead(head.status, shared_fields(head, call))
-        return self._response(request, head, member, library.live(answer, library), extensions)
+            patience = patience_for_chunk(request)
+        return self._response(request, head, member, library.live(answer, library, patience), extensions)
 
     def _lead(self, request: Q, call: Call, lead: Lead, ask: Callable[[Q], R]) -> R:
         try:
-            response = ask(request)
+            with lead.asking():
+                response = ask(request)
         except BaseException as error:
             stale = lead.fail(error)
             lead.close()

@@ -90,6 +90,23 @@ class Recogniser:
         return ModelRequest(clean_url(address), fields, call, token)
 
 
+def patience_for_chunk(request: Request) -> float | None:
+    """Seconds that the caller would wait for the next piece of a response of its own; `None`: for ever."""
+    return _timeout(request, "read")
+
+
+def patience_for_head(request: Request) -> float | None:
+    """The same for the head, before which there may be a connection to make."""
+    read = _timeout(request, "read")
+    return None if read is None else read + (_timeout(request, "connect") or 0.0)
+
+
+def _timeout(request: Request, kind: str) -> float | None:
+    timeouts = request.extensions.get("timeout")
+    value = timeouts.get(kind) if isinstance(timeouts, Mapping) else None
+    return value if isinstance(value, (int, float)) else None
+
+
 def _is_plain(fields: Mapping[bytes, bytes]) -> bool:
     """Whether a GET has no body and asks for no other protocol."""
     if b"upgrade" in fields or b"transfer-encoding" in fields:

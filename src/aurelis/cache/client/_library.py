@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from aurelis.cache.exchange import Lead, Live, ReaderClosed
+from aurelis.cache.exchange import Lead, Live, ReaderClosed, WaitTimeout
 
 _FAMILIES = ("httpx", "httpx2")
 
@@ -81,7 +81,7 @@ class Library(Generic[R]):
         replayed: `ReplayedBody` as a stream of the library, for both kinds of clients.
         live: `LiveBody`, likewise.
         led: `LedBody` as a stream for synchronous clients.
-        errors: classes of errors by name, `ReadError` among them.
+        errors: classes of errors by name, `ReadError` and `ReadTimeout` among them.
         decodes: content codings that its responses decode.
     """
 
@@ -92,13 +92,17 @@ class Library(Generic[R]):
     headers: Callable[[list[tuple[bytes, bytes]]], Any]
     bytes_stream: type[Any]
     replayed: Callable[[tuple[bytes, ...]], Any]
-    live: Callable[[Live, Library[Any]], Any]
+    live: Callable[[Live, Library[Any], float | None], Any]
     led: Callable[[Lead, Response], Any]
     errors: Mapping[str, Callable[[str], Exception]]
     decodes: frozenset[bytes]
 
     def translate(self, error: BaseException) -> None:
-        """Raise this library's own error in place of that of another one, whose load was shared."""
+        """Raise this library's own error in place of that of another one, whose load was shared, or of ours."""
+        if type(error) is WaitTimeout:
+            raise self.errors["ReadTimeout"](
+                "the same request of another caller took longer than the timeout"
+            ) from None
         family = type(error).__module__.partition(".")[0]
         if family == self.name or family not in _FAMILIES:
             return

@@ -7,15 +7,19 @@ public; a change of it changes the version, and frames of another version are mi
 offset  length  content
 ======  ======  ============================================================================
 0       3       magic: ``AuC``
-3       1       version of this layout: 1
+3       1       version of this layout: 2
 4       4       CRC-32 (as zlib) of everything from offset 8 to the end
 8       8       created: float, seconds since the Unix epoch, finite
 16      8       fresh for: float, seconds from then, ≥ 0, may be infinite
 24      8       stale for: float, seconds after that, ≥ 0, may be infinite
-32      1       codec of the payload: 1 is `ValueCodec`
-33      4       length of the key, unsigned
-37      8       length of the payload, unsigned
-45      -       the key in UTF-8, lone surrogates included
+32      8       generation: unsigned, what was known of invalidations when the value began to be loaded
+40      1       codec of the payload: 1 is `ValueCodec`
+41      4       length of the key, unsigned
+45      4       length of the details, unsigned
+49      8       length of the payload, unsigned
+57      -       the key in UTF-8, lone surrogates included
+-       -       the details: nothing, or a msgpack map with any of ``tags`` (array of strings), ``lead``,
+                ``spread`` (floats, seconds), ``etag`` and ``last_modified`` (strings)
 -       -       the payload, to the end
 ======  ======  ============================================================================
 
@@ -32,15 +36,19 @@ from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
 
+from msgpack import packb, unpackb
+
+from aurelis.cache._entry import NO_DETAILS, Details
 from aurelis.cache.exceptions import FrameError
 
 MSGPACK_VALUES: Final = 1
 """The codec of payloads written by `ValueCodec`."""
 
-_MAGIC: Final = b"AuC\x01"
-_HEADER: Final = struct.Struct(">4sIdddBIQ")
+_MAGIC: Final = b"AuC\x02"
+_HEADER: Final = struct.Struct(">4sIdddQBIIQ")
 _CHECK: Final = struct.Struct(">I")
-_BODY: Final = struct.Struct(">dddBIQ")
+_BODY: Final = struct.Struct(">dddQBIIQ")
+_MAX_GENERATION: Final = 2**64 - 1
 _CHECKED_FROM: Final = len(_MAGIC) + _CHECK.size
 
 
@@ -58,6 +66,8 @@ class Frame:
         stale_for: How long after that it may be served stale; seconds, ≥ 0, may be infinite.
         payload: The packed value.
         codec: How it is packed; 0 to 255, `MSGPACK_VALUES` is the only one so far.
+        generation: See `aurelis.cache.typing.Entry`; 0 to 2**64 - 1.
+        details: Likewise; the instant of a retry is not kept.
     """
 
     key: str
@@ -66,6 +76,8 @@ class Frame:
     stale_for: float
     payload: bytes
     codec: int = MSGPACK_VALUES
+    generation: int = 0
+    details: Details = NO_DETAILS
 
 
 def encode_frame(frame: Frame) -> bytes:
@@ -75,16 +87,13 @@ def encode_frame(frame: Frame) -> bytes:
         FrameError: A time or the codec is outside of its range (reason ``"header"``).
     """
     _require_range(frame.created, frame.fresh_for, frame.stale_for)
-    if not 0 <= frame.codec <= 255:
-        raise FrameError("header", "the codec is not in 0 to 255")
+    if not (0 <= frame.codec <= 255 and 0 <= frame.generation <= _MAX_GENERATION):
+        raise FrameError("header", "the codec is not in 0 to 255, or the generation not in 0 to 2**64 - 1")
     key = frame.key.encode("utf-8", "surrogatepass")
-    rest = b"".join(
-        (
-            _BODY.pack(frame.created, frame.fresh_for, frame.stale_for, frame.codec, len(key), len(frame.payload)),
-            key,
-            frame.payload,
-        )
-    )
+    details = b"" if frame.details is NO_DETAILS else _pack_details(frame.details)
+    times = (frame.created, frame.fresh_for, frame.stale_for, frame.generation)
+    body = _BODY.pack(*times, frame.codec, len(key), len(details), len(frame.payload))
+    rest = b"".join((body, key, details, frame.payload))
     return b"".join((_MAGIC, _CHECK.pack(crc32(rest)), rest))
 
 
@@ -102,20 +111,52 @@ def decode_frame(data: bytes, key: str) -> Frame:
             range). Nothing else, whatever the bytes.
     """
     try:
-        magic, check, created, fresh_for, stale_for, codec, key_size, payload_size = _HEADER.unpack_from(data)
+        header = _HEADER.unpack_from(data)
     except struct.error:
         raise FrameError(_foreign(data[:4]) or "truncated") from None
+    magic, check, created, fresh_for, stale_for, generation, codec, key_size, details_size, payload_size = header
     if magic != _MAGIC:
         raise FrameError(_foreign(magic))
-    payload_at = _HEADER.size + key_size
+    details_at = _HEADER.size + key_size
+    payload_at = details_at + details_size
     if len(data) != payload_at + payload_size:
         raise FrameError("truncated")
     if crc32(memoryview(data)[_CHECKED_FROM:]) != check:
         raise FrameError("check")
-    if data[_HEADER.size : payload_at] != key.encode("utf-8", "surrogatepass"):
+    if data[_HEADER.size : details_at] != key.encode("utf-8", "surrogatepass"):
         raise FrameError("key")
     _require_range(created, fresh_for, stale_for)
-    return Frame(key, created, fresh_for, stale_for, data[payload_at:], codec)
+    details = _unpack_details(data[details_at:payload_at]) if details_size else NO_DETAILS
+    return Frame(key, created, fresh_for, stale_for, data[payload_at:], codec, generation, details)
+
+
+def _pack_details(details: Details) -> bytes:
+    found = {
+        "tags": list(details.tags),
+        "lead": details.lead,
+        "spread": details.spread,
+        "etag": details.etag,
+        "last_modified": details.last_modified,
+    }
+    packed = {name: value for name, value in found.items() if value}
+    return bytes(packb(packed, unicode_errors="surrogatepass")) if packed else b""
+
+
+def _unpack_details(data: bytes) -> Details:
+    try:
+        found = unpackb(data, unicode_errors="surrogatepass")
+        tags = found.pop("tags", [])
+        lead, spread = found.pop("lead", 0.0), found.pop("spread", 0.0)
+        etag, last_modified = found.pop("etag", None), found.pop("last_modified", None)
+    except Exception as error:  # noqa: BLE001  # damaged bytes can fail anywhere
+        raise FrameError("header", type(error).__name__) from None
+    texts = [*tags, *(text for text in (etag, last_modified) if text is not None)] if type(tags) is list else [None]
+    numbers = (lead, spread)
+    if found or not all(type(text) is str for text in texts):
+        raise FrameError("header", "the details hold something else than they may")
+    if not all(type(number) is float and 0.0 <= number < math.inf for number in numbers):
+        raise FrameError("header", "lead and spread must be finite, 0 or more")
+    return Details(tuple(tags), lead, spread, etag, last_modified)
 
 
 def _foreign(start: bytes) -> str:

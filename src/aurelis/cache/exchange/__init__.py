@@ -4,7 +4,7 @@ An integration translates its framework's request into a record that a policy un
 waits) and, when nothing is at hand, `open` or `open_blocking`. It gets one of a few answers and translates back.
 """
 
-from aurelis.cache._recording import Reader, ReaderClosed
+from aurelis.cache._recording import Reader, ReaderClosed, WaitTimeout
 
 from ._answers import Alone, Hit, Live, Pending, Refused
 from ._exchange import DEFAULT_MAX_BODY_BYTES, Exchange
@@ -22,4 +22,5 @@ __all__ = [
     "ReaderClosed",
     "Recorder",
     "Refused",
+    "WaitTimeout",
 ]

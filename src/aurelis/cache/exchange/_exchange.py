@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from secrets import token_hex
 from typing import Any, Final, Generic, TypeVar
 
 from aurelis.cache._bridge import run_inline
 from aurelis.cache._decisions import Bypass, Follow, Load, Lookup, Pass, Record, Refuse, Serve
 from aurelis.cache._entry import Entry
 from aurelis.cache._flight import Abandoned, Failed, Flight, enter
-from aurelis.cache._stack import Budget, Found
+from aurelis.cache._guard import Budget
+from aurelis.cache._stack import Found
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.manager import AnyManager, manager_of
@@ -31,6 +33,8 @@ _MAX_LEADERS: Final = 3
 """Loads of others that a request waits for, one after the other, before it asks for itself."""
 _UNSHAREABLE_SECONDS: Final = 30.0
 _MAX_UNSHAREABLE: Final = 4096
+_LONGEST_LOAD: Final = 3600.0
+"""Seconds after which a response that is still being loaded is not stored in a shared layer any more."""
 
 
 class Exchange(Generic[Q]):
@@ -57,6 +61,10 @@ class Exchange(Generic[Q]):
         self._monotonic = self.engine.clock.monotonic
         self.max_body_bytes = max_body_bytes
         self._unshareable: dict[int, float] = {}  # by hash, as a stranger chooses how long a key is
+
+    def is_closed(self) -> bool:
+        """Whether the cache was closed."""
+        return self.engine.closed
 
     def fresh(self, key: str) -> Hit | None:
         """The answer from memory to a request that any fresh response under its key answers. Never waits.
@@ -89,17 +97,19 @@ class Exchange(Generic[Q]):
         return Pending(request, key, entry, decision)
 
     async def open(
-        self, pending: Pending[Q], load: Callable[[Recorder[Q]], Awaitable[None]]
+        self, pending: Pending[Q], load: Callable[[Recorder[Q]], Awaitable[None]], *, patience: float | None = None
     ) -> Hit | Alone | Refused | Live:
         """Answer a request for which memory had nothing.
 
         Args:
             load: asks the origin and gives the response to the recorder. Runs in a task of its own, at most once.
+            patience: seconds to wait at most for the head that another's load brings; `None`: as long as that takes.
 
         Raises:
             Exception: what `load` raised before the head came.
+            WaitTimeout: another's load took too long.
         """
-        answer = await self._open(pending, Async(), load)
+        answer = await self._open(pending, Async(), load, patience)
         assert not isinstance(answer, Lead)
         return answer
 
@@ -107,15 +117,27 @@ class Exchange(Generic[Q]):
         """Count a request that the cache could have answered and must not."""
         return self._alone(decision.reason, decision.detail)
 
-    def open_blocking(self, pending: Pending[Q]) -> Hit | Alone | Refused | Live | Lead:
+    def open_blocking(
+        self, pending: Pending[Q], *, patience: float | None = None
+    ) -> Hit | Alone | Refused | Live | Lead:
         """The same for a caller without an event loop, who on `Lead` loads in its own thread."""
-        return run_inline(self._open(pending, Blocking(self.engine), None))
+        return run_inline(self._open(pending, Blocking(self.engine), None, patience))
 
     async def _open(
-        self, pending: Pending[Q], ways: Ways, load: Callable[[Recorder[Q]], Awaitable[None]] | None
+        self,
+        pending: Pending[Q],
+        ways: Ways,
+        load: Callable[[Recorder[Q]], Awaitable[None]] | None,
+        patience: float | None,
     ) -> Hit | Alone | Refused | Live | Lead:
         engine = self.engine
         engine.check(pending.key)
+        if engine.listening is not None and not engine.listening.started:
+            try:
+                await ways.run(engine.ready())
+            except BaseException:
+                self._count_absent()
+                raise
         request, key, entry, decision = pending.request, pending.key, pending.entry, pending.decision
         layer = names.L1
         with engine.telemetry.span("get") as span:
@@ -149,7 +171,7 @@ class Exchange(Generic[Q]):
                 if isinstance(decision, Bypass):
                     return self._alone(decision.reason, decision.detail)
                 engine.telemetry.miss_l1.n += 1
-                answer = await self._join(request, key, entry, decision, ways, load)
+                answer = await self._join(request, key, entry, decision, ways, load, patience)
                 if span is not None:
                     span.set_attributes(_described(answer))
                 match answer:
@@ -176,6 +198,7 @@ class Exchange(Generic[Q]):
         decision: Load,
         ways: Ways,
         load: Callable[[Recorder[Q]], Awaitable[None]] | None,
+        patience: float | None,
     ) -> Found | Follow | Alone | Live | Lead:
         engine = self.engine
         flights = engine.flights
@@ -206,7 +229,7 @@ class Exchange(Generic[Q]):
                         if lead is not None:
                             stays = True
                             return Lead(lead, decision.reason, leave, flight)
-                outcome = await ways.outcome(flight)
+                outcome = await ways.outcome(flight, None if leads else patience)
                 if isinstance(outcome, Failed):
                     raise outcome.again()
                 counted = not (leads and isinstance(outcome, Abandoned))
@@ -357,7 +380,12 @@ class Exchange(Generic[Q]):
                     self.engine.flights.land(flight)
                     return None
                 stale = found.entry
-        return Recorder(self, request, flight, key, stale, budget, ways, seat)
+        # Processes do not wait for each other here, as a stream cannot be shared between them. The permit only says
+        # whether an invalidation has overtaken the load.
+        _, permit = await ways.run(
+            self.engine.stack.acquire(key, token_hex(16).encode(), budget, again=True, life=_LONGEST_LOAD)
+        )
+        return Recorder(self, request, flight, key, stale, budget, ways, seat, permit)
 
     def _alone(self, reason: str, detail: str = "") -> Alone:
         if reason in _MISSES or reason == "request":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -11,10 +12,12 @@ from aurelis.cache._decisions import Pass, Record, Serve, Store
 from aurelis.cache._engine import Engine
 from aurelis.cache._entry import Entry
 from aurelis.cache._flight import Flight, Settled
+from aurelis.cache._guard import Budget
 from aurelis.cache._recording import Reader, Recording
-from aurelis.cache._stack import Budget, Found
+from aurelis.cache._stack import Found, Keep, Permit
 from aurelis.cache.http import LoadedResponse, ResponseHead
 from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry.otel import close_span, current_in, current_span_context
 from aurelis.cache.typing import ExchangePolicy, Terminator
 
 from ._answers import Hit, hit_of
@@ -85,6 +88,7 @@ class Recorder(Generic[Q]):
         budget: Budget,
         ways: Ways,
         seat: Seat | None,
+        permit: Permit,
     ) -> None:
         self._exchange = exchange
         self._engine = exchange.engine
@@ -95,6 +99,11 @@ class Recorder(Generic[Q]):
         self._budget = budget
         self._ways = ways
         self._seat = seat
+        self._permit = permit
+        # One that loads in a thread has a span of its own; one that runs in a task is inside of the engine's.
+        self._span = self._engine.telemetry.open_span("fill") if seat is None else None
+        if self._span is not None:
+            flight.link = current_span_context(self._span)
         self._begin = self._engine.clock.monotonic()
         self._request_time = self._engine.clock.time()
         self._response_time = 0.0
@@ -217,7 +226,13 @@ class Recorder(Generic[Q]):
     def report(self, error: BaseException | None = None) -> None:
         """Record how long a blocking load took; one that runs in a task is timed by the engine."""
         elapsed = self._engine.clock.monotonic() - self._begin
-        self._engine.telemetry.duration(elapsed, "fill", error_type=None if error is None else type(error).__qualname__)
+        error_type = None if error is None else type(error).__qualname__
+        self._engine.telemetry.duration(elapsed, "fill", error_type=error_type)
+        close_span(self._span, error_type)
+
+    def asking(self) -> AbstractContextManager[object]:
+        """Around asking the origin in a thread: its spans are inside that of the load."""
+        return current_in(self._span)
 
     def _flight_recorded(self) -> bool:
         outcome = self._flight.outcome
@@ -251,8 +266,8 @@ class Recorder(Generic[Q]):
         if decision.index is not None:
             index_key, index = decision.index
             values[index_key] = engine.stack.pack(index, trusted=True)
-        await engine.stack.store(values, decision.fresh_for, self._budget, stale_for=decision.stale_for)
-        engine.telemetry.store("stored")
+        keep = Keep(decision.fresh_for, decision.stale_for)
+        engine.telemetry.store(await engine.stack.publish(values, keep, self._permit, self._budget))
 
 
 @dataclass(slots=True)
@@ -271,6 +286,10 @@ class Lead:
     _leave: Callable[[], None]
     _flight: Flight[Any]
     _left: bool = field(default=False)
+
+    def asking(self) -> AbstractContextManager[object]:
+        """To be held while the origin is asked."""
+        return self.recorder.asking()
 
     def head(self, head: ResponseHead, raw: object, *, refused: str = "") -> Record | Pass:
         """Take the head, as `Recorder.head`. On `Pass` the load is over, and `raw` is the caller's."""

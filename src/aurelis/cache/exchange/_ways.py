@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 from aurelis.cache._engine import Engine
 from aurelis.cache._flight import Abandoned, Failed, Flight, Settled
-from aurelis.cache._recording import Recording
+from aurelis.cache._recording import Recording, WaitTimeout
 
 T = TypeVar("T")
 
 
 class Ways(Protocol):
-    """How one kind of caller waits. The steps around it are the same for all."""
+    """How one kind of caller waits. The steps around it are the same for all.
+
+    `outcome` raises `WaitTimeout` after `patience` seconds; `None`: never.
+    """
 
     async def run(self, step: Coroutine[Any, Any, T]) -> T: ...
 
-    async def outcome(self, flight: Flight[Any]) -> Settled[Any] | Failed | Abandoned: ...
+    async def outcome(self, flight: Flight[Any], patience: float | None) -> Settled[Any] | Failed | Abandoned: ...
 
     async def room(self, recording: Recording) -> None: ...
 
@@ -28,8 +32,12 @@ class Async:
     async def run(self, step: Coroutine[Any, Any, T]) -> T:
         return await step
 
-    async def outcome(self, flight: Flight[Any]) -> Settled[Any] | Failed | Abandoned:
-        return await flight.wait()
+    async def outcome(self, flight: Flight[Any], patience: float | None) -> Settled[Any] | Failed | Abandoned:
+        try:
+            async with asyncio.timeout(patience):
+                return await flight.wait()
+        except TimeoutError:
+            raise WaitTimeout from None
 
     async def room(self, recording: Recording) -> None:
         await recording.room()
@@ -44,7 +52,11 @@ class Blocking:
     async def run(self, step: Coroutine[Any, Any, T]) -> T:
         return self._engine.run(step)
 
-    async def outcome(self, flight: Flight[Any]) -> Settled[Any] | Failed | Abandoned:
+    async def outcome(self, flight: Flight[Any], patience: float | None) -> Settled[Any] | Failed | Abandoned:
+        if patience is not None and flight.outcome is None:
+            opened = flight._gate.wait_blocking(alive=flight.alive, patience=patience)
+            if not opened and flight.alive():
+                raise WaitTimeout
         return flight.wait_blocking()
 
     async def room(self, recording: Recording) -> None:

@@ -41,7 +41,7 @@ class HttpRequest:
 
     method: str
     url: str
-    fields: Mapping[bytes, bytes]
+    fields: Mapping[bytes, bytes] = field(repr=False)  # credentials are among them
     partition: str = ""
     rule: RuleEffect | None = None
 

@@ -157,9 +157,15 @@ class MemoryBackend:
                     return False
             return valid() and self._put(key, entry)
 
-    def drop(self, key: str) -> bool:
-        """Forget the key; true if it was there and alive."""
+    def drop(self, key: str, only: Entry | None = None) -> bool:
+        """Forget the key; true if it was there and alive.
+
+        Args:
+            only: the entry to forget; another one that has taken its place stays.
+        """
         with self._lock:
+            if only is not None and (key not in self.entries or self.entries[key] is not only):
+                return False
             entry = self.entries.pop(key, None)
         return entry is not None and entry.expires > self._clock.monotonic()
 
@@ -196,6 +202,8 @@ class MemoryBackend:
         """Nothing to give back."""
 
     def _put(self, key: str, entry: Entry) -> bool:
+        if entry.until == -math.inf:
+            entry.until = min(entry.fresh_until, entry.expires)
         try:
             self.entries[key] = entry
         except ValueError:  # larger than max_bytes: cachetools refuses it and keeps what was there

@@ -12,51 +12,36 @@ import logging
 import math
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
-from aurelis.cache._keys import escape
 from aurelis.cache._options import Duration, seconds
 from aurelis.cache.codecs import Frame, ValueCodec, decode_frame, encode_frame, is_immutable
 from aurelis.cache.config import CacheConfig
-from aurelis.cache.exceptions import ConfigurationError, FrameError, LayerError, LayerTimeout, MissingExtraError
+from aurelis.cache.exceptions import FrameError, LayerError, LayerTimeout, MissingExtraError
 
 try:
-    from redis.asyncio import ConnectionPool
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
     from redis.exceptions import RedisError
 
-    from ._link import Link, Script
+    from ._coordination import Coordination, set_command, succeeded
+    from ._link import Link
+    from ._names import Names
+    from ._scripts import LOOKUP
+    from ._topology import Topology
 except ImportError as error:
     raise MissingExtraError("redis", "RedisBackend") from error
 
 _LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
 
-# Value and remaining life in one command, for one key or many. A key that holds something else than a string is some
-# other program's: it is reported as an empty frame, which no frame of ours is.
-_LOOKUP: Final = Script("""
-local found = {}
-for i, key in ipairs(KEYS) do
-  local value = redis.pcall('GET', key)
-  if type(value) == 'string' then
-    found[#found + 1] = {i, value, redis.call('PTTL', key)}
-  elseif type(value) == 'table' then
-    found[#found + 1] = {i, '', -1}
-  end
-end
-return found
-""")
-
 _FOREVER: Final = 10 * 365 * 86_400.0
 """Lives longer than this many seconds are stored without an expiry."""
 _SCAN_COUNT: Final = 500
 
 
-class RedisBackend:
+class RedisBackend(Coordination):
     """Keeps entries in Redis, framed and checked.
 
     Usable on its own (`get`, `set`, `delete`, `clear`, which contain failures) and as a layer of a manager (`lookup`,
@@ -80,18 +65,15 @@ class RedisBackend:
         clock: Clock = SYSTEM_CLOCK,
         damaged: Callable[[FrameError], None] | None = None,
     ) -> None:
-        if config.redis_url is None:
-            raise ConfigurationError("RedisBackend needs redis_url=, for instance redis://127.0.0.1:6379/0")
+        self._topology = Topology.parse(config)
         self._config = config
         self._codec = codec or ValueCodec(config.types)
         self._clock = clock
         self._damaged = damaged or _log_damage
         self._timeout = seconds(config.timeout)
-        self._prefix = f"{escape(config.namespace)}:e:".encode()
+        self._names = Names(config.namespace)
         self._lock = threading.Lock()  # several threads look for the clients of their loops
         self._links: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = weakref.WeakKeyDictionary()
-        # A pool opens no connection by itself, so this only checks the options.
-        self._make_pool()
 
     # Values
 
@@ -151,40 +133,43 @@ class RedisBackend:
 
     async def lookup(self, key: str) -> Entry | None:
         """The entry, or `None`; one round trip."""
-        found = await self._lookup((self._physical(key),))
+        found = await self._link().script(LOOKUP, (self._names.entry(key),))
         return self._entry(key, found[0][1], found[0][2]) if found else None
 
     async def lookup_many(self, keys: Sequence[str]) -> Mapping[str, Entry]:
-        """The entries found; one round trip."""
+        """The entries found; one round trip to each server."""
         entries: dict[str, Entry] = {}
-        for index, frame, life in await self._lookup([self._physical(key) for key in keys]):
-            entry = self._entry(keys[index - 1], frame, life)
-            if entry is not None:
-                entries[keys[index - 1]] = entry
+        link = self._link()
+        names = [self._names.entry(key) for key in keys]
+        groups = link.split(names)
+        answers = await link.scripts(LOOKUP, [([names[position] for position in group], ()) for group in groups])
+        for group, found in zip(groups, succeeded(answers), strict=True):
+            for index, frame, life in found:
+                key = keys[group[index - 1]]
+                entry = self._entry(key, frame, life)
+                if entry is not None:
+                    entries[key] = entry
         return entries
 
     async def store(self, key: str, entry: Entry) -> None:
         """Keep the entry until it expires."""
         frame, life = self._frame(key, entry)
-        await self._link().execute(*_set(self._physical(key), frame, life))
+        await self._link().execute(*set_command(self._names.entry(key), frame, life))
 
     async def store_many(self, entries: Mapping[str, Entry]) -> None:
-        """Keep them all; one round trip."""
-        commands = [_set(self._physical(key), *self._frame(key, entry)) for key, entry in entries.items()]
-        for answer in await self._link().pipeline(commands):
-            if isinstance(answer, RedisError):
-                raise answer
-
-    async def remove(self, key: str) -> bool:
-        """Forget the key; true if it was there."""
-        return await self._unlink([self._physical(key)]) > 0
+        """Keep them all; one round trip to each server."""
+        commands = [set_command(self._names.entry(key), *self._frame(key, entry)) for key, entry in entries.items()]
+        succeeded(await self._link().pipeline(commands))
 
     async def remove_all(self) -> None:
         """Forget everything under our prefix; each command has the configured timeout."""
-        async for names in self._scan():
-            if names:
-                async with asyncio.timeout(self._timeout):
-                    await self._unlink(names)
+        batches = self._link().scan(self._names.entries, _SCAN_COUNT)
+        while True:
+            async with asyncio.timeout(self._timeout):
+                names = await anext(batches, None)
+                if names is None:
+                    return
+                await self._unlink(names)
 
     async def aclose(self) -> None:
         """Close the connections of all running event loops; those of loops that have ended are dropped."""
@@ -203,26 +188,11 @@ class RedisBackend:
 
     # Inside
 
-    async def _lookup(self, names: Sequence[bytes]) -> list[tuple[int, bytes, int]]:
-        found: list[tuple[int, bytes, int]] = await self._link().script(_LOOKUP, names)
-        return found
-
-    async def _scan(self) -> AsyncIterator[list[bytes]]:
-        cursor = 0
-        while True:
-            async with asyncio.timeout(self._timeout):
-                answer = await self._link().execute("SCAN", cursor, "MATCH", self._prefix + b"*", "COUNT", _SCAN_COUNT)
-            cursor = int(answer[0])
-            yield answer[1]
-            if cursor == 0:
-                return
-
-    async def _unlink(self, names: list[bytes]) -> int:
-        count: int = await self._link().execute("UNLINK", *names)
-        return count
-
-    def _physical(self, key: str) -> bytes:
-        return self._prefix + key.encode("utf-8", "surrogatepass")
+    async def _unlink(self, names: Sequence[bytes]) -> int:
+        link = self._link()
+        groups = link.split(names)
+        counts = await link.pipeline([("UNLINK", *[names[position] for position in group]) for group in groups])
+        return sum(succeeded(counts))
 
     def _entry(self, key: str, data: bytes, life: int) -> Entry | None:
         try:
@@ -237,17 +207,19 @@ class RedisBackend:
         fresh_until = expires - frame.stale_for
         size = len(frame.payload) + len(key)
         # A mutable value comes with its packed form: the value is this caller's own, the next one unpacks another.
-        return Entry(value, None if is_immutable(value) else frame.payload, fresh_until, expires, size)
+        payload = None if is_immutable(value) else frame.payload
+        return Entry(value, payload, fresh_until, expires, size, frame.generation, frame.details)
 
     def _frame(self, key: str, entry: Entry) -> tuple[bytes, int | None]:
         now = self._clock.monotonic()
         payload = self._codec.dumps(entry.value) if entry.payload is None else entry.payload
         fresh_for = max(0.0, entry.fresh_until - now)
+        more: dict[str, Any] = {"generation": entry.generation, "details": entry.details}
         if fresh_for > _FOREVER:
-            return encode_frame(Frame(key, self._clock.time(), fresh_for, 0.0, payload)), None
+            return encode_frame(Frame(key, self._clock.time(), fresh_for, 0.0, payload, **more)), None
         # What is fresh for a time only gets an expiry, however long it may be served stale: freshness is read from it.
         life = min(max(0.0, entry.expires - now), _FOREVER)
-        frame = Frame(key, self._clock.time(), fresh_for, max(0.0, life - fresh_for), payload)
+        frame = Frame(key, self._clock.time(), fresh_for, max(0.0, life - fresh_for), payload, **more)
         # At least a millisecond: what stands under the key now must go in any case.
         return encode_frame(frame), max(1, int(life * 1000))
 
@@ -255,41 +227,11 @@ class RedisBackend:
         return self._links.get(asyncio.get_running_loop()) or self._connect()
 
     def _connect(self) -> Link:
-        pool = self._make_pool()
-        # The URL may ask for fewer connections than we do.
-        link = Link(pool, min(self._config.redis_max_connections, pool.max_connections))
+        link = self._topology.link()
         with self._lock:
             self._forget_closed_loops()
             self._links[asyncio.get_running_loop()] = link
         return link
-
-    def _make_pool(self) -> ConnectionPool:
-        config = self._config
-        url = config.redis_url or ""
-        if config.redis_ssl and url.startswith("redis://"):
-            url = "rediss://" + url.removeprefix("redis://")
-        options: dict[str, Any] = {
-            "socket_timeout": None,
-            "socket_connect_timeout": None,
-            "retry": Retry(NoBackoff(), 0),
-            "retry_on_error": [],
-            "health_check_interval": 0,
-            "decode_responses": False,
-            "max_connections": config.redis_max_connections,
-        }
-        if config.redis_password is not None:
-            options["password"] = config.redis_password
-        try:
-            pool = ConnectionPool.from_url(url, **options)
-            pool.connection_class(**pool.connection_kwargs)  # opens nothing, and refuses options that it does not know
-        except (ValueError, TypeError) as error:
-            # The text of the cause may repeat the URL, which may hold a password.
-            raise ConfigurationError(
-                f"redis_url is refused by redis-py ({type(error).__name__}): check the options after the '?'"
-            ) from None
-        if pool.connection_kwargs.get("decode_responses"):
-            raise ConfigurationError("redis_url: values are bytes, so decode_responses cannot be on")
-        return pool
 
     def _forget_closed_loops(self) -> None:
         # A client refers to its loop, so the weak keys alone would never let go of a loop that was closed.
@@ -315,10 +257,6 @@ def _closing_in(loop: asyncio.AbstractEventLoop, link: Link) -> asyncio.Future[N
     except RuntimeError:  # closed since, and its connections with it
         closing.close()
         return None
-
-
-def _set(name: bytes, frame: bytes, life: int | None) -> tuple[Any, ...]:
-    return ("SET", name, frame) if life is None else ("SET", name, frame, "PX", life)
 
 
 def _log_damage(error: FrameError) -> None:

@@ -7,29 +7,29 @@ never as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from urllib.parse import unquote_plus
 
-_API_KEY_FIELDS = (
-    b"api-key",
-    b"cf-aig-authorization",
-    b"helicone-auth",
-    b"ocp-apim-subscription-key",
-    b"private-token",
-    b"x-access-token",
-    b"x-api-key",
-    b"x-auth-token",
-    b"x-goog-api-key",
-    b"x-litellm-api-key",
-    b"x-portkey-api-key",
-    b"x-portkey-virtual-key",
-    b"x-vault-token",
+# No specification lists the fields that carry credentials, and each service invents its own. To take another field for
+# one costs a hit; to overlook one gives a caller the answer that was meant for another.
+_CREDENTIAL_FIELD = re.compile(
+    rb"auth|token|secret|credential|signature|passw|jwt|principal|apikey$|(?<!idempotency-)(?<!cache-)\bkey$"
 )
-_MODEL_CREDENTIAL_FIELDS = (b"authorization", *_API_KEY_FIELDS)
-# A model's answer does not depend on cookies, and clients send back that of the provider's proxy (`__cf_bm`).
-_HTTP_CREDENTIAL_FIELDS = (b"authorization", b"cookie", *_API_KEY_FIELDS)
-_CREDENTIAL_PARAMETERS = frozenset({"key", "api_key", "api-key", "apikey", "access_token", "subscription-key"})
+_SESSION_FIELD = re.compile(rb"cookie$|session")
+# By exact names: what only sounds like one may select the answer.
+_CREDENTIAL_PARAMETERS = frozenset(
+    {
+        *("key", "api_key", "api-key", "apikey", "x-api-key", "subscription-key", "client_secret", "secret"),
+        *("token", "access_token", "access-token", "auth_token", "id_token", "jwt", "auth", "authorization"),
+        *("password", "passwd", "pwd", "session", "session_id", "sessionid"),
+        # Signed addresses: Azure, Amazon, Google.
+        *("sig", "signature", "awsaccesskeyid", "x-amz-credential", "x-amz-security-token", "x-amz-signature"),
+        *("googleaccessid", "x-goog-credential", "x-goog-signature"),
+    }
+)
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _NEUTRAL_RANGES = frozenset({b"*/*", b"application/*", b"application/json", b"text/*", b"text/event-stream"})
@@ -85,7 +85,7 @@ def partition(fields: Mapping[bytes, bytes], query: str, secret: bytes) -> str:
     Raises:
         ValueError: `secret` is empty.
     """
-    found = _present(fields, _MODEL_CREDENTIAL_FIELDS)
+    found = _present(fields, _is_credential_field)
     if query:
         parameters = [part for part in query.split("&") if _is_credential(part)]
         found += [b"?" + part.encode("utf-8", "surrogatepass") for part in sorted(parameters)]
@@ -93,18 +93,31 @@ def partition(fields: Mapping[bytes, bytes], query: str, secret: bytes) -> str:
 
 
 def credential_partition(fields: Mapping[bytes, bytes], secret: bytes) -> str:
-    """Token of the credentials of an ordinary HTTP request: `Authorization`, `Cookie` and API keys.
+    """Token of the credentials of an ordinary HTTP request: `Authorization`, `Cookie`, API keys, tokens, sessions.
 
-    As `partition`, but cookies count too, since any origin may answer by them; the query is part of the URL.
+    As `partition`, but cookies and sessions count too, since any origin may answer by them; the query is part of the
+    URL.
 
     Raises:
         ValueError: `secret` is empty.
     """
-    return _token(_present(fields, _HTTP_CREDENTIAL_FIELDS), secret)
+    return _token(_present(fields, _identifies_caller), secret)
 
 
-def _present(fields: Mapping[bytes, bytes], names: Iterable[bytes]) -> list[bytes]:
-    return [name + b":" + fields[name] for name in names if name in fields]
+@lru_cache(1024)
+def _is_credential_field(name: bytes) -> bool:
+    return _CREDENTIAL_FIELD.search(name) is not None
+
+
+# A model's answer does not depend on cookies and sessions: clients send back the cookie of the provider's proxy
+# (`__cf_bm`), and the sessions of gateways group calls for people who read logs.
+@lru_cache(1024)
+def _identifies_caller(name: bytes) -> bool:
+    return _is_credential_field(name) or _SESSION_FIELD.search(name) is not None
+
+
+def _present(fields: Mapping[bytes, bytes], counts: Callable[[bytes], bool]) -> list[bytes]:
+    return [name + b":" + fields[name] for name in sorted(filter(counts, fields))]
 
 
 def _token(credentials: list[bytes], secret: bytes) -> str:

@@ -35,6 +35,10 @@ OPERATION: Final = _P + "operation"
 REASON: Final = _P + "eviction.reason"
 STORE_RESULT: Final = _P + "store.result"
 BREAKER_STATE: Final = _P + "breaker.state"
+REFRESH_REASON: Final = _P + "refresh.reason"
+DIRECTION: Final = _P + "message.direction"
+KIND: Final = _P + "message.kind"
+GAP_REASON: Final = _P + "gap.reason"
 TOKEN_TYPE: Final = _P + "token.type"
 ERROR_TYPE: Final = "error.type"
 # Attributes of spans only; they say the same as the parameters of the Cache-Status field (RFC 9211).
@@ -70,6 +74,12 @@ COALESCED: Final = Metric(
     "{request}",
     "Requests that waited for the load of another instead of loading.",
 )
+REFRESHES: Final = Metric(
+    _P + "refreshes",
+    "counter",
+    "{load}",
+    "Loads for which no request counts as a miss: in the background, or whose callers got a stale value.",
+)
 WAITING: Final = Metric(_P + "fill.waiting", "gauge", "{request}", "Requests that wait now for the load of another.")
 STORES: Final = Metric(_P + "stores", "counter", "{entry}", "Decisions whether to keep what was loaded or set.")
 EVICTIONS: Final = Metric(_P + "evictions", "counter", "{entry}", "Entries that a layer dropped by itself.")
@@ -81,6 +91,15 @@ ERRORS: Final = Metric(
 )
 BREAKER: Final = Metric(
     _P + "breaker.changes", "counter", "{change}", "Changes of state of the breaker in front of a layer."
+)
+MESSAGES: Final = Metric(
+    _P + "backplane.messages", "counter", "{message}", "Messages of changes among processes, as they arrive here."
+)
+GAPS: Final = Metric(
+    _P + "backplane.gaps",
+    "counter",
+    "{gap}",
+    "Times when messages may have been lost, so that entries in memory are verified before they are used.",
 )
 SAVED_TOKENS: Final = Metric(
     _P + "saved.tokens", "counter", "{token}", "Tokens that a model did not have to produce or read again."
@@ -98,6 +117,7 @@ METRICS: Final = (
     LOOKUPS,
     DURATION,
     COALESCED,
+    REFRESHES,
     WAITING,
     STORES,
     EVICTIONS,
@@ -106,6 +126,8 @@ METRICS: Final = (
     LIMIT,
     ERRORS,
     BREAKER,
+    MESSAGES,
+    GAPS,
     SAVED_TOKENS,
     SAVED_UNKNOWN,
     SAVED_TIME,

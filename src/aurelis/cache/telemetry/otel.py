@@ -93,8 +93,14 @@ class _Providers:
                 self._named[provider] = instruments = Instruments(provider)
                 self.sets = (*self.sets, instruments)
 
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()  # a thread of the parent may have held it
+
 
 _PROVIDERS = _Providers()  # process-wide for the reason given at Instruments
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_PROVIDERS.after_fork)
 
 
 def instrument(meter_provider: MeterProvider) -> None:
@@ -151,6 +157,18 @@ class Telemetry:
         """Count decisions whether to keep something."""
         self.table.cell(names.STORES, **{names.STORE_RESULT: result}).n += count
 
+    def refresh(self, reason: str) -> None:
+        """Count one load for which no request counts as a miss."""
+        self.table.cell(names.REFRESHES, **{names.REFRESH_REASON: reason}).n += 1
+
+    def message(self, direction: str, kind: str) -> None:
+        """Count one message of another process, or one of this process that came back."""
+        self.table.cell(names.MESSAGES, **{names.DIRECTION: direction, names.KIND: kind}).n += 1
+
+    def gap(self, reason: str) -> None:
+        """Count one time when messages may have been lost."""
+        self.table.cell(names.GAPS, **{names.GAP_REASON: reason}).n += 1
+
     def error(self, layer: str, operation: str, error_type: str) -> None:
         """Count one failure that was handled."""
         self.table.cell(
@@ -197,22 +215,45 @@ class Telemetry:
         """
         return self._recorded(verb) if self._spans and _would_record() else _NO_SPAN
 
+    def open_span(self, verb: str) -> Span | None:
+        """The same for what begins and ends in different calls: `current_in` and `close_span` go with it."""
+        return self._start(verb) if self._spans and _would_record() else None
+
     @contextlib.contextmanager
     def _recorded(self, verb: str) -> Iterator[Span]:
-        with self._tracer.start_as_current_span(
-            f"{verb} {self.name}",
-            kind=SpanKind.INTERNAL,
-            attributes={names.NAME: self.name},
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            try:
+        span = self._start(verb)
+        error_type: str | None = None
+        try:
+            with current_in(span):
                 yield span
-            except BaseException as error:
-                # The type only: the text of a foreign exception may carry what must not leave the process.
-                span.set_attribute(names.ERROR_TYPE, type(error).__qualname__)
-                span.set_status(Status(StatusCode.ERROR))
-                raise
+        except BaseException as error:
+            error_type = type(error).__qualname__
+            raise
+        finally:
+            close_span(span, error_type)
+
+    def _start(self, verb: str) -> Span:
+        return self._tracer.start_span(
+            f"{verb} {self.name}", kind=SpanKind.INTERNAL, attributes={names.NAME: self.name}
+        )
+
+
+def current_in(span: Span | None) -> AbstractContextManager[object]:
+    """Inside, the span is the current one; `None` changes nothing."""
+    if span is None:
+        return _NO_SPAN
+    return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+
+
+def close_span(span: Span | None, error_type: str | None) -> None:
+    """End what `open_span` began."""
+    if span is None:
+        return
+    if error_type is not None:
+        # The type only: the text of a foreign exception may carry what must not leave the process.
+        span.set_attribute(names.ERROR_TYPE, error_type)
+        span.set_status(Status(StatusCode.ERROR))
+    span.end()
 
 
 _NO_SPAN: AbstractContextManager[None] = contextlib.nullcontext()
@@ -236,9 +277,9 @@ def _tracer_provider() -> Any:  # `get_tracer_provider` is typed with the interf
     return trace.get_tracer_provider()
 
 
-def current_span_context() -> SpanContext | None:
-    """Context of the current span, for links from those who wait for it; `None` without one."""
-    context = trace.get_current_span().get_span_context()
+def current_span_context(span: Span | None = None) -> SpanContext | None:
+    """Context of a span or of the current one, for links from those who wait for it; `None` without one."""
+    context = (trace.get_current_span() if span is None else span).get_span_context()
     return context if context.is_valid else None
 
 

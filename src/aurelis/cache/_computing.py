@@ -1,0 +1,471 @@
+"""Values that are loaded when they are not there: the whole life of an entry, from its load to its last use as a stale
+one.
+
+The rules are those of `TtlPolicy`; this module carries them out: one load for all who ask, refreshes in the background,
+stale values in place of failures, timeouts that let go of callers and not of the load, and the lease by which processes
+agree who loads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from dataclasses import dataclass, replace
+from secrets import token_hex
+from typing import Final
+
+from cachetools import LRUCache
+
+from . import _loading
+from ._decisions import Serve, Store
+from ._engine import Engine, result_attributes
+from ._entry import NO_DETAILS, Details, Entry
+from ._flight import Abandoned, Failed, Flight, Settled, enter
+from ._guard import Budget
+from ._options import EntryOptions, seconds
+from ._stack import Found, Keep, Packed, Permit
+from ._ttl_policy import TtlPolicy, ValueRequest
+from .exceptions import LoadTimeoutError, UnstorableValueError
+from .telemetry import names
+from .telemetry.otel import link
+
+_LOG = logging.getLogger("aurelis.cache")
+
+DEFAULT_OPTIONS: Final = EntryOptions()
+_MAX_BEHIND: Final = 64
+"""Refreshes in the background at once; more would take the origin away from those who wait."""
+_MAX_FAILURES: Final = 1024
+_FIRST_POLL: Final = 0.025
+_LAST_POLL: Final = 0.25
+"""Seconds between two looks whether another process has loaded what is waited for."""
+
+Compute = Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A value that a flight found or loaded.
+
+    Attributes:
+        packed: where followers read it from.
+        result: `hit`, `stale` or `miss`.
+        layer: the layer that had it; `None` when it was loaded, or is stale.
+    """
+
+    packed: Packed
+    result: str
+    layer: str | None = None
+
+
+@dataclass(slots=True)
+class _Load:
+    """One load: what is asked for, and what there is in its place."""
+
+    flight: Flight[_Kept]
+    request: ValueRequest
+    compute: Compute
+    tags: tuple[str, ...]
+    given_ttl: float | None
+    behind: str
+    fallback: Entry | None = None
+    begin: float = 0.0
+
+
+class Computing:
+    """`get_or_compute` of one cache."""
+
+    def __init__(self, engine: Engine, lease: float) -> None:
+        self._engine = engine
+        self._lease = lease
+        self._policy = TtlPolicy()
+        self._warned: set[str] = set()
+        self._behind = 0
+        self._failures: LRUCache[str, tuple[BaseException, float]] = LRUCache(_MAX_FAILURES)
+
+    async def get_or_compute(
+        self,
+        key: str,
+        compute: Compute,
+        ttl: float | None = None,
+        tags: tuple[str, ...] = (),
+        options: EntryOptions = DEFAULT_OPTIONS,
+    ) -> object:
+        """The value, loaded by one caller for all. To be called after `read_memory` found nothing."""
+        engine = self._engine
+        engine.check(key)
+        if ttl is None and options.ttl is not None:
+            ttl = seconds(options.ttl)
+        request = ValueRequest(key, engine.stack.default_ttl if ttl is None else ttl, options)
+        served = self._from_memory(request, compute, tags, ttl)
+        if served is not None:
+            return engine.stack.read(served)
+        self._raise_remembered(key)
+        engine.telemetry.miss_l1.n += 1
+        flight: Flight[_Kept] | None = None
+        outcome: Settled[_Kept] | Failed | Abandoned | None = None
+        with engine.telemetry.span("get") as span:
+            try:
+                while True:
+                    flight, leads = engine.flights.join(key)
+                    if leads:
+                        flight.tags = tags
+                        load = _Load(flight, request, compute, tags, ttl, "")
+                        engine.flights.start(flight, self._fill(load))
+                    try:
+                        outcome = await flight.wait()
+                    finally:
+                        engine.flights.leave(flight, leads=leads)
+                    if not isinstance(outcome, Abandoned):
+                        break
+                    engine.check(key)  # its event loop has ended, or the whole cache was closed
+            finally:
+                self._count(flight, outcome)
+            if isinstance(outcome, Failed):
+                raise outcome.again()
+            kept = outcome.result
+            if span is not None:
+                span.set_attributes({**result_attributes(kept.layer), names.RESULT: kept.result})
+                span.set_attribute(names.COLLAPSED, not leads)
+                if not leads:
+                    link(span, flight.link)
+            return kept.packed.value if leads else engine.stack.unpack(kept.packed)
+
+    # From memory
+
+    def _from_memory(
+        self, request: ValueRequest, compute: Compute, tags: tuple[str, ...], ttl: float | None
+    ) -> Entry | None:
+        engine = self._engine
+        now = engine.clock.monotonic()
+        entry = engine.peek(request.key, now)
+        if entry is None:
+            return None
+        decision = self._policy.on_lookup(request, entry, now)
+        if not isinstance(decision, Serve):
+            return None
+        if decision.refresh in ("early", "revalidate"):
+            self._refresh(request, compute, tags, ttl, decision.refresh)
+        if now < entry.fresh_until:
+            engine.count_memory_hit(now)
+        else:
+            engine.telemetry.lookup(names.L1, names.STALE).n += 1
+            engine.telemetry.request(names.STALE).n += 1
+        return decision.entry
+
+    def _refresh(
+        self, request: ValueRequest, compute: Compute, tags: tuple[str, ...], ttl: float | None, reason: str
+    ) -> None:
+        if self._behind >= _MAX_BEHIND or self._engine.closed:
+            return
+        flight = self._engine.flights.behind(request.key)
+        if flight is None:
+            return
+        flight.tags = tags
+        self._behind += 1
+        load = _Load(flight, request, compute, tags, ttl, reason)
+        # What belongs to the request that happens to come first (its session, its span) is over before this is.
+        self._engine.flights.start(flight, self._fill_behind(load), Context())
+
+    async def _fill_behind(self, load: _Load) -> None:
+        try:
+            await self._fill(load)
+        finally:
+            self._behind -= 1
+
+    def _raise_remembered(self, key: str) -> None:
+        failure = self._failures.get(key) if self._failures else None
+        if failure is None:
+            return
+        error, until = failure
+        if self._engine.clock.monotonic() < until:
+            self._engine.telemetry.lookup(names.L1, "negative").n += 1
+            self._engine.telemetry.request(names.HIT, "negative").n += 1
+            raise error.with_traceback(None)
+        self._failures.pop(key, None)
+
+    # One load
+
+    async def _fill(self, load: _Load) -> None:
+        flight = load.flight
+        enter(flight)
+        permit: Permit | None = None
+        try:
+            budget = await self._engine.ready()
+            found, permit = await self._find(load, budget)
+            if found is None and permit is not None:
+                await self._run(load, permit, budget)
+        except (asyncio.CancelledError, GeneratorExit):
+            flight.abandon()
+            raise
+        except BaseException as error:
+            flight.fail(error)
+            if not isinstance(error, Exception):
+                raise  # KeyboardInterrupt and SystemExit are for the event loop, too
+        finally:
+            self._engine.flights.land(flight)
+
+    async def _find(self, load: _Load, budget: Budget) -> tuple[Found | None, Permit | None]:
+        """What has become known since the caller looked; or else the permit to load. Neither: the flight is settled."""
+        engine, stack, request = self._engine, self._engine.stack, load.request
+        # Between a caller's look into memory and its turn to load, one in another loop or thread may have loaded.
+        entry = stack.peek(request.key)
+        found = Found(entry, names.L1) if entry is not None else None
+        if (found is None or not self._settles(load, found)) and stack.lower:
+            found = await stack.lookup(request.key, budget) or found
+        if found is not None and self._settles(load, found):
+            self._settle(load, found)
+            return found, None
+        load.fallback = found.entry if found is not None else None
+        if stack.shared is None:
+            return None, Permit(request.key, stack.generations.latest)
+        return await self._elect(load, budget, engine.clock.monotonic())
+
+    def _settles(self, load: _Load, found: Found) -> bool:
+        """Whether the caller need not wait for a load."""
+        decision = self._policy.on_lookup(load.request, found.entry, self._engine.clock.monotonic())
+        if not isinstance(decision, Serve):
+            return False
+        return not load.behind if decision.refresh != "revalidate" else False
+
+    async def _elect(self, load: _Load, budget: Budget, begin: float) -> tuple[Found | None, Permit | None]:
+        """Agree with other processes who loads."""
+        engine, stack, request = self._engine, self._engine.stack, load.request
+        token = token_hex(16).encode()
+        patience = request.options.lease_wait
+        pause = _FIRST_POLL
+        while True:
+            found, permit = await stack.acquire(
+                request.key, token, budget, tags=load.tags, again=load.fallback is not None, life=self._lease
+            )
+            if found is not None:
+                if self._settles(load, found):
+                    self._settle(load, found)
+                    return found, None
+                load.fallback = found.entry
+                budget = stack.budget()
+                continue
+            if permit.fence is None or permit.owner:
+                return None, permit
+            if load.behind:
+                return None, None  # another process refreshes it
+            if load.fallback is not None and self._stand_in(load, load.fallback, "lease"):
+                return None, None
+            if patience is not None and engine.clock.monotonic() - begin >= seconds(patience):
+                return None, permit
+            await asyncio.sleep(pause * (0.5 + random.random()))
+            pause = min(pause * 2, _LAST_POLL)
+            budget = stack.budget()
+
+    async def _run(self, load: _Load, permit: Permit, budget: Budget) -> None:
+        engine, flight, options = self._engine, load.flight, load.request.options
+        load.begin = engine.clock.monotonic()
+        flight.unclaimed = True
+        if load.behind:
+            self._count_refresh(load, load.behind)
+        elif load.fallback is not None and self._is_due(load):
+            # Stale, and to be refreshed in the background: this caller has it, and the load goes on for the next.
+            flight.keep()
+            self._stand_in(load, load.fallback, "revalidate")
+        context = self._context(load)
+        _loading.begin(context)
+        heartbeat = _Heartbeat(self, permit) if permit.owner else None
+        timers = self._timers(load)
+        released = False
+        try:
+            value = await engine.load(flight, load.compute())
+            flight.keep()  # whoever leaves now, what was loaded is stored
+            kept, stored = await self._keep(load, permit, context, value, budget)
+            if not stored:
+                await engine.stack.release(permit)  # before anybody hears of the result, who may then ask again
+            released = True
+            flight.settle(kept)
+        except Exception as error:
+            await engine.stack.release(permit)
+            released = True
+            if not self._survives(load, error):
+                if options.negative_ttl:
+                    until = engine.clock.monotonic() + seconds(options.negative_ttl)
+                    self._failures[load.request.key] = (error, until)
+                raise
+        finally:
+            for timer in timers:
+                timer.cancel()
+            if heartbeat is not None:
+                heartbeat.stop()
+            if not released:
+                await engine.stack.release(permit)
+
+    def _context(self, load: _Load) -> _loading.LoadContext:
+        entry = load.fallback
+        if entry is None:
+            return _loading.LoadContext()
+        stale = entry.value if entry.payload is None else self._engine.stack.read(entry)
+        return _loading.LoadContext(True, stale, entry.details.etag, entry.details.last_modified)
+
+    async def _keep(
+        self, load: _Load, permit: Permit, context: _loading.LoadContext, value: object, budget: Budget
+    ) -> tuple[_Kept, bool]:
+        engine, request = self._engine, load.request
+        try:
+            packed = engine.stack.pack(value)
+        except UnstorableValueError as error:
+            self._refuse(error)
+            return _Kept(Packed(value, None, True), names.MISS), False
+        self._failures.pop(request.key, None)
+        if context._ttl is not None:
+            request = replace(request, ttl=context._ttl)
+        decision = self._policy.on_loaded(request, value)
+        kept = _Kept(packed, names.MISS)
+        if context._skipped or not isinstance(decision, Store):
+            engine.telemetry.store("skipped" if isinstance(decision, Store) else decision.reason)
+            return kept, False
+        keep = self._how(load, context, decision)
+        with load.flight.storing():
+            result = "fenced"
+            if not load.flight.fenced:
+                if budget.left < engine.stack.timeout:
+                    budget = Budget(engine.stack.timeout) if load.behind else budget
+                result = await engine.stack.publish({request.key: packed}, keep, permit, budget)
+            engine.telemetry.store(result)
+        return kept, result != "fenced"
+
+    def _how(self, load: _Load, context: _loading.LoadContext, decision: Store) -> Keep:
+        options = load.request.options
+        ttl: float | None = decision.fresh_for
+        if context._ttl is None and load.given_ttl is None and not options.jitter:
+            ttl = None
+        elif options.jitter:
+            ttl = max(decision.fresh_for - seconds(options.jitter) * random.random(), decision.fresh_for / 2)
+        lead = 0.0 if options.early_refresh is None else (1 - options.early_refresh) * (decision.fresh_for)
+        cost = self._engine.clock.monotonic() - load.begin
+        details = Details(
+            tuple(dict.fromkeys((*load.tags, *context._tags))),
+            lead,
+            0.0 if options.early_beta is None else cost * options.early_beta,
+            context.etag,
+            context.last_modified,
+        )
+        memory_ttl = None if options.memory_ttl is None else seconds(options.memory_ttl)
+        chance = 1.0 - random.random()
+        return Keep(ttl, decision.stale_for, memory_ttl, details if details != NO_DETAILS else NO_DETAILS, chance)
+
+    # Stale values
+
+    def _is_due(self, load: _Load) -> bool:
+        entry = load.fallback
+        decision = self._policy.on_lookup(load.request, entry, self._engine.clock.monotonic())
+        return isinstance(decision, Serve) and decision.refresh == "revalidate"
+
+    def _stand_in(self, load: _Load, entry: Entry, reason: str) -> bool:
+        """Give those who wait the stale value, if it may be served; whether it may.
+
+        Args:
+            reason: why they do not get what is being loaded.
+        """
+        now = self._engine.clock.monotonic()
+        options = load.request.options
+        if now >= entry.fresh_until + options.stale_for:
+            return False
+        self._count_refresh(load, reason)
+        packed = Packed(self._engine.stack.read(entry), entry.payload, entry.payload is None)
+        load.flight.settle(_Kept(packed, names.STALE))
+        return True
+
+    def _survives(self, load: _Load, error: Exception) -> bool:
+        """After a failed load: whether a stale value takes the place of the error."""
+        engine, entry = self._engine, load.fallback
+        if load.behind:
+            entry = entry or engine.stack.peek(load.request.key)
+        now = engine.clock.monotonic()
+        decision = self._policy.on_error(load.request, entry, error, now)
+        if not isinstance(decision, Serve) or entry is None:
+            return False
+        if not load.flight.fenced:
+            engine.stack.rearm(load.request.key, entry, now + seconds(load.request.options.throttle))
+        self._stand_in(load, entry, "error")
+        return True
+
+    def _timers(self, load: _Load) -> list[asyncio.TimerHandle]:
+        options, loop = load.request.options, asyncio.get_running_loop()
+        timers = []
+        if options.soft_timeout is not None and load.fallback is not None and not load.behind:
+            timers.append(loop.call_later(seconds(options.soft_timeout), self._out_of_time, load, True))
+        if options.hard_timeout is not None and not load.behind:
+            timers.append(loop.call_later(seconds(options.hard_timeout), self._out_of_time, load, False))
+        return timers
+
+    def _out_of_time(self, load: _Load, soft: bool) -> None:
+        flight = load.flight
+        if flight.outcome is not None:
+            return
+        if load.request.options.background_completion:
+            flight.keep()
+        stands_in = load.fallback is not None and self._stand_in(load, load.fallback, "timeout")
+        if not stands_in and not soft:
+            flight.fail(LoadTimeoutError(f"the load took longer than {load.request.options.hard_timeout} s"))
+            stands_in = True
+        if stands_in and not load.request.options.background_completion and flight.task is not None:
+            flight.task.cancel()
+
+    # Counting
+
+    def _settle(self, load: _Load, found: Found) -> None:
+        entry = found.entry
+        fresh = self._engine.clock.monotonic() < entry.fresh_until
+        value = self._engine.value(found)
+        packed = Packed(value, entry.payload, entry.payload is None)
+        result = names.HIT if fresh else names.STALE
+        load.flight.settle(_Kept(packed, result, found.layer if fresh else None))
+
+    def _count_refresh(self, load: _Load, reason: str) -> None:
+        # A load that no request is counted for. Where none has begun, there is none to count.
+        if self._engine.flights.claim(load.flight):
+            self._engine.telemetry.refresh(reason)
+
+    def _count(self, flight: Flight[_Kept] | None, outcome: Settled[_Kept] | Failed | Abandoned | None) -> None:
+        # Each caller counts itself once, when it leaves, also when it failed or was cancelled. One of those who shared
+        # a load counts as the one who loaded, so that loads are misses less coalesced, and refreshes; which one does
+        # not matter.
+        telemetry = self._engine.telemetry
+        if isinstance(outcome, Settled) and outcome.result.result != names.MISS:
+            telemetry.request(outcome.result.result, outcome.result.layer).n += 1
+            return
+        telemetry.miss.n += 1
+        if flight is None or not self._engine.flights.claim(flight):
+            telemetry.coalesced.n += 1
+
+    def _refuse(self, error: UnstorableValueError) -> None:
+        self._engine.telemetry.store("unstorable")
+        if error.type_name not in self._warned:
+            self._warned.add(error.type_name)
+            _LOG.warning("a loaded value is not cached: %s", error)
+
+    async def keep_lease(self, permit: Permit) -> None:
+        """Renew a lease until cancelled."""
+        while await self._engine.stack.renew(permit, self._lease):  # noqa: ASYNC110  # Redis has no event to wait for
+            await asyncio.sleep(self._lease / 3)
+
+    @property
+    def lease(self) -> float:
+        """Seconds that a lease lasts without being renewed."""
+        return self._lease
+
+
+class _Heartbeat:
+    """Renews the lease of a load that takes longer than a part of it. Most loads end before, and cost a timer only."""
+
+    def __init__(self, computing: Computing, permit: Permit) -> None:
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(computing.lease / 3, self._begin, computing, permit)
+
+    def _begin(self, computing: Computing, permit: Permit) -> None:
+        self._task = asyncio.get_running_loop().create_task(computing.keep_lease(permit))
+
+    def stop(self) -> None:
+        """The load has ended."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()

@@ -1,0 +1,118 @@
+"""What stands in front of a remote layer: a deadline for every call, and no calls at all while it keeps failing.
+
+It counts what happens and turns whatever a layer raises into a `LayerError`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+from . import _breaker
+from ._clock import Clock
+from ._deadline import Deadline
+from .exceptions import LayerError, LayerTimeout, LayerUnavailableError
+from .telemetry import names
+from .telemetry.otel import Telemetry
+from .typing import Layer
+
+T = TypeVar("T")
+
+_PAUSE_JITTER = 0.2
+
+
+class Budget:
+    """Seconds that one request may still spend waiting for shared layers."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: float) -> None:
+        self.left = left
+
+
+class Guard:
+    """Stands in front of one remote layer."""
+
+    def __init__(
+        self, layer: Layer, ttl: float, clock: Clock, telemetry: Telemetry, *, threshold: int, pause: float
+    ) -> None:
+        self.layer = layer
+        self.name = layer.name
+        self.ttl = ttl
+        self._clock = clock
+        self._telemetry = telemetry
+        self._threshold = threshold
+        self._pause = pause
+        self._breaker = _breaker.CLOSED
+        self._lock = threading.Lock()
+        self.hit = telemetry.lookup(layer.name, names.HIT)
+        self.miss = telemetry.lookup(layer.name, names.MISS)
+        self.error = telemetry.lookup(layer.name, "error")
+        self.skipped = telemetry.lookup(layer.name, "skipped")
+
+    async def call(self, operation: str, act: Callable[[], Awaitable[T]], budget: Budget | None) -> T:
+        """Do it within the budget (`None`: the layer has deadlines of its own), and charge the time to it.
+
+        Raises:
+            LayerUnavailableError: the breaker is open.
+            LayerTimeout: the budget was spent.
+            LayerError: the layer failed; the cause is attached.
+        """
+        if budget is not None and budget.left <= 0:
+            raise LayerTimeout(self.name, operation)
+        begin = self._clock.monotonic()
+        probe = self._breaker.kind != "closed"
+        if probe and not self._admit(begin, budget):
+            raise LayerUnavailableError(self.name, operation)
+        problem: LayerError
+        try:
+            with Deadline(None if budget is None else budget.left):
+                result = await act()
+        except TimeoutError as error:
+            problem = LayerTimeout(self.name, operation)
+            problem.__cause__ = error
+        except Exception as error:  # noqa: BLE001  # whatever a layer raises is contained here: that is the guard's task
+            problem = LayerError(self.name, operation)
+            problem.__cause__ = error
+        except BaseException:  # cancelled, or its event loop is gone
+            self._change(partial(_breaker.released, now=self._clock.monotonic(), probe=probe))
+            raise
+        else:
+            elapsed = self._clock.monotonic() - begin
+            if budget is not None:
+                budget.left -= elapsed
+            if self._breaker is not _breaker.CLOSED:
+                self._change(partial(_breaker.succeeded, probe=probe))
+            self._telemetry.duration(elapsed, operation, self.name)
+            return result
+        self._failed(problem, operation, begin, budget, probe)
+        raise problem
+
+    def _failed(self, problem: LayerError, operation: str, begin: float, budget: Budget | None, probe: bool) -> None:
+        now = self._clock.monotonic()
+        if budget is not None:
+            budget.left -= now - begin
+        pause = self._pause * (1 + _PAUSE_JITTER * (2 * random.random() - 1))
+        self._change(partial(_breaker.failed, now=now, probe=probe, threshold=self._threshold, pause=pause))
+        kind = "timeout" if isinstance(problem, LayerTimeout) else type(problem.__cause__).__qualname__
+        self._telemetry.error(self.name, operation, kind)
+        self._telemetry.duration(now - begin, operation, self.name, kind)
+
+    def _admit(self, now: float, budget: Budget | None) -> bool:
+        longest = self._pause if budget is None else max(self._pause, budget.left)
+        with self._lock:  # of all threads exactly one becomes the probe
+            state, admitted = _breaker.admit(self._breaker, now, pause=longest)
+            self._note(state)
+        return admitted
+
+    def _change(self, step: Callable[[_breaker.Breaker], _breaker.Breaker]) -> None:
+        with self._lock:
+            self._note(step(self._breaker))
+
+    def _note(self, state: _breaker.Breaker) -> None:
+        if state.kind != self._breaker.kind:
+            self._telemetry.breaker(self.name, state.kind)
+        self._breaker = state

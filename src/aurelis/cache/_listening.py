@@ -1,0 +1,187 @@
+"""Keeps what a process has in memory in step with what other processes change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import weakref
+from collections.abc import AsyncGenerator
+from typing import Final, Protocol, runtime_checkable
+
+from . import _news
+from ._bridge import Bridge
+from ._flight import Flights
+from ._gate import Gate
+from ._stack import Stack
+from .telemetry.otel import Telemetry
+
+_LOG = logging.getLogger("aurelis.cache")
+
+_MISSED: Final = 2.5
+"""Heartbeats without a word, after which the connection counts as lost."""
+_FIRST_PAUSE: Final = 0.05
+
+
+@runtime_checkable
+class Newsroom(Protocol):
+    """A shared layer that carries word of changes."""
+
+    @property
+    def node(self) -> str:
+        """Name of this process there."""
+        ...
+
+    def news(self) -> AsyncGenerator[_news.Message | None, None]:
+        """Messages as they come; `None` when a subscription begins. Raises anything when it ends."""
+        ...
+
+    async def beat(self) -> None:
+        """Send a sign of life, which comes back as a message."""
+        ...
+
+
+class Listening:
+    """Hears of changes in a thread of its own, from the first use in a process until the cache is closed or forgotten.
+
+    Args:
+        heartbeat: seconds between signs of life.
+
+    Attributes:
+        started: the first attempt to listen has succeeded or failed.
+    """
+
+    def __init__(
+        self, stack: Stack, flights: Flights, newsroom: Newsroom, telemetry: Telemetry, bridge: Bridge, heartbeat: float
+    ) -> None:
+        self._stack = stack
+        self._flights = flights
+        self._newsroom = newsroom
+        self._telemetry = telemetry
+        self._bridge = bridge
+        self._heartbeat = heartbeat
+        self._gate = Gate()
+        self._begun = False
+        self.started = False
+        self.closed = False
+        _ALL.add(self)
+
+    async def start(self, patience: float) -> None:
+        """Begin to listen, once for each process, and wait `patience` seconds at most until it has begun.
+
+        What is read before would have to be looked at again afterwards.
+        """
+        if not self._begun:
+            self._begun = True
+            self._bridge.spawn(_listen(weakref.ref(self), self._newsroom, self._heartbeat))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._gate.wait()
+        self.started = True  # nobody waits for it a second time
+
+    def begun(self) -> None:
+        """From now on word arrives; what came before may be missing."""
+        self.lost("subscription" if self._gate.is_open() else "")
+        self._stack.generations.in_step = True
+        self._gate.open()
+
+    def lost(self, reason: str = "") -> None:
+        """Something may have been missed.
+
+        Args:
+            reason: for telemetry; empty: there was nothing yet that could be missed.
+        """
+        self._stack.generations.lost_step()
+        if reason:
+            self._telemetry.gap(reason)
+
+    def failed(self) -> None:
+        """There is no word for now."""
+        if self._stack.generations.in_step:
+            self.lost("connection")
+        self._gate.open()
+
+    def heard(self, state: _news.Heard, message: _news.Message, now: float) -> _news.Heard:
+        """Do what a message says; returns what has been heard by now."""
+        own = message.node == self._newsroom.node
+        self._telemetry.message("sent" if own else "received", message.kind)
+        self._stack.generations.saw(message.number)
+        if message.kind in ("tags", "soft"):
+            self._stack.generations.invalidated(message.names, message.number, soft=message.kind == "soft")
+            self._flights.fence_tagged(message.names, self._stack.implied)
+        elif message.kind == "keys" and not own:
+            for key in message.names:
+                self._flights.fence(key)
+                self._stack.forget(key)
+        state, gap = _news.hear(state, message, now)
+        if gap:
+            self.lost("hole")
+            self._stack.generations.in_step = True
+        return state
+
+
+async def _listen(reference: weakref.ref[Listening], newsroom: Newsroom, heartbeat: float) -> None:
+    # Holds on to nothing but the layer between two messages, so a cache that nobody uses any more can be forgotten.
+    pause = _FIRST_PAUSE
+    while (listening := reference()) is not None and not listening.closed:
+        del listening
+        try:
+            await _hear(reference, newsroom, heartbeat)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a layer raises: there is no word for now
+            _LOG.debug("no word from other processes: %s", type(error).__name__)
+        if (listening := reference()) is not None:
+            if listening._stack.generations.in_step:
+                pause = _FIRST_PAUSE
+            listening.failed()
+        del listening
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, heartbeat)
+
+
+async def _hear(reference: weakref.ref[Listening], newsroom: Newsroom, heartbeat: float) -> None:
+    loop = asyncio.get_running_loop()
+    state = _news.Heard()
+    beating: asyncio.Task[None] | None = None
+    async with contextlib.aclosing(newsroom.news()) as news:
+        try:
+            while True:
+                # Our own sign of life comes back, so silence means that the connection is lost.
+                message = await asyncio.wait_for(anext(news), heartbeat * _MISSED)
+                listening = reference()
+                if listening is None or listening.closed:
+                    return
+                if message is None:
+                    state = _news.Heard()
+                    listening.begun()
+                    beating = beating or loop.create_task(_beat(newsroom, heartbeat))
+                else:
+                    state = listening.heard(state, message, loop.time())
+                del listening
+        finally:
+            if beating is not None:
+                beating.cancel()
+
+
+async def _beat(newsroom: Newsroom, heartbeat: float) -> None:
+    while True:
+        with contextlib.suppress(Exception):  # then it does not come back, which is noticed
+            async with asyncio.timeout(heartbeat):
+                await newsroom.beat()
+        await asyncio.sleep(heartbeat)
+
+
+_ALL: weakref.WeakSet[Listening] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for listening in list(_ALL):
+        listening._stack.generations.after_fork()
+        listening._gate = Gate()
+        listening._begun = listening.started = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

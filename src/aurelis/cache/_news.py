@@ -1,0 +1,110 @@
+"""What processes tell each other of changes, and how one of them notices that it has missed something.
+
+Every message has a number, which Redis gives: the generation of the change. Who hears all numbers has missed nothing.
+Messages may overtake each other on their way, so a hole counts only when it stays open for a moment. A sign of life
+from time to time repeats the last number, which shows a message that was lost at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from msgpack import packb, unpackb
+
+Kind = Literal["keys", "tags", "soft", "beat"]
+_KINDS: Final = frozenset({"keys", "tags", "soft", "beat"})
+
+GRACE: Final = 1.0
+"""Seconds for which a message may be behind others."""
+_MAX_AHEAD: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message.
+
+    Attributes:
+        number: its generation; of a `beat`, that of the last change.
+        node: who sends it.
+        kind: `keys` or `tags` were changed; `soft`: tags were made stale; `beat`: a sign of life.
+        names: of the keys or tags.
+    """
+
+    number: int
+    node: str
+    kind: Kind
+    names: tuple[str, ...] = ()
+
+
+def encode(node: str, kind: Kind, names: tuple[str, ...] = ()) -> bytes:
+    """The message without its number, which Redis puts before it."""
+    return bytes(packb([node, kind, *names], unicode_errors="surrogatepass"))
+
+
+def decode(data: bytes) -> Message | None:
+    """The message; `None` for anything else."""
+    number, space, body = data.partition(b" ")
+    if not space or not number.isdigit() or len(number) > 20:
+        return None
+    try:
+        node, kind, *names = unpackb(body, unicode_errors="surrogatepass")
+    except Exception:  # noqa: BLE001  # whoever can publish may send anything
+        return None
+    if kind not in _KINDS or not all(type(text) is str for text in (node, *names)):
+        return None
+    return Message(int(number), node, kind, tuple(names))
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Which numbers have been heard.
+
+    Attributes:
+        upto: all up to this one; -1: none yet.
+        ahead: further ones, above a hole.
+        since: the instant at which the hole was first seen.
+    """
+
+    upto: int = -1
+    ahead: frozenset[int] = frozenset()
+    since: float = 0.0
+
+
+def hear(heard: Heard, message: Message, now: float) -> tuple[Heard, bool]:
+    """The next state, and whether something must have been lost.
+
+    Args:
+        now: monotonic, seconds.
+    """
+    number = message.number
+    if heard.upto < 0:
+        return Heard(number), False
+    if message.kind == "beat":
+        if number < heard.upto:
+            return Heard(number), True  # the numbers have begun anew, from below
+        if number == heard.upto or number in heard.ahead:
+            return _aged(heard, now)
+        ahead = heard.ahead
+    elif number <= heard.upto:
+        return _aged(heard, now)  # overtaken by a sign of life, which told of it before it came
+    elif number == heard.upto + 1 and not heard.ahead:
+        return Heard(number), False
+    else:
+        ahead = heard.ahead | {number}
+    upto = heard.upto
+    while upto + 1 in ahead:
+        upto += 1
+        ahead -= {upto}
+    if not ahead and message.kind != "beat":
+        return Heard(upto), False
+    if len(ahead) > _MAX_AHEAD:
+        return Heard(max(ahead)), True
+    began = heard.since if heard.since and upto == heard.upto else now
+    return _aged(Heard(upto, ahead, began), now, number)
+
+
+def _aged(heard: Heard, now: float, number: int = -1) -> tuple[Heard, bool]:
+    if heard.since and now - heard.since > GRACE:
+        return Heard(max((number, heard.upto, *heard.ahead))), True
+    return heard, False
