@@ -22,7 +22,7 @@ from aurelis.cache.layers._topology import Topology
 from aurelis.cache.telemetry import names
 from tests import servers
 from tests.conftest import ROOT, TOPOLOGIES
-from tests.managers import WITHIN, configuration, count, opened, series
+from tests.managers import WITHIN, configuration, count, eventually, opened, series
 from tests.servers import HOST, ClusterSetup, SentinelSetup, ServerProcess, redis_command
 from tests.test_faults import Load, heals
 
@@ -585,7 +585,11 @@ async def test_a_name_that_is_not_in_the_certificate_fails_the_layer(tls_redis: 
         await layer.connect()
 
 
-async def test_closing_does_not_wait_for_a_server_that_hangs(tls_redis: ServerProcess) -> None:
+async def test_closing_does_not_wait_for_a_server_that_hangs(
+    tls_redis: ServerProcess, certificates: servers.Certificates
+) -> None:
+    """TLS says farewell, and waits for an answer."""
+    tls = ssl.create_default_context(cafile=certificates.authority)
     async with backend(tls_redis.url) as layer:
         await layer.connect()
         tls_redis.pause()
@@ -594,6 +598,8 @@ async def test_closing_does_not_wait_for_a_server_that_hangs(tls_redis: ServerPr
                 await layer.aclose()
         finally:
             tls_redis.resume()
+    # What is under way still ends in this loop, and not in the garbage collector.
+    await eventually(lambda: b"connected_clients:1\r\n" in redis_command(tls_redis.port, "INFO clients", tls))
 
 
 async def test_redis_ssl_encrypts_the_connections_of_any_url(tls_redis: ServerProcess) -> None:

@@ -249,6 +249,7 @@ class Flights:
         self._flights: dict[str, Flight[Any]] = {}
         self._apart: set[Flight[Any]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._own: set[asyncio.Task[None]] = set()
         self.waiting = 0
 
     def join(self, key: str) -> tuple[Flight[Any], bool]:
@@ -308,6 +309,12 @@ class Flights:
         flight._task = task
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something of the cache's own in this event loop until it ends or the cache is closed."""
+        task = asyncio.get_running_loop().create_task(work, context=Context())
+        self._own.add(task)
+        task.add_done_callback(self._own.discard)
 
     def leave(self, flight: Flight[Any], *, leads: bool) -> None:
         """One caller less. The last one cancels a load that has no outcome worth keeping."""
@@ -391,6 +398,11 @@ class Flights:
     async def aclose(self, timeout: float) -> None:
         """Let the loads of all running event loops end within `timeout` seconds, then cancel them."""
         loop = asyncio.get_running_loop()
+        for own in list(self._own):
+            with contextlib.suppress(RuntimeError):  # that loop is closed by now
+                own.get_loop().call_soon_threadsafe(own.cancel)
+        if here := [own for own in self._own if own.get_loop() is loop]:
+            await asyncio.wait(here, timeout=timeout)
         deadline = loop.time() + timeout
         while (tasks := self._under_way()) and loop.time() < deadline:
             await _first_of(tasks, loop, min(timeout, deadline - loop.time()))

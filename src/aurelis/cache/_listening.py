@@ -33,6 +33,11 @@ class Newsroom(Protocol):
         """Name of this process there."""
         ...
 
+    @property
+    def own_thread(self) -> bool:
+        """Whether it can be listened to in a thread of its own; otherwise the first event loop that asks listens."""
+        ...
+
     def news(self) -> AsyncGenerator[_news.Message | None, None]:
         """Messages as they come; `None` when a subscription begins. Raises anything when it ends."""
         ...
@@ -74,7 +79,11 @@ class Listening:
         """
         if not self._begun:
             self._begun = True
-            self._bridge.spawn(_listen(weakref.ref(self), self._newsroom, self._heartbeat))
+            listening = _listen(weakref.ref(self), self._newsroom, self._heartbeat)
+            if self._newsroom.own_thread:
+                self._bridge.spawn(listening)
+            else:
+                self._flights.run(listening)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._gate.wait()

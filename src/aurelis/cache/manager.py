@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -23,6 +23,7 @@ from ._options import Duration, EntryOptions, seconds
 from ._stack import Stack
 from .codecs import ValueCodec
 from .config import CacheConfig, CacheLayer
+from .exceptions import ConfigurationError
 from .http import StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
 from .telemetry import names
@@ -44,6 +45,8 @@ class CacheManager:
     Args:
         config: `None` means `CacheConfig()`: in memory only.
         clock: for tests that move time.
+        lower: layers of your own below those of the configuration, in the order in which they are asked. One that is a
+            `SharedLayer` takes the part of Redis. `aurelis.cache.testing` has tests that a layer must pass.
 
     Attributes:
         config: the configuration.
@@ -62,10 +65,12 @@ class CacheManager:
         'hello'
     """
 
-    def __init__(self, config: CacheConfig | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, config: CacheConfig | None = None, *, clock: Clock = SYSTEM_CLOCK, lower: Sequence[Layer] = ()
+    ) -> None:
         self.config = config or CacheConfig()
         self.key_builder = CacheKeyBuilder(self.config.namespace)
-        self._engine = _build_engine(self.config, clock)
+        self._engine = _build_engine(self.config, clock, lower)
         self._read_memory = self._engine.read_memory
         self._computing = Computing(self._engine, seconds(self.config.lease))
 
@@ -347,7 +352,7 @@ def set_cache_manager(manager: AnyManager | None) -> None:
         _process.manager = UnifiedCacheManager(manager) if isinstance(manager, CacheManager) else manager
 
 
-def _build_engine(config: CacheConfig, clock: Clock) -> Engine:
+def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> Engine:
     telemetry = Telemetry(config.name, spans=config.spans, span_attributes=config.span_attributes)
     codec = ValueCodec((*config.types, StoredResponse, VariantIndex))
     memory: MemoryBackend | None = None
@@ -367,6 +372,11 @@ def _build_engine(config: CacheConfig, clock: Clock) -> Engine:
             _observe_memory(telemetry, memory)
         else:
             guards.append(_guard(layer, config, codec, clock, telemetry))
+    if lower:
+        if not config.copy:
+            raise ConfigurationError("copy=False keeps objects by reference and works with memory alone")
+        memory_ttl = min(memory_ttl, seconds(config.l1_ttl))
+    guards += [_guarded(layer, seconds(config.ttl), config, clock, telemetry) for layer in lower]
     prefix = escape(config.namespace) + ":"
     shared = any(isinstance(guard.layer, SharedLayer) for guard in guards)
     stack = Stack(
@@ -397,9 +407,13 @@ def _guard(layer: CacheLayer, config: CacheConfig, codec: ValueCodec, clock: Clo
         clock=clock,
         damaged=lambda error: telemetry.error(names.L2, "get", f"frame_{error.reason}"),
     )
+    return _guarded(backend, seconds(layer.ttl), config, clock, telemetry)
+
+
+def _guarded(layer: Layer, ttl: float, config: CacheConfig, clock: Clock, telemetry: Telemetry) -> Guard:
     return Guard(
-        backend,
-        seconds(layer.ttl),
+        layer,
+        ttl,
         clock,
         telemetry,
         threshold=config.breaker_failures,

@@ -31,6 +31,7 @@ class Coordination(ABC):
     """The part of the Redis layer that keeps order."""
 
     _names: Names
+    own_thread = True
     _known = 0
     _node = (0, "")
 
