@@ -119,11 +119,12 @@ class Engine:
         """The value from the layers below memory, or `MISSING`. To be called after `read_memory` found nothing."""
         self.check(key)
         telemetry = self.telemetry
-        now = self._monotonic()
-        entry = self.peek(key, now)
-        if entry is not None and now < entry.fresh_until:  # to be refreshed, but there is nobody here who could
-            self.count_memory_hit(now)
-            return self.stack.read(entry)
+        if key in self._entries:  # to be refreshed, perhaps, but there is nobody here who could
+            now = self._monotonic()
+            entry = self.peek(key, now)
+            if entry is not None and now < entry.fresh_until:
+                self.count_memory_hit(now)
+                return self.stack.read(entry)
         telemetry.miss_l1.n += 1
         if not self.stack.lower:
             telemetry.miss.n += 1
@@ -131,7 +132,8 @@ class Engine:
         with telemetry.span("get") as span:
             found = None
             try:
-                found = self._fresh(await self.stack.lookup(key, await self.ready()))
+                known = self.listening is None or self.listening.started
+                found = self._fresh(await self.stack.lookup(key, self.stack.budget() if known else await self.ready()))
             finally:  # a caller that leaves before there is an answer had none
                 if found is None:
                     telemetry.miss.n += 1

@@ -65,8 +65,9 @@ class Generations:
         return [tag for tag in tags if (record := known.get(tag)) is None or record.learned < limit]
 
     def judge(self, generation: int, tags: Iterable[str]) -> Verdict:
-        """Whether a value of that generation is out of date."""
+        """Whether a value of that generation is out of date; `unknown`: some of the tags have to be asked for first."""
         verdict: Verdict = "valid"
+        limit = float("-inf") if self.in_step or not self._shared else self._clock.monotonic() - self._trust
         for tag in tags:
             record = self._known.get(tag)
             if record is None:
@@ -74,6 +75,8 @@ class Generations:
                     return "unknown"
                 if generation < self._floor:
                     return "invalid"
+            elif record.learned < limit:
+                return "unknown"
             elif record.hard > generation:
                 return "invalid"
             elif record.soft > generation:

@@ -169,8 +169,10 @@ class Stack:
             try:
                 entry = await guard.call("get", partial(guard.layer.lookup, key), budget)
                 if entry is not None:
-                    tags = self._tags(key, entry)
-                    await self._learn(tags, budget)
+                    tags = implied(key, self._prefix) + entry.details.tags
+                    verdict = self.generations.judge(entry.generation, tags)
+                    if verdict != "valid":
+                        entry = await self._judged(entry, tags, budget)
             except LayerUnavailableError:
                 guard.skipped.n += 1
                 continue
@@ -178,7 +180,6 @@ class Stack:
                 guard.error.n += 1
                 continue
             answered = True
-            entry = None if entry is None else self._judged(entry, tags)
             if entry is None:
                 guard.miss.n += 1
                 continue
@@ -204,6 +205,8 @@ class Stack:
                 tags = {key: self._tags(key, entry) for key, entry in entries.items()}
                 every = list(dict.fromkeys(chain.from_iterable(tags.values())))
                 await self._learn(every, budget)
+                judged = {key: await self._judged(entry, tags[key], budget) for key, entry in entries.items()}
+                hits = {key: entry for key, entry in judged.items() if entry is not None}
             except LayerUnavailableError:
                 guard.skipped.n += len(missing)
                 continue
@@ -211,8 +214,6 @@ class Stack:
                 guard.error.n += len(missing)
                 continue
             answered = True
-            judged = {key: self._judged(entry, tags[key]) for key, entry in entries.items()}
-            hits = {key: entry for key, entry in judged.items() if entry is not None}
             guard.hit.n += len(hits)
             guard.miss.n += len(missing) - len(hits)
             for key, entry in hits.items():
@@ -255,11 +256,9 @@ class Stack:
             permit = Permit(key, answer.generation, answer.lease, answer.own)
             if answer.entry is None:
                 return None, permit
-            stored_tags = self._tags(key, answer.entry)
-            await self._learn(stored_tags, budget)
+            entry = await self._judged(answer.entry, self._tags(key, answer.entry), budget)
         except LayerError:
             return None, Permit(key, self.generations.latest)
-        entry = self._judged(answer.entry, stored_tags)
         if entry is None:  # out of date, and so no reason not to load
             return await self.acquire(key, token, budget, tags=tags, again=True, life=life)
         self._promote(key, entry, removals, mark)
@@ -448,8 +447,12 @@ class Stack:
     def _tags(self, key: str, entry: Entry) -> tuple[str, ...]:
         return implied(key, self._prefix) + entry.details.tags
 
-    def _judged(self, entry: Entry, tags: tuple[str, ...]) -> Entry | None:
+    async def _judged(self, entry: Entry, tags: tuple[str, ...], budget: Budget) -> Entry | None:
+        """The entry, if it is not out of date; stale if it was made so."""
         verdict = self.generations.judge(entry.generation, tags)
+        if verdict == "unknown":
+            await self._learn(tags, budget)
+            verdict = self.generations.judge(entry.generation, tags)
         if verdict == "valid":
             return entry
         return self._aged(entry) if verdict == "soft" else None
