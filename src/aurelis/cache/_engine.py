@@ -292,6 +292,8 @@ class Engine:
         self.closed = True
         if self.listening is not None:
             self.listening.closed = True
+        if self.stack.recovery is not None:
+            self.stack.recovery.closed = True
         self._entries = {}
         await self.flights.aclose(timeout)
         await self.stack.aclose()

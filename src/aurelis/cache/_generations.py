@@ -12,7 +12,7 @@ of date: a lost record makes a miss, never a wrong answer.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -42,12 +42,14 @@ class Generations:
         mark: changes whenever an entry in memory may have become out of date.
         latest: the highest generation seen.
         in_step: whether word of each invalidation elsewhere arrives here.
+        pending: tags whose invalidation the shared layer has not been told yet: nothing with one of them is valid.
     """
 
     def __init__(self, clock: Clock, *, shared: bool, trust: float) -> None:
         self.mark = 0
         self.latest = 0
         self.in_step = False
+        self.pending: frozenset[str] = frozenset()
         self._shared = shared
         self._trust = trust
         self._clock = clock
@@ -64,8 +66,10 @@ class Generations:
         known = self._known
         return [tag for tag in tags if (record := known.get(tag)) is None or record.learned < limit]
 
-    def judge(self, generation: int, tags: Iterable[str]) -> Verdict:
+    def judge(self, generation: int, tags: Sequence[str]) -> Verdict:
         """Whether a value of that generation is out of date; `unknown`: some of the tags have to be asked for first."""
+        if self.pending and not self.pending.isdisjoint(tags):
+            return "invalid"
         verdict: Verdict = "valid"
         limit = float("-inf") if self.in_step or not self._shared else self._clock.monotonic() - self._trust
         for tag in tags:

@@ -7,8 +7,8 @@ import contextlib
 import logging
 import os
 import weakref
-from collections.abc import AsyncGenerator
-from typing import Final, Protocol, runtime_checkable
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, Final, Protocol, runtime_checkable
 
 from . import _news
 from ._bridge import Bridge
@@ -79,15 +79,18 @@ class Listening:
         """
         if not self._begun:
             self._begun = True
-            listening = _listen(weakref.ref(self), self._newsroom, self._heartbeat)
-            if self._newsroom.own_thread:
-                self._bridge.spawn(listening)
-            else:
-                self._flights.run(listening)
+            self.spawn(_listen(weakref.ref(self), self._newsroom, self._heartbeat))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._gate.wait()
         self.started = True  # nobody waits for it a second time
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something in the background, where this listens."""
+        if self._newsroom.own_thread:
+            self._bridge.spawn(work)
+        else:
+            self._flights.run(work)
 
     def begun(self) -> None:
         """From now on word arrives; what came before may be missing."""

@@ -19,6 +19,7 @@ from ._clock import Clock
 from ._entry import NO_DETAILS, Details, Entry
 from ._generations import Generations
 from ._guard import Budget, Guard
+from ._recovery import Recovery
 from ._tags import EVERYTHING, implied
 from ._ttl_policy import refresh_from
 from .codecs import ValueCodec, is_immutable, size_of
@@ -127,6 +128,7 @@ class Stack:
         self.timeout = timeout
         self.generations = generations or Generations(clock, shared=self.shared is not None, trust=memory_ttl)
         self._prefix = prefix
+        self.recovery: Recovery | None = None
         # A removal changes the number of its stripe. A value that was read below before it is not promoted after it.
         self._removals = [0] * _STRIPES
 
@@ -166,6 +168,8 @@ class Stack:
         mark = self.generations.mark
         answered = False
         for guard in self.lower:
+            if guard is self.shared and self._is_waiting(key):
+                continue
             try:
                 entry = await guard.call("get", partial(guard.layer.lookup, key), budget)
                 if entry is not None:
@@ -197,6 +201,8 @@ class Stack:
         answered = False
         for guard in self.lower:
             missing = [key for key in wanted if key not in found]
+            if guard is self.shared:
+                missing = [key for key in missing if not self._is_waiting(key)]
             if not missing:
                 break
             entries: Mapping[str, Entry]
@@ -219,9 +225,10 @@ class Stack:
             for key, entry in hits.items():
                 found[key] = Found(entry, guard.name)
                 self._promote(key, entry, before[key], mark)
-        if not answered:
-            for key in wanted:
-                if key not in found and (in_need := self._in_need(key)) is not None:
+        for key in wanted:
+            if key not in found and (not answered or self._is_waiting(key)):
+                in_need = self._in_need(key)
+                if in_need is not None:
                     found[key] = in_need
         return found
 
@@ -249,6 +256,7 @@ class Stack:
         removals = self._removals[hash(key) % _STRIPES]
         mark = self.generations.mark
         try:
+            again = again or self._is_waiting(key)
             # First, as a tag without a record begins with what is known then.
             await self._learn((*self.implied(key), *tags), budget)
             answer = await guard.call("acquire", partial(layer.acquire, key, token, again=again, life=life), budget)
@@ -321,8 +329,12 @@ class Stack:
                 await self._learn(tuple(every), budget)
                 generation = await guard.call("set", partial(_shared(guard).assign, entries), budget)
                 self.generations.saw(generation)
+                if self.recovery is not None:
+                    self.recovery.settled(entries)
             except LayerError:
                 complete = False
+                if self.recovery is not None:
+                    self.recovery.not_stored(entries)
         self._count_removals(values)
         return self._remember(values, keep, generation) and complete
 
@@ -348,6 +360,8 @@ class Stack:
                     for key in values:
                         self.forget(key)
                     return "fenced"
+                if self.recovery is not None:
+                    self.recovery.settled(values)
             except LayerError:
                 complete = False
         return "stored" if complete else "incomplete"
@@ -400,6 +414,8 @@ class Stack:
             generation = await self.shared.call(operation, act, budget)
         except LayerError:
             self.generations.invalidate_here(tags, soft=soft)
+            if self.recovery is not None:
+                self.recovery.not_invalidated(tuple(tags), soft=soft)
             raise
         self.generations.invalidated(tags, generation, soft=soft)
 
@@ -461,8 +477,19 @@ class Stack:
         now = self._clock.monotonic()
         return replace(entry, fresh_until=min(entry.fresh_until, now), until=_NEVER)
 
+    def _is_waiting(self, key: str) -> bool:
+        """Whether the shared layer has not been told the last about this key."""
+        return self.recovery is not None and key in self.recovery.keys
+
     async def _take(self, guard: Guard, key: str, budget: Budget) -> bool:
-        entry = await guard.call("delete", partial(_shared(guard).take, key), budget)
+        try:
+            entry = await guard.call("delete", partial(_shared(guard).take, key), budget)
+        except LayerError:
+            if self.recovery is not None:
+                self.recovery.not_removed(key)
+            raise
+        if self.recovery is not None:
+            self.recovery.settled({key: entry})
         if entry is None:
             return False
         tags = self._tags(key, entry)

@@ -20,6 +20,7 @@ from ._guard import Guard
 from ._keys import CacheKeyBuilder, escape
 from ._listening import Listening, Newsroom
 from ._options import Duration, EntryOptions, seconds
+from ._recovery import Recovery
 from ._stack import Stack
 from .codecs import ValueCodec
 from .config import CacheConfig, CacheLayer
@@ -393,7 +394,10 @@ def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> 
     engine = Engine(stack, telemetry, clock)
     if stack.shared is not None and isinstance(stack.shared.layer, Newsroom):
         heartbeat = seconds(config.heartbeat)
-        engine.listening = Listening(stack, engine.flights, stack.shared.layer, telemetry, engine.bridge, heartbeat)
+        listening = Listening(stack, engine.flights, stack.shared.layer, telemetry, engine.bridge, heartbeat)
+        recovery = Recovery(stack.shared, stack.generations, telemetry, clock, stack.timeout, listening.spawn)
+        engine.listening, stack.recovery = listening, recovery
+        telemetry.gauge(names.PENDING, recovery, lambda recovery: recovery.pending)
     telemetry.gauge(names.WAITING, engine.flights, lambda flights: flights.waiting)
     return engine
 

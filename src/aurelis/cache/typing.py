@@ -160,6 +160,10 @@ class SharedLayer(Layer, Protocol):
         """Forget the key whatever is loaded meanwhile, and tell other processes; returns what was there."""
         ...
 
+    async def announce(self, keys: Sequence[str]) -> int:
+        """Tell other processes that these keys were changed; returns the generation of that."""
+        ...
+
     async def generations(self, tags: Sequence[str]) -> Mapping[str, tuple[int, int]]:
         """The last hard and soft invalidation of all these tags. Of a tag without a record, it is now."""
         ...

@@ -127,6 +127,10 @@ class Coordination(ABC):
         """Forget the key, end its lease, and tell the others; true if it was there."""
         return await self.take(key) is not None
 
+    async def announce(self, keys: Sequence[str]) -> int:
+        """See `SharedLayer.announce`."""
+        return await self._announce(self._link(), "keys", tuple(keys))
+
     async def generations(self, tags: Sequence[str]) -> Mapping[str, tuple[int, int]]:
         """See `SharedLayer.generations`."""
         link = self._link()

@@ -39,6 +39,7 @@ REFRESH_REASON: Final = _P + "refresh.reason"
 DIRECTION: Final = _P + "message.direction"
 KIND: Final = _P + "message.kind"
 GAP_REASON: Final = _P + "gap.reason"
+RECOVERY_RESULT: Final = _P + "recovery.result"
 TOKEN_TYPE: Final = _P + "token.type"
 ERROR_TYPE: Final = "error.type"
 # Attributes of spans only; they say the same as the parameters of the Cache-Status field (RFC 9211).
@@ -101,6 +102,10 @@ GAPS: Final = Metric(
     "{gap}",
     "Times when messages may have been lost, so that entries in memory are verified before they are used.",
 )
+PENDING: Final = Metric(
+    _P + "recovery.pending", "gauge", "{intent}", "Changes that a shared layer has not been told yet."
+)
+RECOVERED: Final = Metric(_P + "recovery.told", "counter", "{intent}", "Changes that a shared layer was told later.")
 SAVED_TOKENS: Final = Metric(
     _P + "saved.tokens", "counter", "{token}", "Tokens that a model did not have to produce or read again."
 )
@@ -128,6 +133,8 @@ METRICS: Final = (
     BREAKER,
     MESSAGES,
     GAPS,
+    PENDING,
+    RECOVERED,
     SAVED_TOKENS,
     SAVED_UNKNOWN,
     SAVED_TIME,

@@ -169,6 +169,10 @@ class Telemetry:
         """Count one time when messages may have been lost."""
         self.table.cell(names.GAPS, **{names.GAP_REASON: reason}).n += 1
 
+    def recovered(self, result: str, count: int = 1) -> None:
+        """Count changes that a shared layer was told later."""
+        self.table.cell(names.RECOVERED, **{names.RECOVERY_RESULT: result}).n += count
+
     def error(self, layer: str, operation: str, error_type: str) -> None:
         """Count one failure that was handled."""
         self.table.cell(

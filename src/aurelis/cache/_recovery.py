@@ -1,0 +1,226 @@
+"""What could not be told to the shared layer yet, and is told as soon as it answers again.
+
+Until then this process treats what is waiting as told: it does not read such a key from the shared layer, and nothing
+with such a tag is valid. The last intent for a key wins.
+
+A value that could not be stored is stored later only if nothing at all was changed by anybody since, which the clock of
+the shared layer says; otherwise its key is removed, so that nobody reads what is older. Both leave no wrong value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from secrets import token_hex
+from typing import Any, Final, TypeVar
+
+from ._clock import Clock
+from ._entry import Entry
+from ._generations import Generations
+from ._guard import Budget, Guard
+from ._tags import EVERYTHING
+from .exceptions import LayerError
+from .telemetry.otel import Telemetry
+from .typing import SharedLayer
+
+T = TypeVar("T")
+
+_MAX_VALUES: Final = 1_000
+_MAX_INTENTS: Final = 100_000
+_FIRST_PAUSE: Final = 0.1
+_LAST_PAUSE: Final = 5.0
+
+
+class Recovery:
+    """The intents of one cache.
+
+    Args:
+        guard: in front of the shared layer.
+        timeout: seconds for each attempt.
+        spawn: runs something in the background.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        generations: Generations,
+        telemetry: Telemetry,
+        clock: Clock,
+        timeout: float,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        assert isinstance(guard.layer, SharedLayer)
+        self._guard = guard
+        self._layer: SharedLayer = guard.layer
+        self._generations = generations
+        self._telemetry = telemetry
+        self._clock = clock
+        self._timeout = timeout
+        self._spawn = spawn
+        self._lock = threading.Lock()
+        self._running = False
+        self.closed = False
+        self.keys: dict[str, Entry | None] = {}
+        self.tags: dict[str, bool] = {}
+        self._values = 0
+        _ALL.add(self)
+
+    @property
+    def pending(self) -> int:
+        """Intents that wait."""
+        return len(self.keys) + len(self.tags)
+
+    def not_stored(self, entries: Mapping[str, Entry]) -> None:
+        """These values could not be stored."""
+        with self._lock:
+            for key, entry in entries.items():
+                # Too many to keep: the key is removed later, so that nobody reads an older value.
+                self._intend(key, entry if self._values < _MAX_VALUES else None)
+        self._wake()
+
+    def not_removed(self, key: str) -> None:
+        """This key could not be removed."""
+        with self._lock:
+            self._intend(key, None)
+        self._wake()
+
+    def not_invalidated(self, tags: tuple[str, ...], *, soft: bool) -> None:
+        """These tags could not be invalidated."""
+        with self._lock:
+            for tag in tags:
+                self.tags[tag] = soft and self.tags.get(tag, True)
+            if len(self.tags) > _MAX_INTENTS:
+                self._intend_everything()
+            self._generations.pending = frozenset(self.tags)
+        self._wake()
+
+    def settled(self, keys: Mapping[str, object]) -> None:
+        """Something later has been told about these keys."""
+        if self.keys:
+            with self._lock:
+                for key in keys:
+                    self._forget(key)
+
+    def _intend(self, key: str, entry: Entry | None) -> None:
+        self._forget(key)
+        self.keys[key] = entry
+        self._values += entry is not None
+        if len(self.keys) > _MAX_INTENTS:
+            self._intend_everything()
+
+    def _forget(self, key: str) -> None:
+        if key in self.keys:
+            self._values -= self.keys.pop(key) is not None
+
+    def _intend_everything(self) -> None:
+        # One intent that says more than all of them.
+        self.keys.clear()
+        self.tags = {EVERYTHING: False}
+        self._values = 0
+        self._generations.pending = frozenset(self.tags)
+
+    # Telling
+
+    def _wake(self) -> None:
+        with self._lock:
+            if self._running or self.closed:
+                return
+            self._running = True
+        self._spawn(self._run())
+
+    async def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        try:
+            while self.pending and not self.closed:
+                # Not all processes at once, when the layer has just come back.
+                await asyncio.sleep(pause * (0.5 + random.random()))
+                pause = _FIRST_PAUSE if await self.attempt() else min(pause * 2, _LAST_PAUSE)
+        finally:
+            with self._lock:
+                self._running = False
+        if self.pending and not self.closed:  # something came between the last look and the end
+            self._wake()
+
+    async def attempt(self) -> bool:
+        """Tell what waits, until something fails; whether something was told."""
+        told = 0
+        try:
+            # Values first: storing them changes no clock, and removing the others does.
+            stored = []
+            for key, entry in [(key, entry) for key, entry in self.keys.items() if entry is not None]:
+                if await self._tell_value(key, entry):
+                    stored.append(key)
+                told += 1
+            if stored:
+                await self._call("set", partial(self._layer.announce, stored))
+            for key in [key for key, entry in self.keys.items() if entry is None]:
+                await self._call("delete", partial(self._layer.take, key))
+                self._told(key, None, "removed")
+                told += 1
+            for soft in (False, True):
+                tags = tuple(tag for tag, is_soft in self.tags.items() if is_soft is soft)
+                if tags:
+                    known = self._generations.latest
+                    act = partial(self._layer.invalidate, tags, soft=soft, known=known)
+                    self._generations.invalidated(tags, await self._call("invalidate", act), soft=soft)
+                    self._told_tags(tags, soft)
+                    told += len(tags)
+        except LayerError:
+            return told > 0
+        return True
+
+    async def _tell_value(self, key: str, entry: Entry) -> bool:
+        if entry.expires > self._clock.monotonic():
+            life = max(1.0, self._timeout * 4)
+            token = token_hex(16).encode()
+            answer = await self._call("acquire", partial(self._layer.acquire, key, token, again=True, life=life))
+            if answer.own and answer.generation <= entry.generation:
+                act = partial(self._layer.publish, key, answer.lease, {key: entry}, release=True)
+                if await self._call("set", act):
+                    self._told(key, entry, "stored")
+                    return True
+        self._replace(key, entry)
+        return False
+
+    async def _call(self, operation: str, act: Callable[[], Awaitable[T]]) -> T:
+        return await self._guard.call(operation, act, Budget(self._timeout))
+
+    def _replace(self, key: str, entry: Entry) -> None:
+        with self._lock:
+            if self.keys.get(key) is entry:
+                self._intend(key, None)
+
+    def _told(self, key: str, entry: Entry | None, result: str) -> None:
+        with self._lock:
+            if key in self.keys and self.keys[key] is entry:
+                self._forget(key)
+        self._telemetry.recovered(result)
+
+    def _told_tags(self, tags: tuple[str, ...], soft: bool) -> None:
+        with self._lock:
+            for tag in tags:
+                if self.tags.get(tag) is soft:
+                    del self.tags[tag]
+            self._generations.pending = frozenset(self.tags)
+        self._telemetry.recovered("invalidated", len(tags))
+
+
+_ALL: weakref.WeakSet[Recovery] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for recovery in list(_ALL):
+        # The parent tells what it could not; a thread of it may have held the lock.
+        recovery._lock = threading.Lock()
+        recovery._running = False
+        recovery.keys, recovery.tags, recovery._values = {}, {}, 0
+        recovery._generations.pending = frozenset()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
