@@ -7,7 +7,7 @@ and a body, all on the same flights and layers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
 from ._bridge import Bridge, run_inline
@@ -214,6 +214,17 @@ class Engine:
             await self.stack.invalidate(tags, soft=soft, budget=budget)
         finally:
             self.flights.fence_tagged(tags, self.stack.implied)
+
+    async def invalidate_matching(
+        self, matches: Callable[[str], bool], start: str, progress: Callable[[int, int], None] | None
+    ) -> int:
+        """Forget all keys that match; returns how many."""
+        self.check("")
+        await self.after(self.flights.fence_matching(matches))
+        try:
+            return await self.stack.remove_matching(matches, start, progress)
+        finally:
+            self.flights.fence_matching(matches)
 
     def value(self, found: Found) -> object:
         """The value for one reader. What a remote layer decoded is the reader's own copy already."""

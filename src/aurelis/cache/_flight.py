@@ -386,6 +386,16 @@ class Flights:
                         del self._flights[flight.key]
         return found
 
+    def fence_matching(self, matches: Callable[[str], bool]) -> list[Flight[Any]]:
+        """An invalidation of all keys that match; returns their flights."""
+        with self._lock:
+            flights = [flight for flight in (*self._flights.values(), *self._apart) if matches(flight.key)]
+            for flight in flights:
+                flight.fenced = True
+                if self._flights.get(flight.key) is flight:
+                    del self._flights[flight.key]
+        return flights
+
     def fence_all(self) -> list[Flight[Any]]:
         """An invalidation of everything; returns all flights."""
         with self._lock:

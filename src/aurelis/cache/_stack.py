@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -26,7 +26,7 @@ from .codecs import ValueCodec, is_immutable, size_of
 from .exceptions import LayerError, LayerUnavailableError
 from .layers.memory import MemoryBackend
 from .telemetry import names
-from .typing import SharedLayer
+from .typing import SearchableLayer, SharedLayer
 
 _STRIPES = 256
 _NEVER = -math.inf
@@ -441,6 +441,41 @@ class Stack:
         await self._forget_all()
         if problem is not None:
             raise problem
+
+    async def remove_matching(
+        self, matches: Callable[[str], bool], start: str, progress: Callable[[int, int], None] | None
+    ) -> int:
+        """Forget all keys that match, in memory and in layers that can be searched; returns how many entries that were.
+
+        Args:
+            start: what their `category:identifier` begins with.
+            progress: told, after each batch, how many keys were looked at and how many of them matched.
+
+        Raises:
+            LayerError: a layer failed; what it had found until then is gone.
+        """
+        own = self._forget_matching(matches)
+        removed = seen = 0
+        for guard in self.lower:
+            layer = guard.layer
+            if not isinstance(layer, SearchableLayer):
+                continue
+            async with contextlib.aclosing(layer.keys(start)) as batches:
+                while True:
+                    batch = await guard.call("scan", partial(anext, batches, None), self.budget())
+                    if batch is None:
+                        break
+                    found = [key for key in batch if matches(key)]
+                    seen += len(batch)
+                    if found:
+                        removed += await guard.call("delete", partial(layer.discard, found), self.budget())
+                    if progress is not None:
+                        progress(seen, removed)
+        return max(removed, len(own | self._forget_matching(matches)))
+
+    def _forget_matching(self, matches: Callable[[str], bool]) -> set[str]:
+        keys = [] if self.memory is None else [key for key in list(self.memory.entries) if matches(key)]
+        return {key for key in keys if self.forget(key)}
 
     def forget(self, key: str) -> bool:
         """Forget the key in memory; true if it was there."""

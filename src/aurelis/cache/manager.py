@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from . import _tags
+from . import _patterns, _tags
 from ._clock import SYSTEM_CLOCK, Clock
 from ._computing import DEFAULT_OPTIONS, Computing
 from ._engine import MISSING, Engine
@@ -173,6 +173,38 @@ class CacheManager:
         """`invalidate_tags` for all keys of a category."""
         await self._engine.invalidate((_tags.category(category),), soft=soft)
 
+    async def invalidate_pattern(
+        self, pattern: str, *, everything: bool = False, progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """Forget all keys that a pattern names, by looking at them; tags and categories need not look.
+
+        The pattern stands for the whole `category:identifier`, both parts escaped as in keys; all variants by params
+        are meant. `*` is any text, and nothing else has a meaning.
+
+        Args:
+            everything: allows a pattern that begins with `*` and so has to look at every key.
+            progress: called after each batch with the number of keys looked at and removed so far.
+
+        Returns:
+            How many entries were removed.
+
+        Raises:
+            ConfigurationError: the pattern is empty, or begins with `*` without `everything`.
+            LayerError: a shared layer failed meanwhile; what was found until then is gone.
+
+        Example:
+            >>> import asyncio
+            >>> async def main() -> int:
+            ...     async with UnifiedCacheManager() as cache:
+            ...         await cache.set("user", "17", "Ada")
+            ...         await cache.set("user", "18", "Grace")
+            ...         return await cache.manager.invalidate_pattern("user:1*")
+            >>> asyncio.run(main())
+            2
+        """
+        matches = _patterns.matcher(pattern, escape(self.config.namespace) + ":", everything=everything)
+        return await self._engine.invalidate_matching(matches, _patterns.literal_start(pattern), progress)
+
     async def clear(self) -> None:
         """Forget everything in this cache's namespace, and nothing of its neighbours.
 
@@ -282,6 +314,12 @@ class UnifiedCacheManager:
     async def invalidate_category(self, category: str, *, soft: bool = False) -> None:
         """Make everything in the category out of date. Raises as `CacheManager.invalidate_tags`."""
         await self.manager.invalidate_category(category, soft=soft)
+
+    async def invalidate_pattern(
+        self, pattern: str, *, everything: bool = False, progress: Callable[[int, int], None] | None = None
+    ) -> int:
+        """Forget all keys that a pattern names. As `CacheManager.invalidate_pattern`."""
+        return await self.manager.invalidate_pattern(pattern, everything=everything, progress=progress)
 
     async def clear(self) -> None:
         """Forget everything in the namespace. Raises as `CacheManager.clear`."""

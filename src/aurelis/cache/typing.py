@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -173,6 +173,19 @@ class SharedLayer(Layer, Protocol):
         ...
 
 
+@runtime_checkable
+class SearchableLayer(Protocol):
+    """A layer whose keys can be looked through."""
+
+    def keys(self, start: str) -> AsyncGenerator[list[str], None]:
+        """The keys whose `category:identifier` begins with `start`, and perhaps others, one round trip a batch."""
+        ...
+
+    async def discard(self, keys: Sequence[str]) -> int:
+        """Forget the keys whatever is loaded meanwhile, and tell other processes; returns how many there were."""
+        ...
+
+
 __all__ = [
     "Acquired",
     "Bypass",
@@ -188,6 +201,7 @@ __all__ = [
     "Record",
     "Refuse",
     "Reraise",
+    "SearchableLayer",
     "Serve",
     "SharedLayer",
     "Store",

@@ -23,6 +23,7 @@ from ._link import Link
 from ._names import Names
 from ._scripts import ACQUIRE, ANNOUNCE, BEAT, BUMP, ENSURE, INVALIDATE, PUBLISH, RELEASE, RENEW, TICK
 
+_SCAN_COUNT: Final = 500
 _TAG_LIFE: Final = 30 * 86_400_000
 """Milliseconds for which the record of a tag is kept after it was last looked at. Entries that are older go with it."""
 
@@ -122,6 +123,20 @@ class Coordination(ABC):
         data, _ = succeeded(await link.pipeline([("GETDEL", name), ("UNLINK", lease)]))
         await self._announce(link, "keys", (key,))
         return None if data is None else self._entry(key, data, -1)
+
+    async def keys(self, start: str) -> AsyncGenerator[list[str], None]:
+        """See `SearchableLayer.keys`."""
+        async for names in self._link().scan(self._names.beginning(start), _SCAN_COUNT):
+            yield [key for name in names if (key := self._names.key(name)) is not None]
+
+    async def discard(self, keys: Sequence[str]) -> int:
+        """See `SearchableLayer.discard`."""
+        link = self._link()
+        names = [self._names.entry_and_lease(key) for key in keys]
+        removed = succeeded(await link.pipeline([("UNLINK", entry) for entry, _ in names]))
+        succeeded(await link.pipeline([("UNLINK", lease) for _, lease in names]))
+        await self._announce(link, "keys", tuple(keys))
+        return sum(removed)
 
     async def remove(self, key: str) -> bool:
         """Forget the key, end its lease, and tell the others; true if it was there."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from typing import Final
+from urllib.parse import unquote
 
 from aurelis.cache._keys import escape
 
+_GLOB: Final = re.compile(rb"[*?\[\]\\^]")
 # A key as `CacheKeyBuilder` makes it when there are params: namespace, version:category:identifier, digest.
 _VARIANT: Final = re.compile(r"([^:{}]+):([^:{}]*:[^:{}]*:[^:{}]*):([0-9a-f]{32})")
 
@@ -36,6 +38,26 @@ class Names:
     def entry(self, key: str) -> bytes:
         """The name of the entry of a key."""
         return self._entry + tagged(key)
+
+    def key(self, name: bytes) -> str | None:
+        """The key of an entry's name; `None`: it is none of ours."""
+        if not name.startswith(self._entry):
+            return None
+        try:
+            text = name[len(self._entry) :].decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            return None
+        if text.startswith("{") and text.endswith("}"):
+            return text[1:-1]
+        if text.startswith("{.") and text.endswith("}."):
+            return unquote(text[2:-2], errors="surrogatepass")
+        thing, brace, rest = text[1:].partition("}:")
+        namespace, colon, params = rest.rpartition(":")
+        return f"{namespace}:{thing}:{params}" if brace and colon and text.startswith("{") else None
+
+    def beginning(self, start: str) -> bytes:
+        """The pattern that the names of keys match whose `category:identifier` begins so, and perhaps others."""
+        return self._entry + b"{*:" + _GLOB.sub(rb"\\\g<0>", start.encode("utf-8", "surrogatepass")) + b"*"
 
     def tag(self, tag: str) -> bytes:
         """The name of the generations of a tag."""
