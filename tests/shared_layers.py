@@ -138,6 +138,10 @@ class SharedMemory:
         self.truth.tick()
         return entry
 
+    async def announce(self, keys: Sequence[str]) -> int:
+        await self._call("announce")
+        return self.truth.tick()
+
     async def generations(self, tags: Sequence[str]) -> Mapping[str, tuple[int, int]]:
         await self._call("generations")
         return {tag: self.truth.tags.setdefault(tag, (self.truth.number, 0)) for tag in tags}

@@ -196,7 +196,7 @@ def test_no_value_is_served_beyond_its_windows(
         assert failed == Reraise()
     if now < NOW:
         assert isinstance(looked_up, Serve)
-    if retry_in > 0 and isinstance(looked_up, Serve):
+    if found.details.retry_at > now and isinstance(looked_up, Serve):
         assert looked_up.refresh not in ("early", "revalidate")
 
 

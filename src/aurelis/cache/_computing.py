@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from contextvars import Context
@@ -72,6 +73,14 @@ class _Load:
     behind: str
     fallback: Entry | None = None
     begin: float = 0.0
+    state: int = 0
+    generation: int = 0
+
+    @property
+    def memory_ttl(self) -> float:
+        """Seconds at most for which memory keeps the value, where a shared layer is below."""
+        limit = self.request.options.memory_ttl
+        return math.inf if limit is None else seconds(limit)
 
 
 class Computing:
@@ -82,8 +91,8 @@ class Computing:
         self._lease = lease
         self._policy = TtlPolicy()
         self._warned: set[str] = set()
-        self._behind = 0
-        self._failures: LRUCache[str, tuple[BaseException, float]] = LRUCache(_MAX_FAILURES)
+        self._behind: set[asyncio.Task[None]] = set()
+        self._failures: LRUCache[str, tuple[BaseException, float, object]] = LRUCache(_MAX_FAILURES)
 
     async def get_or_compute(
         self,
@@ -109,18 +118,20 @@ class Computing:
         with engine.telemetry.span("get") as span:
             try:
                 while True:
+                    joined_at = engine.stack.generations.latest
                     flight, leads = engine.flights.join(key)
                     if leads:
                         flight.tags = tags
                         load = _Load(flight, request, compute, tags, ttl, "")
                         engine.flights.start(flight, self._fill(load))
                     try:
-                        outcome = await flight.wait()
+                        outcome = await self._outcome(flight, request)
                     finally:
                         engine.flights.leave(flight, leads=leads)
-                    if not isinstance(outcome, Abandoned):
-                        break
-                    engine.check(key)  # its event loop has ended, or the whole cache was closed
+                    if isinstance(outcome, Abandoned):
+                        engine.check(key)  # its event loop has ended, or the whole cache was closed
+                    elif leads or not flight.overtaken or joined_at < flight.overtaken:
+                        break  # otherwise it began before an invalidation that this caller comes after
             finally:
                 self._count(flight, outcome)
             if isinstance(outcome, Failed):
@@ -132,6 +143,35 @@ class Computing:
                 if not leads:
                     link(span, flight.link)
             return kept.packed.value if leads else engine.stack.unpack(kept.packed)
+
+    async def _outcome(self, flight: Flight[_Kept], request: ValueRequest) -> Settled[_Kept] | Failed | Abandoned:
+        """Wait as long as this caller wants to, whoever has begun the load."""
+        options = request.options
+        if options.soft_timeout is None and options.hard_timeout is None:
+            return await flight.wait()
+        waited = 0.0
+        for timeout in (options.soft_timeout, options.hard_timeout):
+            if timeout is None:
+                continue
+            try:
+                async with asyncio.timeout(seconds(timeout) - waited):
+                    return await flight.wait()
+            except TimeoutError:
+                waited = seconds(timeout)
+            stale = flight.stale
+            if isinstance(stale, Entry) and self._may_stand_in(request, stale):
+                self._let_go(flight, options)
+                self._count_refresh(flight, "timeout")
+                return Settled(self._stale(stale))
+        if options.hard_timeout is None:
+            return await flight.wait()
+        self._let_go(flight, options)
+        error = LoadTimeoutError(f"the load took longer than {options.hard_timeout} s")
+        return Failed(error, error.__traceback__)
+
+    def _let_go(self, flight: Flight[_Kept], options: EntryOptions) -> None:
+        if options.background_completion:
+            flight.keep()
 
     # From memory
 
@@ -158,29 +198,28 @@ class Computing:
     def _refresh(
         self, request: ValueRequest, compute: Compute, tags: tuple[str, ...], ttl: float | None, reason: str
     ) -> None:
-        if self._behind >= _MAX_BEHIND or self._engine.closed:
+        if self._engine.closed:
             return
+        if len(self._behind) >= _MAX_BEHIND:
+            self._behind -= {task for task in self._behind if task.get_loop().is_closed()}
+            if len(self._behind) >= _MAX_BEHIND:
+                return
         flight = self._engine.flights.behind(request.key)
         if flight is None:
             return
         flight.tags = tags
-        self._behind += 1
         load = _Load(flight, request, compute, tags, ttl, reason)
         # What belongs to the request that happens to come first (its session, its span) is over before this is.
-        self._engine.flights.start(flight, self._fill_behind(load), Context())
-
-    async def _fill_behind(self, load: _Load) -> None:
-        try:
-            await self._fill(load)
-        finally:
-            self._behind -= 1
+        task = self._engine.flights.start(flight, self._fill(load), Context())
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
 
     def _raise_remembered(self, key: str) -> None:
         failure = self._failures.get(key) if self._failures else None
         if failure is None:
             return
-        error, until = failure
-        if self._engine.clock.monotonic() < until:
+        error, until, state = failure
+        if self._engine.clock.monotonic() < until and state == self._engine.stack.state(key):
             self._engine.telemetry.lookup(names.L1, "negative").n += 1
             self._engine.telemetry.request(names.HIT, "negative").n += 1
             raise error.with_traceback(None)
@@ -209,16 +248,17 @@ class Computing:
 
     async def _find(self, load: _Load, budget: Budget) -> tuple[Found | None, Permit | None]:
         """What has become known since the caller looked; or else the permit to load. Neither: the flight is settled."""
-        engine, stack, request = self._engine, self._engine.stack, load.request
+        engine, stack, request, flight = self._engine, self._engine.stack, load.request, load.flight
+        load.state = stack.removals(request.key)
         # Between a caller's look into memory and its turn to load, one in another loop or thread may have loaded.
         entry = stack.peek(request.key)
         found = Found(entry, names.L1) if entry is not None else None
         if (found is None or not self._settles(load, found)) and stack.lower:
-            found = await stack.lookup(request.key, budget) or found
+            found = await stack.lookup(request.key, budget, load.memory_ttl) or found
         if found is not None and self._settles(load, found):
             self._settle(load, found)
             return found, None
-        load.fallback = found.entry if found is not None else None
+        load.fallback = flight.stale = found.entry if found is not None else None
         if stack.shared is None:
             return None, Permit(request.key, stack.generations.latest)
         return await self._elect(load, budget, engine.clock.monotonic())
@@ -228,7 +268,7 @@ class Computing:
         decision = self._policy.on_lookup(load.request, found.entry, self._engine.clock.monotonic())
         if not isinstance(decision, Serve):
             return False
-        return not load.behind if decision.refresh != "revalidate" else False
+        return decision.refresh == "" or (decision.refresh == "early" and not load.behind)
 
     async def _elect(self, load: _Load, budget: Budget, begin: float) -> tuple[Found | None, Permit | None]:
         """Agree with other processes who loads."""
@@ -238,15 +278,28 @@ class Computing:
         pause = _FIRST_POLL
         while True:
             found, permit = await stack.acquire(
-                request.key, token, budget, tags=load.tags, again=load.fallback is not None, life=self._lease
+                request.key,
+                token,
+                budget,
+                tags=load.tags,
+                again=load.fallback is not None,
+                life=self._lease,
+                memory_ttl=load.memory_ttl,
             )
             if found is not None:
                 if self._settles(load, found):
                     self._settle(load, found)
                     return found, None
-                load.fallback = found.entry
+                load.fallback = load.flight.stale = found.entry
                 budget = stack.budget()
                 continue
+            if permit.owner and load.fallback is not None:
+                # The lease was not asked for in place of an entry. Another process may just have stored a newer one.
+                found = await stack.lookup(request.key, budget, load.memory_ttl)
+                if found is not None and self._settles(load, found):
+                    await stack.release(permit)
+                    self._settle(load, found)
+                    return found, None
             if permit.fence is None or permit.owner:
                 return None, permit
             if load.behind:
@@ -262,9 +315,10 @@ class Computing:
     async def _run(self, load: _Load, permit: Permit, budget: Budget) -> None:
         engine, flight, options = self._engine, load.flight, load.request.options
         load.begin = engine.clock.monotonic()
+        load.generation = permit.generation
         flight.unclaimed = True
         if load.behind:
-            self._count_refresh(load, load.behind)
+            self._count_refresh(flight, load.behind)
         elif load.fallback is not None and self._is_due(load):
             # Stale, and to be refreshed in the background: this caller has it, and the load goes on for the next.
             flight.keep()
@@ -272,7 +326,6 @@ class Computing:
         context = self._context(load)
         _loading.begin(context)
         heartbeat = _Heartbeat(self, permit) if permit.owner else None
-        timers = self._timers(load)
         released = False
         try:
             value = await engine.load(flight, load.compute())
@@ -288,11 +341,10 @@ class Computing:
             if not self._survives(load, error):
                 if options.negative_ttl:
                     until = engine.clock.monotonic() + seconds(options.negative_ttl)
-                    self._failures[load.request.key] = (error, until)
+                    if not flight.fenced:
+                        self._failures[load.request.key] = (error, until, engine.stack.state(load.request.key))
                 raise
         finally:
-            for timer in timers:
-                timer.cancel()
             if heartbeat is not None:
                 heartbeat.stop()
             if not released:
@@ -300,10 +352,20 @@ class Computing:
 
     def _context(self, load: _Load) -> _loading.LoadContext:
         entry = load.fallback
+        flight = load.flight
+
+        def tagged(tags: tuple[str, ...]) -> None:
+            # An invalidation of one of them overtakes the load from now on, and one since it began has overtaken it.
+            flight.tags = (*load.tags, *tags)
+            if self._engine.stack.generations.newest(tags) > load.generation:
+                flight.overtaken = load.generation + 1  # the last invalidation is known, and not the first
+
         if entry is None:
-            return _loading.LoadContext()
-        stale = entry.value if entry.payload is None else self._engine.stack.read(entry)
-        return _loading.LoadContext(True, stale, entry.details.etag, entry.details.last_modified)
+            return _loading.LoadContext(_tagged=tagged)
+        stale, details = self._engine.stack.read(entry), entry.details
+        return _loading.LoadContext(
+            True, stale, details.etag, details.last_modified, _stale_tags=details.tags, _tagged=tagged
+        )
 
     async def _keep(
         self, load: _Load, permit: Permit, context: _loading.LoadContext, value: object, budget: Budget
@@ -339,7 +401,9 @@ class Computing:
             ttl = None
         elif options.jitter:
             ttl = max(decision.fresh_for - seconds(options.jitter) * random.random(), decision.fresh_for / 2)
-        lead = 0.0 if options.early_refresh is None else (1 - options.early_refresh) * (decision.fresh_for)
+        lead = 0.0
+        if options.early_refresh is not None and decision.fresh_for < math.inf:
+            lead = (1 - options.early_refresh) * decision.fresh_for
         cost = self._engine.clock.monotonic() - load.begin
         details = Details(
             tuple(dict.fromkeys((*load.tags, *context._tags))),
@@ -365,14 +429,19 @@ class Computing:
         Args:
             reason: why they do not get what is being loaded.
         """
-        now = self._engine.clock.monotonic()
-        options = load.request.options
-        if now >= entry.fresh_until + options.stale_for:
+        if not self._may_stand_in(load.request, entry):
             return False
-        self._count_refresh(load, reason)
-        packed = Packed(self._engine.stack.read(entry), entry.payload, entry.payload is None)
-        load.flight.settle(_Kept(packed, names.STALE))
+        self._count_refresh(load.flight, reason)
+        load.flight.settle(self._stale(entry))
         return True
+
+    def _may_stand_in(self, request: ValueRequest, entry: Entry) -> bool:
+        if self._engine.clock.monotonic() >= entry.fresh_until + request.options.stale_for:
+            return False
+        return not self._engine.stack.is_invalid(request.key, entry)
+
+    def _stale(self, entry: Entry) -> _Kept:
+        return _Kept(Packed(self._engine.stack.read(entry), entry.payload, entry.payload is None), names.STALE)
 
     def _survives(self, load: _Load, error: Exception) -> bool:
         """After a failed load: whether a stale value takes the place of the error."""
@@ -383,32 +452,12 @@ class Computing:
         decision = self._policy.on_error(load.request, entry, error, now)
         if not isinstance(decision, Serve) or entry is None:
             return False
+        if load.state != engine.stack.removals(load.request.key) or engine.stack.is_invalid(load.request.key, entry):
+            return False  # gone by now
         if not load.flight.fenced:
             engine.stack.rearm(load.request.key, entry, now + seconds(load.request.options.throttle))
         self._stand_in(load, entry, "error")
         return True
-
-    def _timers(self, load: _Load) -> list[asyncio.TimerHandle]:
-        options, loop = load.request.options, asyncio.get_running_loop()
-        timers = []
-        if options.soft_timeout is not None and load.fallback is not None and not load.behind:
-            timers.append(loop.call_later(seconds(options.soft_timeout), self._out_of_time, load, True))
-        if options.hard_timeout is not None and not load.behind:
-            timers.append(loop.call_later(seconds(options.hard_timeout), self._out_of_time, load, False))
-        return timers
-
-    def _out_of_time(self, load: _Load, soft: bool) -> None:
-        flight = load.flight
-        if flight.outcome is not None:
-            return
-        if load.request.options.background_completion:
-            flight.keep()
-        stands_in = load.fallback is not None and self._stand_in(load, load.fallback, "timeout")
-        if not stands_in and not soft:
-            flight.fail(LoadTimeoutError(f"the load took longer than {load.request.options.hard_timeout} s"))
-            stands_in = True
-        if stands_in and not load.request.options.background_completion and flight.task is not None:
-            flight.task.cancel()
 
     # Counting
 
@@ -420,9 +469,9 @@ class Computing:
         result = names.HIT if fresh else names.STALE
         load.flight.settle(_Kept(packed, result, found.layer if fresh else None))
 
-    def _count_refresh(self, load: _Load, reason: str) -> None:
+    def _count_refresh(self, flight: Flight[_Kept], reason: str) -> None:
         # A load that no request is counted for. Where none has begun, there is none to count.
-        if self._engine.flights.claim(load.flight):
+        if self._engine.flights.claim(flight):
             self._engine.telemetry.refresh(reason)
 
     def _count(self, flight: Flight[_Kept] | None, outcome: Settled[_Kept] | Failed | Abandoned | None) -> None:

@@ -92,7 +92,7 @@ class Engine:
         except KeyError:
             return None
         # The stack lets go of what has expired, and looks whether an invalidation has overtaken it.
-        return entry if now < entry.expires and entry.mark == self._generations.mark else self.stack.peek(key)
+        return entry if now < entry.expires and entry.mark == self._generations.mark else self.stack.peek(key, now)
 
     def count_memory_hit(self, begin: float) -> None:
         """The counting of `read_memory`, for a hit that `exchange` found. `begin`: monotonic, seconds."""

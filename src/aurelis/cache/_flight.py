@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -74,6 +75,9 @@ class Flight(Generic[T]):
         unclaimed: a load has begun, and no request is counted for it yet; see `Flights.claim`.
         link: the context of the span around the load, for links from those who wait.
         tags: of what is loaded, beside those that follow from the key.
+        stale: what there is in place of the result.
+        overtaken: the lowest generation that an invalidation may have of which the load learnt when it was under way; 0:
+            there is none.
     """
 
     __slots__ = (
@@ -90,6 +94,8 @@ class Flight(Generic[T]):
         "key",
         "link",
         "outcome",
+        "overtaken",
+        "stale",
         "tags",
         "unclaimed",
     )
@@ -101,6 +107,8 @@ class Flight(Generic[T]):
         self.unclaimed = False
         self.link: object | None = None
         self.tags: tuple[str, ...] = ()
+        self.stale: object = None
+        self.overtaken = 0
         self._gate = Gate()
         self._refs = 1
         self._keep = False
@@ -290,15 +298,19 @@ class Flights:
     def behind(self, key: str) -> Flight[Any] | None:
         """A flight that no caller waits for, which the cache itself leads; `None`: the key is being loaded already."""
         with self._lock:
-            if key in self._flights:
-                return None
+            if (other := self._flights.get(key)) is not None:
+                if other.alive():
+                    return None
+                other.fenced = True  # its loop is gone, or pauses
             flight = self._flights[key] = Flight(key)
             flight._refs = 0
             flight._keep = True
         return flight
 
-    def start(self, flight: Flight[Any], load: Coroutine[Any, Any, None], context: Context | None = None) -> None:
-        """Run the load in a task of this event loop. It must settle the flight, and `land` it.
+    def start(
+        self, flight: Flight[Any], load: Coroutine[Any, Any, None], context: Context | None = None
+    ) -> asyncio.Task[None]:
+        """Run the load in a task of this event loop, and return the task. It must settle the flight, and `land` it.
 
         Args:
             context: of the task; `None`: a copy of the caller's.
@@ -308,7 +320,14 @@ class Flights:
         task = loop.create_task(load, context=context)
         flight._task = task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._ended, flight))
+        return task
+
+    def _ended(self, flight: Flight[Any], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if flight.outcome is None:  # cancelled before it began
+            flight.abandon()
+            self.land(flight)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something of the cache's own in this event loop until it ends or the cache is closed."""

@@ -87,6 +87,10 @@ class Generations:
                 verdict = "soft"
         return verdict
 
+    def newest(self, tags: Iterable[str]) -> int:
+        """The last hard invalidation of any of the tags that is known here."""
+        return max((record.hard for tag in tags if (record := self._known.get(tag)) is not None), default=0)
+
     def must_verify(self, mark: int) -> bool:
         """Whether an entry with that mark may be served only after the shared layer was asked."""
         return mark < self._verify_before

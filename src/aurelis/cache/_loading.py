@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,8 @@ class LoadContext:
     _ttl: float | None = field(default=None)
     _tags: tuple[str, ...] = field(default=())
     _skipped: bool = field(default=False)
+    _stale_tags: tuple[str, ...] = field(default=())
+    _tagged: Callable[[tuple[str, ...]], None] | None = field(default=None)
 
     def set_ttl(self, ttl: Duration) -> None:
         """Keep the result for this long, whatever the caller said; 0: don't keep it.
@@ -40,7 +43,7 @@ class LoadContext:
 
     def add_tags(self, *names: str) -> None:
         """Tags of the result, beside those of the caller."""
-        self._tags = tuple(dict.fromkeys((*self._tags, *_tags.tags(names))))
+        self._add(_tags.tags(names))
 
     def skip(self) -> None:
         """Give the result to those who wait, and don't keep it."""
@@ -54,7 +57,13 @@ class LoadContext:
         """
         if not self.has_stale:
             raise CacheError("not_modified() needs a stale value; look at has_stale first")
+        self._add(self._stale_tags)
         return self.stale
+
+    def _add(self, tags: tuple[str, ...]) -> None:
+        self._tags = tuple(dict.fromkeys((*self._tags, *tags)))
+        if self._tagged is not None:
+            self._tagged(self._tags)
 
 
 _current: ContextVar[LoadContext | None] = ContextVar("aurelis_cache_load", default=None)

@@ -81,9 +81,11 @@ class EntryOptions:
         for name in ("soft_timeout", "hard_timeout", "memory_ttl"):
             if getattr(self, name) == 0:
                 raise ConfigurationError(f"EntryOptions: {name} must be more than 0 seconds")
-        if self.early_refresh is not None and not 0 < self.early_refresh < 1:
+        if not isinstance(self.background_completion, bool):
+            raise ConfigurationError("EntryOptions: background_completion must be True or False")
+        if self.early_refresh is not None and not 0 < _number(self.early_refresh) < 1:
             raise ConfigurationError("EntryOptions: early_refresh is a part of the ttl, between 0 and 1")
-        if self.early_beta is not None and not 0 < self.early_beta < math.inf:
+        if self.early_beta is not None and not 0 < _number(self.early_beta) < math.inf:
             raise ConfigurationError("EntryOptions: early_beta must be more than 0 and finite; 1 is a good choice")
         self._check_combinations()
 
@@ -104,6 +106,10 @@ class EntryOptions:
     def stale_for(self) -> float:
         """Seconds after its ttl for which a value is kept."""
         return max(seconds(self.stale_while_revalidate), seconds(self.stale_if_error))
+
+
+def _number(value: object) -> float:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
 
 
 def _or_ever(value: Duration | None) -> float:

@@ -138,8 +138,24 @@ class Stack:
 
     # Reading
 
-    def peek(self, key: str) -> Entry | None:
-        """What memory holds and no invalidation has overtaken, without waiting. It may be stale."""
+    def state(self, key: str) -> object:
+        """Changes when the key, or anything by a tag, is changed or invalidated."""
+        return self.removals(key), self.generations.mark
+
+    def removals(self, key: str) -> int:
+        """Changes when the key is changed or removed."""
+        return self._removals[hash(key) % _STRIPES]
+
+    def is_invalid(self, key: str, entry: Entry) -> bool:
+        """Whether an invalidation has overtaken the entry, as far as is known."""
+        return self.generations.judge(entry.generation, self._tags(key, entry)) == "invalid"
+
+    def peek(self, key: str, now: float | None = None) -> Entry | None:
+        """What memory holds and no invalidation has overtaken, without waiting. It may be stale.
+
+        Args:
+            now: the caller's, if it will compare with it.
+        """
         if self.memory is None:
             return None
         entry = self.memory.peek(key)
@@ -153,7 +169,7 @@ class Stack:
             entry.mark = mark
             return entry
         if verdict == "soft":
-            return self._aged(entry)
+            return self._aged(entry, now)
         if verdict == "invalid":
             self.memory.drop(key, entry)
         return None
@@ -162,8 +178,12 @@ class Stack:
         """The value for one reader: the shared object, or a copy of its own."""
         return entry.value if entry.payload is None else self._codec.loads(entry.payload)
 
-    async def lookup(self, key: str, budget: Budget) -> Found | None:
-        """Ask the layers below memory, and promote what is found with its remaining life."""
+    async def lookup(self, key: str, budget: Budget, memory_ttl: float = math.inf) -> Found | None:
+        """Ask the layers below memory, and promote what is found with its remaining life.
+
+        Args:
+            memory_ttl: seconds at most for which memory keeps it.
+        """
         removals = self._removals[hash(key) % _STRIPES]
         mark = self.generations.mark
         answered = False
@@ -188,7 +208,7 @@ class Stack:
                 guard.miss.n += 1
                 continue
             guard.hit.n += 1
-            self._promote(key, entry, removals, mark)
+            self._promote(key, entry, removals, mark, memory_ttl)
             return Found(entry, guard.name)
         return None if answered else self._in_need(key)
 
@@ -235,7 +255,15 @@ class Stack:
     # Loading
 
     async def acquire(
-        self, key: str, token: bytes, budget: Budget, *, tags: tuple[str, ...] = (), again: bool, life: float
+        self,
+        key: str,
+        token: bytes,
+        budget: Budget,
+        *,
+        tags: tuple[str, ...] = (),
+        again: bool,
+        life: float,
+        memory_ttl: float = math.inf,
     ) -> tuple[Found | None, Permit]:
         """Ask to load the key for all processes.
 
@@ -268,8 +296,8 @@ class Stack:
         except LayerError:
             return None, Permit(key, self.generations.latest)
         if entry is None:  # out of date, and so no reason not to load
-            return await self.acquire(key, token, budget, tags=tags, again=True, life=life)
-        self._promote(key, entry, removals, mark)
+            return await self.acquire(key, token, budget, tags=tags, again=True, life=life, memory_ttl=memory_ttl)
+        self._promote(key, entry, removals, mark, memory_ttl)
         return Found(entry, guard.name), permit
 
     async def renew(self, permit: Permit, life: float) -> bool:
@@ -372,7 +400,8 @@ class Stack:
             expires = min(entry.expires, self._clock.monotonic() + self._memory_ttl)
             details = replace(entry.details, retry_at=retry_at)
             mark = self.generations.mark
-            self.memory.put(key, replace(entry, expires=expires, details=details, until=_NEVER, mark=mark))
+            until = min(retry_at, entry.fresh_until, expires)
+            self.memory.put(key, replace(entry, expires=expires, details=details, until=until, mark=mark))
 
     # Removing
 
@@ -508,8 +537,8 @@ class Stack:
             return entry
         return self._aged(entry) if verdict == "soft" else None
 
-    def _aged(self, entry: Entry) -> Entry:
-        now = self._clock.monotonic()
+    def _aged(self, entry: Entry, now: float | None = None) -> Entry:
+        now = self._clock.monotonic() if now is None else now
         return replace(entry, fresh_until=min(entry.fresh_until, now), until=_NEVER)
 
     def _is_waiting(self, key: str) -> bool:
@@ -573,22 +602,23 @@ class Stack:
         return complete
 
     def _memory_life(self, keep: Keep) -> float:
+        if not self.lower:
+            return (self._memory_ttl if keep.ttl is None else keep.ttl) + keep.stale_for
         cap = self._memory_ttl if keep.memory_ttl is None else min(keep.memory_ttl, self._memory_ttl)
-        if keep.ttl is None:
-            return cap if self.lower else cap + keep.stale_for
-        life = keep.ttl + keep.stale_for
-        return min(life, cap) if self.lower else life
+        return cap if keep.ttl is None else min(keep.ttl + keep.stale_for, cap)
 
-    def _promote(self, key: str, entry: Entry, removals: int, mark: int) -> None:
+    def _promote(self, key: str, entry: Entry, removals: int, mark: int, memory_ttl: float = math.inf) -> None:
+        details = entry.details
+        until = entry.fresh_until
+        if details is not NO_DETAILS:
+            until = refresh_from(until, details.lead, details.spread, 1.0 - random.random())
+        entry.until = until
         if self.memory is None:
             return
         stripe = hash(key) % _STRIPES
-        expires = min(entry.expires, self._clock.monotonic() + self._memory_ttl)
+        expires = min(entry.expires, self._clock.monotonic() + min(memory_ttl, self._memory_ttl))
         value = entry.value if entry.payload is None else None
-        details = entry.details
-        until = min(entry.fresh_until, expires)
-        if details is not NO_DETAILS:
-            until = min(until, refresh_from(entry.fresh_until, details.lead, details.spread, 1.0 - random.random()))
+        until = min(until, expires)
         # If absent: what a concurrent `set` put there is newer than what was read below.
         promoted = Entry(
             value, entry.payload, entry.fresh_until, expires, entry.size, entry.generation, details, until, mark

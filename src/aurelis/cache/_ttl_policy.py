@@ -38,12 +38,13 @@ class TtlPolicy:
         """`Serve` while fresh, or stale within the window in which it may be refreshed in the background."""
         if entry is None:
             return Load("uri-miss")
+        throttled = now < entry.details.retry_at
         if now < entry.fresh_until:
-            return Serve(entry, "early" if now >= entry.until else "")
+            return Serve(entry, "early" if now >= entry.until and not throttled else "")
+        if throttled and self._may_stand_in(request, entry, now):
+            return Serve(entry)
         if now < entry.fresh_until + seconds(request.options.stale_while_revalidate):
             return Serve(entry, "revalidate")
-        if now < entry.details.retry_at and self._may_stand_in(request, entry, now):
-            return Serve(entry, "throttled")
         return Load("stale")
 
     def on_loaded(self, request: ValueRequest, loaded: object) -> Store | Discard:

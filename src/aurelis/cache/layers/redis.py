@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
 from aurelis.cache._options import Duration, seconds
-from aurelis.cache.codecs import Frame, ValueCodec, decode_frame, encode_frame, is_immutable
+from aurelis.cache.codecs import ValueCodec
 from aurelis.cache.config import CacheConfig
 from aurelis.cache.exceptions import FrameError, LayerError, LayerTimeout, MissingExtraError
+
+from ._framed import Framed
 
 try:
     from redis.exceptions import RedisError
@@ -36,12 +37,10 @@ except ImportError as error:
 _LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
 
-_FOREVER: Final = 10 * 365 * 86_400.0
-"""Lives longer than this many seconds are stored without an expiry."""
 _SCAN_COUNT: Final = 500
 
 
-class RedisBackend(Coordination):
+class RedisBackend(Framed, Coordination):
     """Keeps entries in Redis, framed and checked.
 
     Usable on its own (`get`, `set`, `delete`, `clear`, which contain failures) and as a layer of a manager (`lookup`,
@@ -193,35 +192,6 @@ class RedisBackend(Coordination):
         groups = link.split(names)
         counts = await link.pipeline([("UNLINK", *[names[position] for position in group]) for group in groups])
         return sum(succeeded(counts))
-
-    def _entry(self, key: str, data: bytes, life: int) -> Entry | None:
-        try:
-            frame = decode_frame(data, key)
-            value = self._codec.loads(frame.payload)
-        except FrameError as error:
-            self._damaged(error)
-            return None
-        now = self._clock.monotonic()
-        # The server's clock says how long it has to live (-1: no expiry); ours only counts on from here.
-        expires = math.inf if life < 0 else now + life / 1000
-        fresh_until = expires - frame.stale_for
-        size = len(frame.payload) + len(key)
-        # A mutable value comes with its packed form: the value is this caller's own, the next one unpacks another.
-        payload = None if is_immutable(value) else frame.payload
-        return Entry(value, payload, fresh_until, expires, size, frame.generation, frame.details)
-
-    def _frame(self, key: str, entry: Entry) -> tuple[bytes, int | None]:
-        now = self._clock.monotonic()
-        payload = self._codec.dumps(entry.value) if entry.payload is None else entry.payload
-        fresh_for = max(0.0, entry.fresh_until - now)
-        more: dict[str, Any] = {"generation": entry.generation, "details": entry.details}
-        if fresh_for > _FOREVER:
-            return encode_frame(Frame(key, self._clock.time(), fresh_for, 0.0, payload, **more)), None
-        # What is fresh for a time only gets an expiry, however long it may be served stale: freshness is read from it.
-        life = min(max(0.0, entry.expires - now), _FOREVER)
-        frame = Frame(key, self._clock.time(), fresh_for, max(0.0, life - fresh_for), payload, **more)
-        # At least a millisecond: what stands under the key now must go in any case.
-        return encode_frame(frame), max(1, int(life * 1000))
 
     def _link(self) -> Link:
         return self._links.get(asyncio.get_running_loop()) or self._connect()

@@ -1,9 +1,9 @@
-"""Support for tests of code that uses a cache: time that moves only when it is told to."""
+"""Time that moves only when it is told to."""
 
 from __future__ import annotations
 
-from ._clock import Clock
-from ._options import Duration, seconds
+from aurelis.cache._clock import Clock
+from aurelis.cache._options import Duration, seconds
 
 _START = 1_000_000.0
 _EPOCH = 1_800_000_000.0
@@ -50,6 +50,3 @@ class ManualClock(Clock):
             ValueError: it is negative or not a number.
         """
         self._elapsed += seconds(duration, "duration")
-
-
-__all__ = ["ManualClock"]
