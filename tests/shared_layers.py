@@ -1,4 +1,7 @@
-"""A shared layer without a server: what several processes share is an object, and each of them has a layer over it."""
+"""A shared layer without a server that carries no word of changes: what processes learn of each other, they have asked.
+
+What several processes share is an object, and each of them has a layer over it.
+"""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -41,7 +44,7 @@ class Truth:
         return token if until > self.clock.monotonic() else b""
 
 
-class SharedMemory:
+class SilentLayer:
     """The layer of one process: a `SharedLayer` that carries no word of changes.
 
     Attributes:

@@ -18,7 +18,7 @@ from aurelis.cache.exceptions import CacheError, LoadTimeoutError, RecursiveLoad
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from tests.managers import configuration, count, eventually, is_settled, opened, requests, series
-from tests.shared_layers import SharedMemory, Truth
+from tests.shared_layers import SilentLayer, Truth
 from tests.simulation.loop import current, explore, run
 
 SEEDS = range(20)
@@ -558,7 +558,7 @@ async def test_where_a_stale_value_stands_in_no_failure_is_remembered(
 @contextlib.asynccontextmanager
 async def simulated(truth: Truth | None = None, **options: Any) -> AsyncIterator[CacheManager]:
     """A cache in the time of the simulated loop; of several processes if they share something."""
-    lower = [] if truth is None else [SharedMemory(truth)]
+    lower = [] if truth is None else [SilentLayer(truth)]
     cache = CacheManager(configuration(**options), clock=current().clock(), lower=lower)
     try:
         yield cache
@@ -852,18 +852,18 @@ def test_memory_keeps_a_value_for_no_longer_than_the_options_say() -> None:
             for cache in (one, other, one, other):
                 assert await cache.get_or_compute("k", origin.load, options=options) == "v1"
             for layer in layers:
-                assert isinstance(layer, SharedMemory)
+                assert isinstance(layer, SilentLayer)
                 layer.calls.clear()
             for _ in range(3):  # also what has come back into memory from the shared layer
                 await asyncio.sleep(4.5)
                 for cache in (one, other):
                     assert await cache.get_or_compute("k", origin.load, options=options) == "v1"
-                assert [layer.calls.count("lookup") for layer in layers if isinstance(layer, SharedMemory)] == [0, 0]
+                assert [layer.calls.count("lookup") for layer in layers if isinstance(layer, SilentLayer)] == [0, 0]
                 await asyncio.sleep(0.5)
                 for cache in (one, other):
                     assert await cache.get_or_compute("k", origin.load, options=options) == "v1"
                 for layer in layers:
-                    assert isinstance(layer, SharedMemory)
+                    assert isinstance(layer, SilentLayer)
                     assert layer.calls.count("lookup") == 1
                     layer.calls.clear()
 
@@ -1127,6 +1127,13 @@ async def test_a_hard_invalidation_leaves_nothing_that_could_be_served(cache: Ca
     assert await cache.get_or_compute("k", origin.load, tags=["a"], options=options) == "v3"
 
 
+async def test_what_was_invalidated_leaves_memory_when_somebody_looks(cache: CacheManager) -> None:
+    await cache.set_many({"a": 1, "b": 2}, tags=["t"])
+    await cache.invalidate_tags("t")
+    assert await cache.get_many(["a", "b"]) == {}
+    assert count(cache, names.ENTRIES) == 0
+
+
 async def test_a_soft_invalidation_leaves_a_value_that_is_stale(
     cache: CacheManager, clock: ManualClock, origin: Origin
 ) -> None:
@@ -1334,6 +1341,25 @@ async def test_what_was_invalidated_during_a_load_does_not_stand_in_for_its_fail
         await late
     with pytest.raises(OSError, match="origin"):
         await cache.get_or_compute("k", load, options=STANDS_IN)
+    assert await cache.get("k", Gone) is Gone
+
+
+async def test_what_was_made_stale_during_an_early_refresh_that_fails_does_not_become_fresh(
+    cache: CacheManager, clock: ManualClock, origin: Origin
+) -> None:
+    async def load() -> str:
+        current_load().add_tags("a")
+        return await origin.load()
+
+    await cache.get_or_compute("k", load, options=EARLY)
+    clock.advance(80)
+    origin.go.clear()
+    await cache.get_or_compute("k", origin.load, options=EARLY)  # whose load does not know of the tag
+    await eventually(lambda: origin.begun == 2)
+    await cache.invalidate_tags("a", soft=True)
+    origin.error = OSError("origin")
+    origin.go.set()
+    await settled(cache)
     assert await cache.get("k", Gone) is Gone
 
 

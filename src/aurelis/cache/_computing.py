@@ -315,7 +315,7 @@ class Computing:
     async def _run(self, load: _Load, permit: Permit, budget: Budget) -> None:
         engine, flight, options = self._engine, load.flight, load.request.options
         load.begin = engine.clock.monotonic()
-        load.generation = permit.generation
+        load.generation = flight.generation = permit.generation
         flight.unclaimed = True
         if load.behind:
             self._count_refresh(flight, load.behind)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import threading
 import weakref
@@ -76,8 +77,8 @@ class Flight(Generic[T]):
         link: the context of the span around the load, for links from those who wait.
         tags: of what is loaded, beside those that follow from the key.
         stale: what there is in place of the result.
-        overtaken: the lowest generation that an invalidation may have of which the load learnt when it was under way; 0:
-            there is none.
+        overtaken: the lowest generation that an invalidation may have of which the load has learnt; 0: there is none.
+        generation: of the load; that of an invalidation which has overtaken it is higher. -1: not known yet.
     """
 
     __slots__ = (
@@ -91,6 +92,7 @@ class Flight(Generic[T]):
         "_task",
         "_thread",
         "fenced",
+        "generation",
         "key",
         "link",
         "outcome",
@@ -109,6 +111,7 @@ class Flight(Generic[T]):
         self.tags: tuple[str, ...] = ()
         self.stale: object = None
         self.overtaken = 0
+        self.generation = -1
         self._gate = Gate()
         self._refs = 1
         self._keep = False
@@ -373,31 +376,40 @@ class Flights:
             claimed, flight.unclaimed = flight.unclaimed, False
         return claimed
 
-    def fence(self, key: str) -> Flight[Any] | None:
+    def fence(self, key: str, before: float = math.inf) -> Flight[Any] | None:
         """An invalidation of the key: a load under way is not stored, and later callers begin a new one.
+
+        Args:
+            before: the generation of the invalidation; what began with it or later is not overtaken.
 
         Returns:
             The flight: where it is storing its result already, that is to be waited for.
         """
         with self._lock:
             for apart in self._apart:
-                apart.fenced = apart.fenced or apart.key == key
-            flight = self._flights.pop(key, None)
-            if flight is None:
+                apart.fenced = apart.fenced or (apart.key == key and apart.generation < before)
+            flight = self._flights.get(key)
+            if flight is None or flight.generation >= before:
                 return None
+            del self._flights[key]
             flight.fenced = True
         return flight
 
-    def fence_tagged(self, tags: Iterable[str], implied: Callable[[str], tuple[str, ...]]) -> list[Flight[Any]]:
+    def fence_tagged(
+        self, tags: Iterable[str], implied: Callable[[str], tuple[str, ...]], before: float = math.inf
+    ) -> list[Flight[Any]]:
         """An invalidation of tags; returns the flights of what has one of them.
 
         Args:
             implied: gives the tags that follow from a key.
+            before: as for `fence`.
         """
         wanted = frozenset(tags)
         found = []
         with self._lock:
             for flight in (*self._flights.values(), *self._apart):
+                if flight.generation >= before:
+                    continue
                 if not wanted.isdisjoint(flight.tags) or not wanted.isdisjoint(implied(flight.key)):
                     flight.fenced = True
                     found.append(flight)

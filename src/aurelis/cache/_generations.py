@@ -113,6 +113,8 @@ class Generations:
         now = self._clock.monotonic()
         with self._lock:
             for tag in tags:
+                if self._shared and soft and tag not in self._known:
+                    continue  # that there was a hard one is not known either, so it must be asked for
                 hard, was_soft = (record.hard, record.soft) if (record := self._known.get(tag)) else _NEVER
                 if soft:
                     was_soft = max(was_soft, generation)

@@ -119,13 +119,14 @@ class Listening:
         own = message.node == self._newsroom.node
         self._telemetry.message("sent" if own else "received", message.kind)
         self._stack.generations.saw(message.number)
-        if message.kind in ("tags", "soft"):
+        # What this process has changed itself it knows, and what it loads by now began later.
+        if not own and message.kind in ("tags", "soft"):
             self._stack.generations.invalidated(message.names, message.number, soft=message.kind == "soft")
-            self._flights.fence_tagged(message.names, self._stack.implied)
-        elif message.kind == "keys" and not own:
+            self._flights.fence_tagged(message.names, self._stack.implied, before=message.number)
+        elif not own and message.kind == "keys":
             for key in message.names:
-                self._flights.fence(key)
-                self._stack.forget(key)
+                self._flights.fence(key, before=message.number)
+                self._stack.forget(key, before=message.number)
         state, gap = _news.hear(state, message, now)
         if gap:
             self.lost("hole")

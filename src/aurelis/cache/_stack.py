@@ -120,6 +120,8 @@ class Stack:
         self.memory = memory
         self.lower = tuple(lower)
         self.shared = next((guard for guard in self.lower if isinstance(guard.layer, SharedLayer)), None)
+        # Found once: to ask whether something has a protocol's methods is slow.
+        self._shared_layer = next((guard.layer for guard in self.lower if isinstance(guard.layer, SharedLayer)), None)
         self._memory_ttl = memory_ttl
         self.default_ttl = max([guard.ttl for guard in self.lower] or [memory_ttl])
         self._codec = codec
@@ -193,6 +195,8 @@ class Stack:
             try:
                 entry = await guard.call("get", partial(guard.layer.lookup, key), budget)
                 if entry is not None:
+                    if entry.generation > self.generations.latest:
+                        self.generations.saw(entry.generation)
                     tags = implied(key, self._prefix) + entry.details.tags
                     verdict = self.generations.judge(entry.generation, tags)
                     if verdict != "valid":
@@ -280,7 +284,7 @@ class Stack:
         guard = self.shared
         if guard is None:
             return None, Permit(key, self.generations.latest)
-        layer = _shared(guard)
+        layer = self._layer
         removals = self._removals[hash(key) % _STRIPES]
         mark = self.generations.mark
         try:
@@ -306,9 +310,7 @@ class Stack:
         if guard is None or permit.fence is None:
             return False
         try:
-            return await guard.call(
-                "renew", partial(_shared(guard).renew, permit.key, permit.fence, life), self.budget()
-            )
+            return await guard.call("renew", partial(self._layer.renew, permit.key, permit.fence, life), self.budget())
         except LayerError:
             return True  # not known
 
@@ -318,7 +320,7 @@ class Stack:
         if guard is None or not permit.owner or permit.fence is None:
             return
         with contextlib.suppress(LayerError):  # it ends by itself
-            await guard.call("release", partial(_shared(guard).release, permit.key, permit.fence), self.budget())
+            await guard.call("release", partial(self._layer.release, permit.key, permit.fence), self.budget())
 
     # Storing
 
@@ -355,7 +357,7 @@ class Stack:
             try:
                 every = dict.fromkeys(chain.from_iterable(self._tags(key, entry) for key, entry in entries.items()))
                 await self._learn(tuple(every), budget)
-                generation = await guard.call("set", partial(_shared(guard).assign, entries), budget)
+                generation = await guard.call("set", partial(self._layer.assign, entries), budget)
                 self.generations.saw(generation)
                 if self.recovery is not None:
                     self.recovery.settled(entries)
@@ -370,6 +372,8 @@ class Stack:
         self, values: Mapping[str, Packed], keep: Keep, permit: Permit, budget: Budget
     ) -> Literal["stored", "incomplete", "fenced"]:
         """Keep what was loaded, unless an invalidation has overtaken the load."""
+        with contextlib.suppress(LayerError):
+            await self._learn(keep.details.tags, budget)  # those that the load itself gave
         self._count_removals(values)
         # In memory first, where the next to ask finds it while it is on its way to the others.
         complete = self._remember(values, keep, permit.generation)
@@ -381,9 +385,8 @@ class Stack:
             if permit.fence is None:
                 complete = False  # the layer was not there when the load began, so it can't say what happened since
                 continue
-            act = partial(_shared(guard).publish, permit.key, permit.fence, entries, release=permit.owner)
+            act = partial(self._layer.publish, permit.key, permit.fence, entries, release=permit.owner)
             try:
-                await self._learn(keep.details.tags, budget)  # those that the load itself gave
                 if not await guard.call("set", act, budget):
                     for key in values:
                         self.forget(key)
@@ -400,6 +403,8 @@ class Stack:
             expires = min(entry.expires, self._clock.monotonic() + self._memory_ttl)
             details = replace(entry.details, retry_at=retry_at)
             mark = self.generations.mark
+            if self.generations.judge(entry.generation, self._tags(key, entry)) != "valid":
+                mark = entry.mark  # what was made stale meanwhile is looked at again
             until = min(retry_at, entry.fresh_until, expires)
             self.memory.put(key, replace(entry, expires=expires, details=details, until=until, mark=mark))
 
@@ -438,7 +443,7 @@ class Stack:
         if self.shared is None:
             self.generations.invalidate_here(tags, soft=soft)
             return
-        act = partial(_shared(self.shared).invalidate, tags, soft=soft, known=self.generations.latest)
+        act = partial(self._layer.invalidate, tags, soft=soft, known=self.generations.latest)
         try:
             generation = await self.shared.call(operation, act, budget)
         except LayerError:
@@ -506,8 +511,14 @@ class Stack:
         keys = [] if self.memory is None else [key for key in list(self.memory.entries) if matches(key)]
         return {key for key in keys if self.forget(key)}
 
-    def forget(self, key: str) -> bool:
-        """Forget the key in memory; true if it was there."""
+    def forget(self, key: str, before: float = math.inf) -> bool:
+        """Forget the key in memory; true if it was there.
+
+        Args:
+            before: the generation of a change; what began to be loaded with it or later stays.
+        """
+        if before < math.inf and (entry := self.peek(key)) is not None and entry.generation >= before:
+            return False
         self._removals[hash(key) % _STRIPES] += 1
         return self.memory is not None and self.memory.drop(key)
 
@@ -519,6 +530,11 @@ class Stack:
             await guard.layer.aclose()
 
     # Inside
+
+    @property
+    def _layer(self) -> SharedLayer:
+        assert self._shared_layer is not None
+        return self._shared_layer
 
     def implied(self, key: str) -> tuple[str, ...]:
         """The tags that follow from a key of this namespace."""
@@ -547,7 +563,7 @@ class Stack:
 
     async def _take(self, guard: Guard, key: str, budget: Budget) -> bool:
         try:
-            entry = await guard.call("delete", partial(_shared(guard).take, key), budget)
+            entry = await guard.call("delete", partial(self._layer.take, key), budget)
         except LayerError:
             if self.recovery is not None:
                 self.recovery.not_removed(key)
@@ -564,14 +580,15 @@ class Stack:
     def _in_need(self, key: str) -> Found | None:
         # No shared layer can say whether it was invalidated elsewhere. Its life in memory is the bound for that.
         entry = None if self.memory is None else self.memory.peek(key)
-        if entry is None or self.generations.judge(entry.generation, self._tags(key, entry)) == "invalid":
+        verdict = "invalid" if entry is None else self.generations.judge(entry.generation, self._tags(key, entry))
+        if entry is None or verdict == "invalid":
             return None
-        return Found(entry, names.L1)
+        return Found(self._aged(entry) if verdict == "soft" else entry, names.L1)
 
     async def _learn(self, tags: Sequence[str], budget: Budget) -> None:
         unknown = self.generations.unknown(tags)
         if self.shared is not None and unknown:
-            act = partial(_shared(self.shared).generations, unknown)
+            act = partial(self._layer.generations, unknown)
             self.generations.learn(await self.shared.call("tags", act, budget))
 
     def _entries(self, values: Mapping[str, Packed], keep: Keep, layer_ttl: float, generation: int) -> dict[str, Entry]:
@@ -616,9 +633,17 @@ class Stack:
         if self.memory is None:
             return
         stripe = hash(key) % _STRIPES
-        expires = min(entry.expires, self._clock.monotonic() + min(memory_ttl, self._memory_ttl))
+        now = self._clock.monotonic()
+        expires = min(entry.expires, now + min(memory_ttl, self._memory_ttl))
         value = entry.value if entry.payload is None else None
         until = min(until, expires)
+        before = self.memory.peek(key)
+        if (
+            before is not None
+            and before.mark >= 0
+            and ((usable := self.peek(key, now)) is None or usable.fresh_until <= now < until)
+        ):
+            self.memory.drop(key, before)  # otherwise each request would go below until it expires
         # If absent: what a concurrent `set` put there is newer than what was read below.
         promoted = Entry(
             value, entry.payload, entry.fresh_until, expires, entry.size, entry.generation, details, until, mark
@@ -645,11 +670,6 @@ class Stack:
             self._removals[stripe] += 1
         if self.memory is not None:
             await self.memory.remove_all()
-
-
-def _shared(guard: Guard) -> SharedLayer:
-    assert isinstance(guard.layer, SharedLayer)
-    return guard.layer
 
 
 def _memory_entry(key: str, packed: Packed, fresh_until: float, expires: float) -> Entry:

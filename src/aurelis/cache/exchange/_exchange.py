@@ -385,6 +385,7 @@ class Exchange(Generic[Q]):
         _, permit = await ways.run(
             self.engine.stack.acquire(key, token_hex(16).encode(), budget, again=True, life=_LONGEST_LOAD)
         )
+        flight.generation = permit.generation
         return Recorder(self, request, flight, key, stale, budget, ways, seat, permit)
 
     def _alone(self, reason: str, detail: str = "") -> Alone:

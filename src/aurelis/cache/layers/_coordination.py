@@ -21,7 +21,7 @@ from aurelis.cache.typing import Acquired
 
 from ._link import Link
 from ._names import Names
-from ._scripts import ACQUIRE, ANNOUNCE, BEAT, BUMP, ENSURE, INVALIDATE, PUBLISH, RELEASE, RENEW, TICK
+from ._scripts import ACQUIRE, ANNOUNCE, BEAT, BUMP, ENSURE, INVALIDATE, PRESENT, PUBLISH, RELEASE, RENEW, TICK
 
 _SCAN_COUNT: Final = 500
 _TAG_LIFE: Final = 30 * 86_400_000
@@ -66,7 +66,7 @@ class Coordination(ABC):
         arguments = (token, _ms(life), int(again), self.node.encode())
         frame, left, holder, clock = await link.script(ACQUIRE, keys, arguments)
         if link.single:
-            generation = int(clock or 0) or await self._announce(link, "tags", ())
+            generation = int(clock)
         self._saw(generation)
         found = self._entry(key, frame, left) if not holder else None
         if found is None and not holder:  # damaged, or not ours
@@ -107,7 +107,7 @@ class Coordination(ABC):
         for key, entry in entries.items():
             entry.generation = generation
             name, lease = self._names.entry_and_lease(key)
-            commands += [set_command(name, *self._frame(key, entry)), ("UNLINK", lease)]
+            commands += [("UNLINK", lease), set_command(name, *self._frame(key, entry))]
         word = ("PUBLISH", self._names.channel, self._word(generation, "keys", tuple(entries)))
         if link.single:
             succeeded(await link.pipeline([*commands, word]))
@@ -120,7 +120,7 @@ class Coordination(ABC):
         """See `SharedLayer.take`."""
         link = self._link()
         name, lease = self._names.entry_and_lease(key)
-        data, _ = succeeded(await link.pipeline([("GETDEL", name), ("UNLINK", lease)]))
+        _, data = succeeded(await link.pipeline([("UNLINK", lease), ("GETDEL", name)]))
         await self._announce(link, "keys", (key,))
         return None if data is None else self._entry(key, data, -1)
 
@@ -133,8 +133,9 @@ class Coordination(ABC):
         """See `SearchableLayer.discard`."""
         link = self._link()
         names = [self._names.entry_and_lease(key) for key in keys]
-        removed = succeeded(await link.pipeline([("UNLINK", entry) for entry, _ in names]))
+        # Leases first: what is being loaded now must not be stored after its entry is gone.
         succeeded(await link.pipeline([("UNLINK", lease) for _, lease in names]))
+        removed = succeeded(await link.pipeline([("UNLINK", entry) for entry, _ in names]))
         await self._announce(link, "keys", tuple(keys))
         return sum(removed)
 
@@ -206,7 +207,7 @@ class Coordination(ABC):
             await subscriber.aclose()  # type: ignore[no-untyped-call]
 
     async def _now(self, link: Link) -> int:
-        return int(await link.execute("GET", self._names.clock) or 0) or await self._announce(link, "tags", ())
+        return int(await link.script(PRESENT, (self._names.clock,)))
 
     async def _tick(self, link: Link) -> int:
         generation = int(await link.script(TICK, (self._names.clock,), (self._known,)))

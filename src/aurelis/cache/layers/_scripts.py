@@ -6,6 +6,20 @@ from typing import Final
 
 from ._link import Script
 
+_NOW = """
+local function present(key)
+  local number = redis.call('GET', key)
+  if not number then
+    local time = redis.call('TIME')
+    number = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
+    redis.call('SET', key, number)
+  end
+  return number
+end
+"""
+# The clock begins with the time in microseconds, so that one which was lost (evicted, or with the whole database) goes
+# on above all that it ever said, unless changes came faster than one in a microsecond.
+
 LOOKUP: Final = Script("""
 local found = {}
 for i, key in ipairs(KEYS) do
@@ -21,8 +35,10 @@ return found
 """Value and remaining life (ms) of entries. A key that holds something else than a string is some other program's: it
 is reported as an empty frame, which no frame of ours is."""
 
-ACQUIRE: Final = Script("""
-local clock = KEYS[3] and redis.call('GET', KEYS[3]) or ''
+ACQUIRE: Final = Script(
+    _NOW
+    + """
+local clock = KEYS[3] and present(KEYS[3]) or ''
 if ARGV[3] == '0' then
   local value = redis.pcall('GET', KEYS[1])
   if type(value) == 'string' then
@@ -35,7 +51,8 @@ if type(holder) ~= 'string' or string.sub(holder, 1, #ARGV[4]) == ARGV[4] then
   holder = ARGV[1]
 end
 return {'', -2, holder, clock}
-""")
+"""
+)
 """Keys: entry, lease and perhaps the clock. Arguments: token, life of the lease (ms), whether to load although there is
 an entry, and what tokens of this process begin with. Returns the entry and its life, or the lease's token; and the
 clock.
@@ -77,13 +94,11 @@ return 1
 """)
 """Keys: lease, entries. Arguments: token, whether the lease ends, then frame and life (ms; empty: for ever) of each."""
 
-_TICK = """
+_TICK = (
+    _NOW
+    + """
 local function tick(key, floor)
-  local now = tonumber(redis.call('GET', key) or '0')
-  if now == 0 then
-    local time = redis.call('TIME')
-    now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-  end
+  local now = tonumber(present(key))
   floor = tonumber(floor)
   if floor > now then
     now = floor
@@ -93,8 +108,7 @@ local function tick(key, floor)
   return text
 end
 """
-# The clock begins with the time in microseconds, so that one which was lost (evicted, or with the whole database) goes
-# on above all that it ever said, unless invalidations came faster than one in a microsecond.
+)
 
 TICK: Final = Script(_TICK + "return tick(KEYS[1], ARGV[1])")
 """Key: clock. Argument: the highest generation known. Returns the next one."""
@@ -109,10 +123,16 @@ return number
 )
 """Key: clock. Arguments: the highest generation known, channel, message. Tells it with the next generation."""
 
-BEAT: Final = Script("""
-redis.call('PUBLISH', ARGV[1], (redis.call('GET', KEYS[1]) or '0') .. ' ' .. ARGV[2])
+PRESENT: Final = Script(_NOW + "return present(KEYS[1])")
+"""Key: clock. Returns the present generation."""
+
+BEAT: Final = Script(
+    _NOW
+    + """
+redis.call('PUBLISH', ARGV[1], present(KEYS[1]) .. ' ' .. ARGV[2])
 return 1
-""")
+"""
+)
 """Key: clock. Arguments: channel, message. Tells it with the present generation."""
 
 _BUMP = """
@@ -147,10 +167,12 @@ return number
 BUMP: Final = Script(_BUMP + "bump(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) return 1")
 """Key: tag. Arguments: generation, whether it is soft, life (ms)."""
 
-ENSURE: Final = Script("""
+ENSURE: Final = Script(
+    _NOW
+    + """
 local now = ARGV[1]
 if now == '0' then
-  now = redis.call('GET', KEYS[1]) or '0'
+  now = present(KEYS[1])
 end
 local records = {}
 for i = 2, #KEYS do
@@ -164,7 +186,8 @@ for i = 2, #KEYS do
   records[i - 1] = record
 end
 return records
-""")
+"""
+)
 """Keys: clock, tags. Arguments: the present generation (0: look at the clock), life (ms). Returns the records.
 
 A tag without a record gets the present generation, since it may have had one up to that. What began to be loaded later

@@ -72,7 +72,7 @@ class Chaos:
     Args:
         faults: what goes wrong now; `None`: nothing.
         seed: the same calls in the same order with the same seed go wrong in the same way.
-        error: makes what is raised.
+        error: makes what is raised; `None`: a `ConnectionError`.
 
     Attributes:
         faults: may be replaced at any time.
@@ -97,12 +97,12 @@ class Chaos:
         faults: Faults | None = None,
         *,
         seed: int = 0,
-        error: Callable[[], Exception] = partial(ConnectionError, "chaos"),
+        error: Callable[[], Exception] | None = None,
     ) -> None:
         self.faults = faults or NONE
         self.happened: dict[str, int] = {}
         self._random = random.Random(seed)
-        self._error = error
+        self._error = error or partial(ConnectionError, "chaos")
         self._lines: list[asyncio.Queue[_news.Message | Exception | None]] = []
 
     def heal(self) -> None:
