@@ -169,6 +169,7 @@ class Proxy:
             connection = asyncio.create_task(self._connect(client))
             self._connections.add(connection)
             connection.add_done_callback(self._connections.discard)
+            connection.add_done_callback(lambda _: client.close())  # also if it is cancelled before it begins
 
     async def _connect(self, client: socket.socket) -> None:
         """Serves one connection to its end; cancelled, it resets both sides."""

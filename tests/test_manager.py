@@ -17,7 +17,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aurelis.cache import CacheLayer, CacheManager, manager, testing
+from aurelis.cache import CacheLayer, CacheManager, manager
 from aurelis.cache.exceptions import CacheClosedError, CacheError, RecursiveLoadError, UnstorableValueError
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
@@ -118,7 +118,7 @@ async def callers(cache: CacheManager, origin: Origin, number: int, key: str = "
 # --- values
 
 
-@pytest.mark.parametrize("module", [manager, testing], ids=["manager", "testing"])
+@pytest.mark.parametrize("module", [manager], ids=["manager"])
 def test_the_examples_run(module: Any) -> None:  # `Any`: a module
     results = doctest.testmod(module)
     assert results.attempted

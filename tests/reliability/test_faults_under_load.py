@@ -249,6 +249,9 @@ def check(phases: list[Phase], results: list[Json]) -> None:
     for number, result in enumerate(results):
         print(f"process {number}: " + ", ".join(f"{name}: {value}" for name, value in result.items() if name not in ("stale", "acknowledged", "slow")))
     for result in results:
+        for wrong in result["wrong"]:
+            print(wrong)
+    for result in results:
         assert result["wrong"] == []
         assert result["behind"] == []
         assert result["counted"] == result["asked"]

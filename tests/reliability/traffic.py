@@ -55,7 +55,7 @@ class Traffic:
         """Changes that Redis has confirmed: key, version, when."""
         self.refused: Counter[str] = Counter()
         self.wrong: list[str] = []
-        self._ended: dict[int, int] = {}  # by key: the version of the last change of this process that has ended
+        self._ended: dict[int, tuple[int, str]] = {}  # by key: the last change of this process that has ended
 
     # --- requests
 
@@ -98,15 +98,15 @@ class Traffic:
         for name, value in found.items():
             self._check(by_name[name], value, before[by_name[name]])
 
-    def _before(self, key: int) -> tuple[float, int, int]:
-        return time.monotonic(), self._board[key], self._ended.get(key, 0)
+    def _before(self, key: int) -> tuple[float, int, tuple[int, str]]:
+        return time.monotonic(), self._board[key], self._ended.get(key, (0, ""))
 
-    def _check(self, key: int, value: dict[str, int], before: tuple[float, int, int]) -> None:
-        begin, truth, own = before
+    def _check(self, key: int, value: dict[str, int], before: tuple[float, int, tuple[int, str]]) -> None:
+        begin, truth, (own, how) = before
         if value["key"] != key or value["version"] > self._board[key]:
             self.wrong.append(f"{value} for key {key}, whose version is {self._board[key]}")
         if value["version"] < own:
-            self.wrong.append(f"{value} although this process had changed it to {own}, at {begin}")
+            self.wrong.append(f"{value} at {begin:.3f} though this process has made {own} of it by {how}")
         if value["version"] < truth:
             self.stale.append((key, value["version"], begin))
 
@@ -121,14 +121,17 @@ class Traffic:
             versions = {key: self._board[key] + 1 for key in keys}
             for key, version in versions.items():
                 self._board[key] = version
+            answer = ""
             try:
                 done = await self._tell(keys, how, versions)
             except LayerError as error:
                 if how == "set":
                     raise
                 done = False
-                self.refused[f"{how}: {type(error).__name__}"] += 1
-            self._ended |= versions
+                answer = type(error).__name__
+                self.refused[f"{how}: {answer}"] += 1
+            how = f"{how} ({answer or done}) at {time.monotonic():.3f}"
+            self._ended |= {key: (version, how) for key, version in versions.items()}
             if done:
                 now = time.monotonic()
                 self.acknowledged += [(key, version, now) for key, version in versions.items()]

@@ -54,6 +54,15 @@ FORGOTTEN = L1_TTL + LOAD + 4 * TIMEOUT
 HEALTHY = Setup(operations=EVERYTHING, calls=NEAR, news=LATE, bound=HEARD)
 WORLD_KINDS = {
     "healthy": HEALTHY,
+    "one-key": replace(
+        HEALTHY,
+        operations={"get": 4, "set": 3, "load": 4, "delete": 1},
+        calls=Faults(delay=(0.0, 0.05)),
+        news=Faults(lag=(0.0, 0.01)),
+        keys=1,
+        gap=0.5,
+        bound=0.2,
+    ),
     "stale-values": replace(HEALTHY, options=VARIED),
     "unreliable-layer": replace(HEALTHY, calls=UNRELIABLE, options=VARIED),
     "lost-messages": replace(HEALTHY, news=LOSSY, bound=NOTICED),
@@ -186,13 +195,13 @@ def test_p4_without_any_word_nothing_is_older_than_its_time_allows(many: bool) -
 
 
 @many
-@pytest.mark.parametrize("kind", ["lost-messages", "unreliable-layer", "all-at-once"])
+@pytest.mark.parametrize("kind", ["one-key", "lost-messages", "unreliable-layer", "all-at-once"])
 def test_p5_when_everything_works_again_all_nodes_agree_with_the_shared_layer(kind: str, many: bool) -> None:
     async def live_and_agree(world: World) -> None:
         await world.live()
         world.heal()
         await asyncio.sleep(10 * HEARTBEAT)
-        await world.agree(loads=kind == "lost-messages")
+        await world.agree(loads=kind in ("one-key", "lost-messages"))
 
     setup = replace(
         WORLD_KINDS[kind], exclusive="writes are not cancelled", config={"ttl": 600, "l1_ttl": 300}, bound=1e9

@@ -58,7 +58,7 @@ class Setup:
     fails: float = 0.1
     evicts: float = 0.0
     crashes: float = 0.0
-    options: tuple[EntryOptions, ...] = (EntryOptions(),)  # noqa: RUF009
+    options: tuple[EntryOptions, ...] = (EntryOptions(),)
     config: dict[str, Any] = field(default_factory=dict)
     exclusive: str = ""
 

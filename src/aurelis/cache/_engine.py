@@ -175,16 +175,20 @@ class Engine:
         packed = {key: self.stack.pack(value) for key, value in values.items()}
         # A load that began before must not replace what is set now.
         budget = await self.after([self.flights.fence(key) for key in values])
-        if ttl == 0:
-            removed = True
+        try:
+            if ttl == 0:
+                removed = True
+                for key in values:
+                    try:
+                        await self.stack.remove(key, budget)
+                    except LayerError:
+                        removed = False
+                return removed
+            keep = Keep(ttl, details=Details(tags) if tags else NO_DETAILS)
+            stored = await self.stack.store(packed, keep, budget)
+        finally:
             for key in values:
-                try:
-                    await self.stack.remove(key, budget)
-                except LayerError:
-                    removed = False
-            return removed
-        keep = Keep(ttl, details=Details(tags) if tags else NO_DETAILS)
-        stored = await self.stack.store(packed, keep, budget)
+                self.flights.fence(key)  # a load that found the old value while the new one was on its way
         self.telemetry.store("stored" if stored else "incomplete", len(values))
         return stored
 
@@ -200,9 +204,9 @@ class Engine:
     async def clear(self) -> None:
         """Forget everything of this cache."""
         self.check("")
-        await self.after(self.flights.fence_all())
+        budget = await self.after(self.flights.fence_all())
         try:
-            await self.stack.clear()
+            await self.stack.clear(budget)
         finally:
             self.flights.fence_all()
 

@@ -11,6 +11,8 @@ of date: a lost record makes a miss, never a wrong answer.
 
 from __future__ import annotations
 
+import math
+import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,10 @@ from ._clock import Clock
 Verdict = Literal["valid", "soft", "invalid", "unknown"]
 
 _MAX_KNOWN: Final = 100_000
-_NEVER = (0, 0)
+_NOT_RELIED_ON: Final = -math.inf
+"""In place of when a record was learned: there may be higher numbers, of which this process has not heard."""
+_EVER: Final = -sys.float_info.max
+"""Before all instants at which something can be learned."""
 
 
 @dataclass(slots=True)
@@ -62,27 +67,36 @@ class Generations:
         """Those that have to be asked for before an entry with them can be judged."""
         if not self._shared:
             return []
-        limit = float("-inf") if self.in_step else self._clock.monotonic() - self._trust
+        limit = _EVER if self.in_step else self._clock.monotonic() - self._trust
         known = self._known
         return [tag for tag in tags if (record := known.get(tag)) is None or record.learned < limit]
 
-    def judge(self, generation: int, tags: Sequence[str]) -> Verdict:
-        """Whether a value of that generation is out of date; `unknown`: some of the tags have to be asked for first."""
+    def judge(self, generation: int, tags: Sequence[str], *, in_need: bool = False) -> Verdict:
+        """Whether a value of that generation is out of date; `unknown`: some of the tags have to be asked for first.
+
+        Args:
+            in_need: nobody can be asked, so what is known here has to do.
+        """
         if self.pending and not self.pending.isdisjoint(tags):
             return "invalid"
         verdict: Verdict = "valid"
-        limit = float("-inf") if self.in_step or not self._shared else self._clock.monotonic() - self._trust
+        if in_need or not self._shared:
+            limit = -math.inf
+        else:
+            limit = _EVER if self.in_step else self._clock.monotonic() - self._trust
         for tag in tags:
             record = self._known.get(tag)
             if record is None:
+                if in_need:
+                    continue
                 if self._shared:
                     return "unknown"
                 if generation < self._floor:
                     return "invalid"
-            elif record.learned < limit:
-                return "unknown"
             elif record.hard > generation:
                 return "invalid"
+            elif record.learned < limit:
+                return "unknown"
             elif record.soft > generation:
                 verdict = "soft"
         return verdict
@@ -110,25 +124,29 @@ class Generations:
 
     def invalidated(self, tags: Iterable[str], generation: int, *, soft: bool) -> None:
         """An invalidation has this generation."""
-        now = self._clock.monotonic()
         with self._lock:
-            for tag in tags:
-                if self._shared and soft and tag not in self._known:
-                    continue  # that there was a hard one is not known either, so it must be asked for
-                hard, was_soft = (record.hard, record.soft) if (record := self._known.get(tag)) else _NEVER
-                if soft:
-                    was_soft = max(was_soft, generation)
-                else:
-                    hard = max(hard, generation)
-                self._keep(tag, _Known(hard, was_soft, now))
-            self.latest = max(self.latest, generation)
-            self.mark += 1
+            self._invalidate(tags, generation, soft=soft)
 
     def invalidate_here(self, tags: Iterable[str], *, soft: bool) -> None:
         """An invalidation where this is the truth."""
         with self._lock:
-            generation = self.latest + 1
-        self.invalidated(tags, generation, soft=soft)
+            self._invalidate(tags, self.latest + 1, soft=soft)
+
+    def _invalidate(self, tags: Iterable[str], generation: int, *, soft: bool) -> None:
+        now = self._clock.monotonic()
+        for tag in tags:
+            record = self._known.get(tag)
+            if record is None and soft and self._shared:
+                continue  # it stays unknown: a hard one may have come before
+            hard, was_soft = (self._floor, 0) if record is None else (record.hard, record.soft)
+            if soft:
+                was_soft = max(was_soft, generation)
+            else:
+                hard = max(hard, generation)
+            learned = now if record is None or not soft else record.learned  # nothing is said of hard ones
+            self._keep(tag, _Known(hard, was_soft, learned))
+        self.latest = max(self.latest, generation)
+        self.mark += 1
 
     def saw(self, generation: int) -> None:
         """Somebody has mentioned this generation."""
@@ -137,10 +155,14 @@ class Generations:
                 self.latest = max(self.latest, generation)
 
     def lost_step(self) -> None:
-        """Word of invalidations may have been lost: nothing that is known or in memory can be relied on."""
+        """Word of invalidations may have been lost: nothing that is known or in memory can be relied on.
+
+        What is known to be out of date still is.
+        """
         with self._lock:
             self.in_step = False
-            self._known.clear()
+            for record in self._known.values():
+                record.learned = _NOT_RELIED_ON
             self.mark += 1
             self._verify_before = self.mark
 

@@ -162,7 +162,9 @@ async def _hear(reference: weakref.ref[Listening], newsroom: Newsroom, heartbeat
         try:
             while True:
                 # Our own sign of life comes back, so silence means that the connection is lost.
-                message = await asyncio.wait_for(anext(news), heartbeat * _MISSED)
+                # Not `wait_for`, which on Python 3.11 swallows a cancellation that comes together with a message.
+                async with asyncio.timeout(heartbeat * _MISSED):
+                    message = await anext(news)
                 listening = reference()
                 if listening is None or listening.closed:
                     return

@@ -7,7 +7,7 @@ from time to time repeats the last number, which shows a message that was lost a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from msgpack import packb, unpackb
@@ -48,10 +48,13 @@ def decode(data: bytes) -> Message | None:
     if not space or not number.isdigit() or len(number) > 20:
         return None
     try:
-        node, kind, *names = unpackb(body, unicode_errors="surrogatepass")
+        parts = unpackb(body, unicode_errors="surrogatepass")
     except Exception:  # noqa: BLE001  # whoever can publish may send anything
         return None
-    if kind not in _KINDS or not all(type(text) is str for text in (node, *names)):
+    if type(parts) is not list or len(parts) < 2 or not all(type(part) is str for part in parts):
+        return None
+    node, kind, *names = parts
+    if kind not in _KINDS:
         return None
     return Message(int(number), node, kind, tuple(names))
 
@@ -64,11 +67,15 @@ class Heard:
         upto: all up to this one; -1: none yet.
         ahead: further ones, above a hole.
         since: the instant at which the hole was first seen.
+        told: the highest number that anything has told of.
+        at: the instant at which `upto` was reached.
     """
 
     upto: int = -1
     ahead: frozenset[int] = frozenset()
     since: float = 0.0
+    told: int = field(default=-1, compare=False)
+    at: float = field(default=0.0, compare=False)
 
 
 def hear(heard: Heard, message: Message, now: float) -> tuple[Heard, bool]:
@@ -77,34 +84,29 @@ def hear(heard: Heard, message: Message, now: float) -> tuple[Heard, bool]:
     Args:
         now: monotonic, seconds.
     """
-    number = message.number
+    number, beat = message.number, message.kind == "beat"
     if heard.upto < 0:
-        return Heard(number), False
-    if message.kind == "beat":
-        if number < heard.upto:
-            return Heard(number), True  # the numbers have begun anew, from below
-        if number == heard.upto or number in heard.ahead:
-            return _aged(heard, now)
-        ahead = heard.ahead
-    elif number <= heard.upto:
-        return _aged(heard, now)  # overtaken by a sign of life, which told of it before it came
-    elif number == heard.upto + 1 and not heard.ahead:
-        return Heard(number), False
-    else:
-        ahead = heard.ahead | {number}
+        return Heard(number, at=now), False
+    if number <= heard.upto:
+        if beat and number < heard.upto and now - heard.at > GRACE:
+            return Heard(number, at=now), True  # the numbers have begun anew, from below
+        return _aged(heard, now)
+    ahead = heard.ahead if beat else heard.ahead | {number}
+    told = max(heard.told, number, *ahead)
     upto = heard.upto
     while upto + 1 in ahead:
         upto += 1
         ahead -= {upto}
-    if not ahead and message.kind != "beat":
-        return Heard(upto), False
+    if upto >= told:
+        return Heard(upto, at=now), False
     if len(ahead) > _MAX_AHEAD:
-        return Heard(max(ahead)), True
-    began = heard.since if heard.since and upto == heard.upto else now
-    return _aged(Heard(upto, ahead, began), now, number)
+        return Heard(told, at=now), True
+    if upto == heard.upto:
+        return _aged(Heard(upto, ahead, heard.since or now, told, heard.at), now)
+    return Heard(upto, ahead, now, told, now), False
 
 
-def _aged(heard: Heard, now: float, number: int = -1) -> tuple[Heard, bool]:
+def _aged(heard: Heard, now: float) -> tuple[Heard, bool]:
     if heard.since and now - heard.since > GRACE:
-        return Heard(max((number, heard.upto, *heard.ahead))), True
+        return Heard(max((heard.told, heard.upto, *heard.ahead)), at=now), True
     return heard, False

@@ -151,13 +151,15 @@ class Recovery:
         told = 0
         try:
             # Values first: storing them changes no clock, and removing the others does.
-            stored = []
+            stored = {}
             for key, entry in [(key, entry) for key, entry in self.keys.items() if entry is not None]:
                 if await self._tell_value(key, entry):
-                    stored.append(key)
-                told += 1
+                    stored[key] = entry
             if stored:
-                await self._call("set", partial(self._layer.announce, stored))
+                await self._call("set", partial(self._layer.announce, tuple(stored)))
+                for key, entry in stored.items():
+                    self._told(key, entry, "stored")
+                told += len(stored)
             for key in [key for key, entry in self.keys.items() if entry is None]:
                 await self._call("delete", partial(self._layer.take, key))
                 self._told(key, None, "removed")
@@ -182,7 +184,6 @@ class Recovery:
             if answer.own and answer.generation <= entry.generation:
                 act = partial(self._layer.publish, key, answer.lease, {key: entry}, release=True)
                 if await self._call("set", act):
-                    self._told(key, entry, "stored")
                     return True
         self._replace(key, entry)
         return False

@@ -403,8 +403,11 @@ class Stack:
             expires = min(entry.expires, self._clock.monotonic() + self._memory_ttl)
             details = replace(entry.details, retry_at=retry_at)
             mark = self.generations.mark
-            if self.generations.judge(entry.generation, self._tags(key, entry)) != "valid":
-                mark = entry.mark  # what was made stale meanwhile is looked at again
+            verdict = self.generations.judge(entry.generation, self._tags(key, entry))
+            if verdict == "invalid":
+                return
+            if verdict == "soft":
+                entry = self._aged(entry)
             until = min(retry_at, entry.fresh_until, expires)
             self.memory.put(key, replace(entry, expires=expires, details=details, until=until, mark=mark))
 
@@ -453,7 +456,7 @@ class Stack:
             raise
         self.generations.invalidated(tags, generation, soft=soft)
 
-    async def clear(self) -> None:
+    async def clear(self, budget: Budget | None = None) -> None:
         """Forget everything of this cache everywhere.
 
         Raises:
@@ -462,7 +465,7 @@ class Stack:
         problem: LayerError | None = None
         await self._forget_all()
         try:
-            await self.invalidate((EVERYTHING,), soft=False, budget=self.budget(), operation="clear")
+            await self.invalidate((EVERYTHING,), soft=False, budget=budget or self.budget(), operation="clear")
         except LayerError as error:
             problem = error
         for guard in self.lower:
@@ -580,8 +583,10 @@ class Stack:
     def _in_need(self, key: str) -> Found | None:
         # No shared layer can say whether it was invalidated elsewhere. Its life in memory is the bound for that.
         entry = None if self.memory is None else self.memory.peek(key)
-        verdict = "invalid" if entry is None else self.generations.judge(entry.generation, self._tags(key, entry))
-        if entry is None or verdict == "invalid":
+        if entry is None:
+            return None
+        verdict = self.generations.judge(entry.generation, self._tags(key, entry), in_need=True)
+        if verdict == "invalid":
             return None
         return Found(self._aged(entry) if verdict == "soft" else entry, names.L1)
 

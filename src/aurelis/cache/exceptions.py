@@ -11,6 +11,7 @@ The tree::
     │   ├── LayerTimeout(TimeoutError)           it did not answer before its deadline
     │   └── LayerUnavailableError                it was not asked: its breaker is open
     ├── RecursiveLoadError(RuntimeError)         a load waits for the result of itself
+    ├── LoadTimeoutError(TimeoutError)           a load took longer than its caller wanted to wait
     ├── CacheClosedError(RuntimeError)           the cache was used after it was closed
     └── FrameError(ValueError)                   stored bytes are damaged or not ours
 
@@ -31,6 +32,7 @@ __all__ = [
     "LayerError",
     "LayerTimeout",
     "LayerUnavailableError",
+    "LoadTimeoutError",
     "MissingExtraError",
     "RecursiveLoadError",
     "UnkeyableError",

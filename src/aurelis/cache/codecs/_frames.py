@@ -89,6 +89,8 @@ def encode_frame(frame: Frame) -> bytes:
     _require_range(frame.created, frame.fresh_for, frame.stale_for)
     if not (0 <= frame.codec <= 255 and 0 <= frame.generation <= _MAX_GENERATION):
         raise FrameError("header", "the codec is not in 0 to 255, or the generation not in 0 to 2**64 - 1")
+    if not (0.0 <= frame.details.lead < math.inf and 0.0 <= frame.details.spread < math.inf):
+        raise FrameError("header", "lead and spread must be finite, 0 or more")
     key = frame.key.encode("utf-8", "surrogatepass")
     details = b"" if frame.details is NO_DETAILS else _pack_details(frame.details)
     times = (frame.created, frame.fresh_for, frame.stale_for, frame.generation)
@@ -138,7 +140,7 @@ def _pack_details(details: Details) -> bytes:
         "etag": details.etag,
         "last_modified": details.last_modified,
     }
-    packed = {name: value for name, value in found.items() if value}
+    packed = {name: value for name, value in found.items() if value or value == ""}
     return bytes(packb(packed, unicode_errors="surrogatepass")) if packed else b""
 
 

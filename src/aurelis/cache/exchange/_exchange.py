@@ -339,6 +339,8 @@ class Exchange(Generic[Q]):
                 raise  # what an app raises after its response belongs to whoever runs the app
         finally:
             self.engine.flights.land(flight)
+            if recorder is not None:
+                await recorder.release()
 
     async def _lead_blocking(
         self, flight: Flight[Any], request: Q, key: str, stale: Entry | None, below: bool, ways: Ways

@@ -100,6 +100,7 @@ class Recorder(Generic[Q]):
         self._ways = ways
         self._seat = seat
         self._permit = permit
+        self._published = False
         # One that loads in a thread has a span of its own; one that runs in a task is inside of the engine's.
         self._span = self._engine.telemetry.open_span("fill") if seat is None else None
         if self._span is not None:
@@ -234,6 +235,12 @@ class Recorder(Generic[Q]):
         """Around asking the origin in a thread: its spans are inside that of the load."""
         return current_in(self._span)
 
+    async def release(self) -> None:
+        """End the lease of a response that was not stored."""
+        if not self._published and self._permit.owner:
+            self._published = True
+            await self._ways.run(self._engine.stack.release(self._permit))
+
     def _flight_recorded(self) -> bool:
         outcome = self._flight.outcome
         return isinstance(outcome, Settled) and isinstance(outcome.result.decision, Record)
@@ -266,6 +273,7 @@ class Recorder(Generic[Q]):
         if decision.index is not None:
             index_key, index = decision.index
             values[index_key] = engine.stack.pack(index, trusted=True)
+        self._published = True
         keep = Keep(decision.fresh_for, decision.stale_for)
         engine.telemetry.store(await engine.stack.publish(values, keep, self._permit, self._budget))
 
@@ -296,6 +304,7 @@ class Lead:
         decision = self.recorder.head(head, raw, refused=refused)
         if self.recorder.over:
             self.recorder.report()
+            run_inline(self.recorder.release())
         return decision
 
     def chunk(self, data: bytes) -> None:
@@ -308,6 +317,7 @@ class Lead:
         if not self.recorder.over:
             run_inline(self.recorder.end())
             self.recorder.report()
+            run_inline(self.recorder.release())
 
     def fail(self, error: BaseException) -> Hit | None:
         """The load failed: others get the error, or what stands in for the response.
@@ -324,6 +334,7 @@ class Lead:
             self._flight.abandon()
             return None
         self.recorder.fail(error)
+        run_inline(self.recorder.release())
         return self.recorder.stand_in()
 
     def close(self) -> bool:
@@ -345,6 +356,7 @@ class Lead:
             return True
         self.recorder.report(ConnectionAbortedError())
         self.recorder.abort()
+        run_inline(self.recorder.release())
         return False
 
     def lose(self) -> None:

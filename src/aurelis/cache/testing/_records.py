@@ -94,10 +94,14 @@ class Records:
 
     # Generations
 
+    def present(self) -> int:
+        """The number. One that was lost begins with the time in microseconds."""
+        self.number = self.number or int(self.clock.time() * 1_000_000)
+        return self.number
+
     def tick(self, floor: int) -> int:
-        """The next number, above the floor. One that was lost begins with the time in microseconds."""
-        now = self.number or int(self.clock.time() * 1_000_000)
-        self.number = max(now, floor) + 1
+        """The next number, above the floor."""
+        self.number = max(self.present(), floor) + 1
         return self.number
 
     def announce(self, floor: int, word: bytes) -> int:

@@ -213,10 +213,8 @@ class SharedNode(Framed):
         token = self._node.encode() + own
         await _trip()
         answer = self._records.elect(key, token, _ms(life), self._node.encode(), again=again)
-        clock = self._records.number
+        generation = generation or self._records.present()
         await _trip()
-        if not self._cluster:
-            generation = clock or await self._announce("tags", ())
         self._saw(generation)
         if isinstance(answer, bytes):
             return Acquired(None, answer, answer == token, generation)
@@ -299,7 +297,7 @@ class SharedNode(Framed):
         """See `SharedLayer.generations`."""
         now = await self._now() if self._cluster else 0
         await _trip()
-        now = now or self._records.number or self._records.tick(self._known)
+        now = now or self._records.present()
         records = {}
         for tag in tags:
             records[tag] = self._records.ensure(tag, now, _TAG_LIFE)
@@ -363,9 +361,9 @@ class SharedNode(Framed):
 
     async def _now(self) -> int:
         await _trip()
-        number = self._records.number
+        number = self._records.present()
         await _trip()
-        return number or await self._announce("tags", ())
+        return number
 
     async def _tick(self) -> int:
         await _trip()
