@@ -374,6 +374,7 @@ class World:
             loads: also of values that were loaded; a load that could not be stored below stays in its node's memory.
         """
         observer = self.join()
+        observer.heal()
         for key in self.keys:
             truth = await observer.manager.get(key)
             for node in self.nodes:

@@ -260,7 +260,7 @@ class Computing:
             return found, None
         load.fallback = flight.stale = found.entry if found is not None else None
         if stack.shared is None:
-            return None, Permit(request.key, stack.generations.latest)
+            return None, stack.permit(request.key)
         return await self._elect(load, budget, engine.clock.monotonic())
 
     def _settles(self, load: _Load, found: Found) -> bool:
@@ -345,6 +345,7 @@ class Computing:
                         self._failures[load.request.key] = (error, until, engine.stack.state(load.request.key))
                 raise
         finally:
+            context._tagged = None  # the task's context outlives the load by a moment
             if heartbeat is not None:
                 heartbeat.stop()
             if not released:

@@ -136,15 +136,13 @@ class Generations:
         now = self._clock.monotonic()
         for tag in tags:
             record = self._known.get(tag)
-            if record is None and soft and self._shared:
-                continue  # it stays unknown: a hard one may have come before
-            hard, was_soft = (self._floor, 0) if record is None else (record.hard, record.soft)
+            if record is None:
+                record = _Known(0, 0, _NOT_RELIED_ON) if self._shared else _Known(self._floor, 0, now)
             if soft:
-                was_soft = max(was_soft, generation)
+                # What had to be asked for still has to be: a hard one may have come before.
+                self._keep(tag, _Known(record.hard, max(record.soft, generation), record.learned))
             else:
-                hard = max(hard, generation)
-            learned = now if record is None or not soft else record.learned  # nothing is said of hard ones
-            self._keep(tag, _Known(hard, was_soft, learned))
+                self._keep(tag, _Known(max(record.hard, generation), record.soft, now))
         self.latest = max(self.latest, generation)
         self.mark += 1
 

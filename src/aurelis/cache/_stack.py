@@ -15,6 +15,7 @@ from functools import partial
 from itertools import chain
 from typing import Literal
 
+from ._changes import Changes
 from ._clock import Clock
 from ._entry import NO_DETAILS, Details, Entry
 from ._generations import Generations
@@ -65,12 +66,14 @@ class Permit:
         fence: the value of the lease then; the result is stored only while it is the same. `None`: there was none,
             because no layer is shared or the shared one did not answer.
         owner: the lease is this load's own.
+        mark: that of the generations then: when word is lost while it loads, its result must be verified, too.
     """
 
     key: str
     generation: int
     fence: bytes | None = None
     owner: bool = False
+    mark: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class Stack:
         self.recovery: Recovery | None = None
         # A removal changes the number of its stripe. A value that was read below before it is not promoted after it.
         self._removals = [0] * _STRIPES
+        self._changes = Changes()
 
     def budget(self) -> Budget:
         """A fresh budget for one request."""
@@ -283,7 +287,7 @@ class Stack:
         """
         guard = self.shared
         if guard is None:
-            return None, Permit(key, self.generations.latest)
+            return None, self.permit(key)
         layer = self._layer
         removals = self._removals[hash(key) % _STRIPES]
         mark = self.generations.mark
@@ -293,16 +297,20 @@ class Stack:
             await self._learn((*self.implied(key), *tags), budget)
             answer = await guard.call("acquire", partial(layer.acquire, key, token, again=again, life=life), budget)
             self.generations.saw(answer.generation)
-            permit = Permit(key, answer.generation, answer.lease, answer.own)
+            permit = Permit(key, answer.generation, answer.lease, answer.own, mark)
             if answer.entry is None:
                 return None, permit
             entry = await self._judged(answer.entry, self._tags(key, answer.entry), budget)
         except LayerError:
-            return None, Permit(key, self.generations.latest)
+            return None, self.permit(key)
         if entry is None:  # out of date, and so no reason not to load
             return await self.acquire(key, token, budget, tags=tags, again=True, life=life, memory_ttl=memory_ttl)
         self._promote(key, entry, removals, mark, memory_ttl)
         return Found(entry, guard.name), permit
+
+    def permit(self, key: str) -> Permit:
+        """The permit of a load that begins now, without a lease."""
+        return Permit(key, self.generations.latest, mark=self.generations.mark)
 
     async def renew(self, permit: Permit, life: float) -> bool:
         """Keep the lease of a load that is still running; false if it is lost."""
@@ -348,25 +356,32 @@ class Stack:
     async def store(self, values: Mapping[str, Packed], keep: Keep, budget: Budget) -> bool:
         """Keep what the caller gives, in every layer; true if each took it all."""
         self._count_removals(values)
-        generation, complete = self.generations.latest, True
+        generation, mark, complete = self.generations.latest, self.generations.mark, True
+        last = values
         for guard in self.lower:
             entries = self._entries(values, keep, guard.ttl, generation)
             if guard is not self.shared:
                 complete &= await self._store_below(guard, entries, budget)
                 continue
-            try:
-                every = dict.fromkeys(chain.from_iterable(self._tags(key, entry) for key, entry in entries.items()))
-                await self._learn(tuple(every), budget)
-                generation = await guard.call("set", partial(self._layer.assign, entries), budget)
+            with self._changes.during(values) as changed:
+                try:
+                    every = dict.fromkeys(chain.from_iterable(self._tags(key, entry) for key, entry in entries.items()))
+                    await self._learn(tuple(every), budget)
+                    generation = await guard.call("set", partial(self._layer.assign, entries), budget)
+                except LayerError:
+                    complete = False
+                    self._changes.note(values, math.inf)  # whether it was stored before or after others is not known
+                    if self.recovery is not None:
+                        self.recovery.not_stored(entries)
+                    continue
                 self.generations.saw(generation)
+                # What was changed later, while the answer was on its way, is not to be replaced in memory.
+                last = {key: packed for key, packed in values.items() if changed(key) <= generation}
+                self._changes.note(values, generation)
                 if self.recovery is not None:
-                    self.recovery.settled(entries)
-            except LayerError:
-                complete = False
-                if self.recovery is not None:
-                    self.recovery.not_stored(entries)
+                    self.recovery.settled(last)
         self._count_removals(values)
-        return self._remember(values, keep, generation) and complete
+        return self._remember(last, keep, generation, mark) and complete
 
     async def publish(
         self, values: Mapping[str, Packed], keep: Keep, permit: Permit, budget: Budget
@@ -376,7 +391,7 @@ class Stack:
             await self._learn(keep.details.tags, budget)  # those that the load itself gave
         self._count_removals(values)
         # In memory first, where the next to ask finds it while it is on its way to the others.
-        complete = self._remember(values, keep, permit.generation)
+        complete = self._remember(values, keep, permit.generation, permit.mark)
         for guard in self.lower:
             entries = self._entries(values, keep, guard.ttl, permit.generation)
             if guard is not self.shared:
@@ -523,6 +538,7 @@ class Stack:
         if before < math.inf and (entry := self.peek(key)) is not None and entry.generation >= before:
             return False
         self._removals[hash(key) % _STRIPES] += 1
+        self._changes.note((key,), before)
         return self.memory is not None and self.memory.drop(key)
 
     async def aclose(self) -> None:
@@ -606,14 +622,13 @@ class Stack:
             for key, packed in values.items()
         }
 
-    def _remember(self, values: Mapping[str, Packed], keep: Keep, generation: int) -> bool:
+    def _remember(self, values: Mapping[str, Packed], keep: Keep, generation: int, mark: int) -> bool:
         if self.memory is None:
             return True
         now = self._clock.monotonic()
         fresh_until = now + (self.default_ttl if keep.ttl is None else keep.ttl)
         expires = min(fresh_until + keep.stale_for, now + self._memory_life(keep))
         until = min(expires, refresh_from(fresh_until, keep.details.lead, keep.details.spread, keep.chance))
-        mark = self.generations.mark
         complete = True
         for key, packed in values.items():
             entry = _memory_entry(key, packed, fresh_until, expires)
