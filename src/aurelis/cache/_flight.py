@@ -453,6 +453,8 @@ class Flights:
         deadline = loop.time() + timeout
         while (tasks := self._under_way()) and loop.time() < deadline:
             await _first_of(tasks, loop, min(timeout, deadline - loop.time()))
+        # What has ended may not have been told yet that it did.
+        self._tasks -= {task for task in list(self._tasks) if task.done()}
 
     def _under_way(self) -> list[asyncio.Task[None]]:
         # A copy, because other threads change the set.
