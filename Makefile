@@ -47,7 +47,7 @@ check:
 
 reliability:
 	$(call setup,test)
-	@$(RUN)python -m pytest -m reliability $(ARGS)
+	@$(RUN)python -m pytest -m reliability -raP $(ARGS)
 
 bench:
 	$(call setup,bench)

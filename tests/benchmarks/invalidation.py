@@ -1,7 +1,7 @@
 """How long does it take to invalidate a tag, however many entries have it?
 
-The baseline is one `INCR` and one `PUBLISH` in a pipeline: the least that tells Redis and other processes that something
-has changed. With `--large` a tag has a million entries; filling Redis with them takes minutes and gigabytes.
+The baseline is one `INCR` and one `PUBLISH` in a pipeline: the least that tells Redis and other processes that
+something has changed. With `--large` a tag has a million entries; filling Redis with them takes minutes and gigabytes.
 
 The number misleads about the price of the entries themselves: they stay where they are until they expire or are asked
 for, and the first reader of each one in memory compares it with its tags once more.

@@ -73,7 +73,11 @@ def baseline(bench: Bench, server: servers.ServerProcess) -> Subject:
     """`MGET` and `unpackb`."""
     client = redis_asyncio.Redis.from_url(server.url)
     bench.at_end(client.aclose)
-    bench.wait(client.mset({key: msgpack.packb(RECORD) for key in KEYS}))
+
+    async def fill() -> None:
+        await client.mset({key: msgpack.packb(RECORD) for key in KEYS})
+
+    bench.wait(fill())
 
     async def read(keys: list[str]) -> object:
         return [msgpack.unpackb(value) for value in await client.mget(keys)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from aurelis.cache import CacheConfig, CacheManager
 
 CACHE = CacheManager(CacheConfig(redis_url=os.environ["APP_REDIS_URL"], namespace="app", timeout=2.0))
+NUMBERS = itertools.count()
 
 
 @asynccontextmanager
@@ -25,15 +27,15 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 async def value(request: Request) -> PlainTextResponse:
-    """Answers with the process that has loaded the thing, and the one that answers."""
+    """Answers with the name of the load that the thing came from, and the process that answers."""
 
-    async def load() -> int:
+    async def load() -> str:
         await asyncio.sleep(0.2)
-        return os.getpid()
+        return f"{os.getpid()}-{next(NUMBERS)}"
 
     key = CACHE.key_builder.build_key("things", request.path_params["name"])
-    loader = await CACHE.get_or_compute(key, load, tags=["all"])
-    return PlainTextResponse(f"{loader} {os.getpid()}")
+    name = await CACHE.get_or_compute(key, load, tags=["all"])
+    return PlainTextResponse(f"{name} {os.getpid()}")
 
 
 async def invalidate(request: Request) -> PlainTextResponse:

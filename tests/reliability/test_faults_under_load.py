@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -39,7 +39,7 @@ SLACK = 1.0
 """Seconds that a process may have to wait for its turn on a busy machine."""
 POLL = 0.4
 LONGEST = 2 * TIMEOUT + LEASE + POLL
-"""Seconds that a request may wait: to find and to store, and for a process that has the lease and cannot give it back."""
+"""Seconds that a request may wait: to find, to store, and for a process that has the lease and cannot give it back."""
 
 
 @dataclass
@@ -179,6 +179,10 @@ HAPPENINGS: dict[str, Happening] = {
 }
 
 
+LONG = ("stale", "acknowledged", "slow")
+"""What is too much to be printed."""
+
+
 @dataclass
 class Phase:
     """When something failed, and when it was well again."""
@@ -241,13 +245,15 @@ def wait_until_healed(board: Board) -> None:
 def check(phases: list[Phase], results: list[Json]) -> None:
     """Nothing may have gone wrong, and the figures are printed."""
     for phase in phases:
-        slow = [lasted for result in results for begin, lasted, _ in result["slow"] if phase.begin - 1 < begin < phase.healed]
+        every = [(begin, lasted) for result in results for begin, lasted, _ in result["slow"]]
+        slow = [lasted for begin, lasted in every if phase.begin - 1 < begin < phase.healed]
         print(
             f"{phase.name}: for {phase.end - phase.begin:.2f} s, well again after {phase.healed - phase.end:.2f} s, "
             f"slowest request {max(slow, default=0.0):.2f} s, {len(slow)} slow"
         )
     for number, result in enumerate(results):
-        print(f"process {number}: " + ", ".join(f"{name}: {value}" for name, value in result.items() if name not in ("stale", "acknowledged", "slow")))
+        said = [f"{name}: {value}" for name, value in result.items() if name not in LONG]
+        print(f"process {number}: {', '.join(said)}")
     for result in results:
         for wrong in result["wrong"]:
             print(wrong)
@@ -288,6 +294,3 @@ def staleness(results: list[Json]) -> list[tuple[float, int, float]]:
 def names_of(phases: list[Phase], instant: float) -> str:
     """Returns what happened then, or last."""
     return next((phase.name for phase in reversed(phases) if phase.begin <= instant), "nothing had happened")
-
-
-_ = Iterator

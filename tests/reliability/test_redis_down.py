@@ -16,7 +16,7 @@ from tests.reliability.board import cache_of, figures, percentile
 
 TIMEOUT = 0.25
 SLACK = 0.75
-REQUESTS = 4000
+REQUESTS = 2000
 
 
 async def serve(report: Report, url: str) -> Json:

@@ -7,6 +7,7 @@ import random
 import time
 import traceback
 from collections import Counter
+from functools import partial
 
 from aurelis.cache import CacheManager
 from aurelis.cache._clock import Clock
@@ -76,7 +77,7 @@ class Traffic:
         """Loads it if need be."""
         before = self._before(key)
         self.keys_asked += 1
-        value = await self._cache.get_or_compute(self._key(key), lambda: self._load(key), tags=self._tags(key))
+        value = await self._cache.get_or_compute(self._key(key), partial(self._load, key), tags=self._tags(key))
         self._check(key, value, before)
 
     async def _look(self, key: int) -> None:
@@ -232,7 +233,7 @@ class Traffic:
             behind = []
             for key in range(PROCESSES * KEYS):
                 self.keys_asked += 1
-                value = await self._cache.get_or_compute(self._key(key), lambda key=key: self._load(key))
+                value = await self._cache.get_or_compute(self._key(key), partial(self._load, key))
                 if value["version"] != self._board[key]:
                     behind.append(f"key {key}: {value}, whose version is {self._board[key]}")
             if not behind or time.monotonic() > deadline:

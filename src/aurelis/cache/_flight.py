@@ -259,8 +259,8 @@ class Flights:
         self._lock = threading.Lock()
         self._flights: dict[str, Flight[Any]] = {}
         self._apart: set[Flight[Any]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._own: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # in the order in which they began
+        self._own: dict[asyncio.Task[None], None] = {}
         self.waiting = 0
 
     def join(self, key: str) -> tuple[Flight[Any], bool]:
@@ -322,12 +322,12 @@ class Flights:
         flight._loop = loop
         task = loop.create_task(load, context=context)
         flight._task = task
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(partial(self._ended, flight))
         return task
 
     def _ended(self, flight: Flight[Any], task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if flight.outcome is None:  # cancelled before it began
             flight.abandon()
             self.land(flight)
@@ -335,8 +335,11 @@ class Flights:
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something of the cache's own in this event loop until it ends or the cache is closed."""
         task = asyncio.get_running_loop().create_task(work, context=Context())
-        self._own.add(task)
-        task.add_done_callback(self._own.discard)
+        self._own[task] = None
+        task.add_done_callback(self._forget_own)
+
+    def _forget_own(self, task: asyncio.Task[None]) -> None:
+        self._own.pop(task, None)
 
     def leave(self, flight: Flight[Any], *, leads: bool) -> None:
         """One caller less. The last one cancels a load that has no outcome worth keeping."""
@@ -454,7 +457,8 @@ class Flights:
         while (tasks := self._under_way()) and loop.time() < deadline:
             await _first_of(tasks, loop, min(timeout, deadline - loop.time()))
         # What has ended may not have been told yet that it did.
-        self._tasks -= {task for task in list(self._tasks) if task.done()}
+        for task in [task for task in list(self._tasks) if task.done()]:
+            self._tasks.pop(task, None)
 
     def _under_way(self) -> list[asyncio.Task[None]]:
         # A copy, because other threads change the set.

@@ -151,10 +151,8 @@ class Recovery:
         told = 0
         try:
             # Values first: storing them changes no clock, and removing the others does.
-            stored = {}
-            for key, entry in [(key, entry) for key, entry in self.keys.items() if entry is not None]:
-                if await self._tell_value(key, entry):
-                    stored[key] = entry
+            waiting = [(key, entry) for key, entry in self.keys.items() if entry is not None]
+            stored = {key: entry for key, entry in waiting if await self._tell_value(key, entry)}
             if stored:
                 await self._call("set", partial(self._layer.announce, tuple(stored)))
                 for key, entry in stored.items():

@@ -535,10 +535,10 @@ class Stack:
         Args:
             before: the generation of a change; what began to be loaded with it or later stays.
         """
+        self._changes.note((key,), before)
         if before < math.inf and (entry := self.peek(key)) is not None and entry.generation >= before:
             return False
         self._removals[hash(key) % _STRIPES] += 1
-        self._changes.note((key,), before)
         return self.memory is not None and self.memory.drop(key)
 
     async def aclose(self) -> None:
