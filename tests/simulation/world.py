@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
 from aurelis.cache import CacheConfig, CacheManager, EntryOptions
 from aurelis.cache._clock import Clock
 from aurelis.cache.exceptions import CacheClosedError, LayerError, LoadTimeoutError
 from aurelis.cache.testing import Chaos, ChaosSharedLayer, Faults, SharedMemory
 from tests.managers import is_settled
-from tests.simulation.loop import STEPS, Simulated, SimulatedLoop, current, run
-from tests.simulation.model import Change, LoadFailed, Model, Moment, Violation
+from tests.simulation.loop import STEPS, Simulated, current, run
+from tests.simulation.model import Change, LoadFailed, Made, Model, Moment, Violation
 
 T = TypeVar("T")
 
@@ -37,12 +37,14 @@ class Setup:
         number: operations in all.
         gap: seconds between two of them, at most; some come at once.
         cancels: part of the callers that leave early.
+        cancels_writes: also of those who change something: nobody knows then whether it was done.
         load: seconds that a load takes, at most.
         fails: part of the loads that fail.
         evicts: part of the operations before which the shared layer loses a record.
         crashes: part of the operations before which a node dies.
         options: with which values are loaded.
         config: of the managers.
+        alone: where at most one load of a key may run at a time: on a `node`, in the `cluster`; empty: anywhere.
     """
 
     calls: Faults = Faults()  # noqa: RUF009  # frozen
@@ -54,13 +56,14 @@ class Setup:
     keys: int = 3
     gap: float = 1.0
     cancels: float = 0.1
+    cancels_writes: bool = True
     load: float = 1.0
     fails: float = 0.1
     evicts: float = 0.0
     crashes: float = 0.0
     options: tuple[EntryOptions, ...] = (EntryOptions(),)
     config: dict[str, Any] = field(default_factory=dict)
-    exclusive: str = ""
+    alone: Literal["", "node", "cluster"] = ""
 
 
 EVERYTHING = {"get": 6, "get_many": 1, "set": 2, "set_many": 1, "load": 8, "delete": 2, "tags": 2, "clear": 1}
@@ -81,7 +84,7 @@ class Node:
         self.news = Chaos(setup.news, seed=chance.getrandbits(32))
         layer = ChaosSharedLayer(world.shared.node(self.clock), self.calls, self.news)
         self.manager = CacheManager(CacheConfig(**world.config), clock=self.clock, lower=[layer])
-        self.callers: set[asyncio.Task[None]] = set()
+        self.callers: set[asyncio.Task[Any]] = set()
         self.alive = True
 
     def heal(self) -> None:
@@ -214,7 +217,7 @@ class World:
         node.callers.add(task)
         task.add_done_callback(node.callers.discard)
         writes = name in ("set", "set_many", "delete", "tags", "clear")
-        if self.random.random() < self.setup.cancels and not (writes and self.setup.exclusive == "writes are not cancelled"):
+        if self.random.random() < self.setup.cancels and (self.setup.cancels_writes or not writes):
             timer = current().call_later(self.random.choice((0.0, 0.01, 1.0)) * self.random.random(), task.cancel)
             task.add_done_callback(lambda _: timer.cancel())
 
@@ -329,9 +332,7 @@ class World:
             change.acknowledged = True
         change.end = self.now()
 
-    async def _loaded(
-        self, node: Node, key: str, tags: tuple[str, ...], ttl: float, options: EntryOptions
-    ) -> object:
+    async def _loaded(self, node: Node, key: str, tags: tuple[str, ...], ttl: float, options: EntryOptions) -> object:
         made = self.model.make(key, node.name, "load", self.time, tags=tags, ttl=ttl, stale_for=options.stale_for)
         self.tell(f"{node.name}: load {made.number} of {key} begins, {tags}")
         task = asyncio.current_task()
@@ -339,9 +340,9 @@ class World:
         self.loads += 1
         running = self._loading.setdefault(key, [])
         others = [each for each, other in running if not other.cancelling()]
-        if self.setup.exclusive == "node" and node in others:
+        if self.setup.alone == "node" and node in others:
             raise Violation(f"P1: two loads of {key} at once on {node.name}")
-        if self.setup.exclusive == "cluster" and others:
+        if self.setup.alone == "cluster" and others:
             raise Violation(f"P1: {node.name} loads {key} while {others[0].name} does")
         running.append((node, task))
         self.most = max(self.most, len(running))
@@ -367,23 +368,39 @@ class World:
 
     # The end
 
-    async def agree(self, *, loads: bool) -> None:
+    async def agree(self, *, strictly: bool) -> None:
         """All nodes have what the shared layer has.
 
         Args:
-            loads: also of values that were loaded; a load that could not be stored below stays in its node's memory.
+            strictly: nothing but that. Otherwise a node may have a value of its own where nothing was invalidated, so
+                that nothing tells it of the other one: loads that could not be stored in the shared layer, values that
+                were lost there, and those that another node has loaded anew.
         """
         observer = self.join()
         observer.heal()
         for key in self.keys:
-            truth = await observer.manager.get(key)
+            truth = self._made(await observer.manager.get(key))
             for node in self.nodes:
                 begin = self.now()
                 value = await node.manager.get(key)
                 self._answered(node, key, value, begin, "get", stale=False)
-                number = value[0] if isinstance(value, list) else value
-                if value != truth and (loads or number is None or self.model.made[number].kind == "set"):
-                    raise Violation(f"P5: {node.name} has {value} of {key}, and the shared layer {truth}")
+                made = self._made(value)
+                if made is truth:
+                    continue
+                own = made is not None and (made.kind == "load" or (truth is None and self.setup.evicts > 0))
+                anew = made is not None and any(
+                    other.key == key and other.kind == "load" and other.begin.order > made.begin.order
+                    for other in self.model.made.values()
+                )
+                if strictly or not (own or anew):
+                    raise Violation(f"P5: {node.name} has {made} of {key}, and the shared layer {truth}")
+
+    def _made(self, value: object) -> Made | None:
+        if value is None:
+            return None
+        number = value[0] if isinstance(value, list) else value
+        assert isinstance(number, int)
+        return self.model.made[number]
 
     async def end(self) -> None:
         """Close everything; nothing is left.
@@ -434,7 +451,3 @@ def simulate(setup: Setup, scenario: Scenario, seed: int) -> Simulated[World]:
         raise
     finally:
         random.setstate(state)
-
-
-__all__ = ["EVERYTHING", "HEARTBEAT", "LEASE", "LOADS", "TIMEOUT", "Setup", "World", "replace", "simulate"]
-_ = (Iterator, SimulatedLoop)

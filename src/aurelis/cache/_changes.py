@@ -5,38 +5,38 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 
 class Changes:
-    """The last change of each key that is being stored."""
+    """Who stores a key now, and the last change of it since they began."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last: dict[str, tuple[int, float]] = {}  # how many store it now, and the generation of the change
+        self._stores: dict[str, list[dict[str, float]]] = {}
 
     @contextlib.contextmanager
-    def during(self, keys: Iterable[str]) -> Iterator[Callable[[str], float]]:
-        """While these keys are stored. Gives a function that says which generation the last change of a key has."""
+    def during(self, keys: Iterable[str]) -> Iterator[Mapping[str, float]]:
+        """While these keys are stored. Gives the generation of the last change of each since then; -inf: none."""
+        own = dict.fromkeys(keys, -math.inf)
         with self._lock:
-            for key in keys:
-                stores, last = self._last.get(key, (0, -math.inf))
-                self._last[key] = stores + 1, last
+            for key in own:
+                self._stores.setdefault(key, []).append(own)
         try:
-            yield lambda key: self._last[key][1]
+            yield own
         finally:
             with self._lock:
-                for key in keys:
-                    stores, last = self._last.pop(key)
-                    if stores > 1:
-                        self._last[key] = stores - 1, last
+                for key in own:
+                    if others := [each for each in self._stores[key] if each is not own]:
+                        self._stores[key] = others
+                    else:
+                        del self._stores[key]
 
     def note(self, keys: Iterable[str], generation: float) -> None:
-        """These keys have changed; infinite: it is not known in which order with what is being stored."""
-        if not self._last:
+        """These keys have changed; inf: in which order with what is being stored is not known."""
+        if not self._stores:
             return
         with self._lock:
             for key in keys:
-                if key in self._last:
-                    stores, last = self._last[key]
-                    self._last[key] = stores, max(last, generation)
+                for store in self._stores.get(key, ()):
+                    store[key] = max(store[key], generation)

@@ -15,6 +15,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from dataclasses import dataclass, replace
+from functools import partial
 from secrets import token_hex
 from typing import Final
 
@@ -316,6 +317,9 @@ class Computing:
         engine, flight, options = self._engine, load.flight, load.request.options
         load.begin = engine.clock.monotonic()
         load.generation = flight.generation = permit.generation
+        if engine.stack.shared is not None:
+            tags = (*engine.stack.implied(load.request.key), *load.tags)
+            flight.holds = partial(engine.stack.holds, permit, tags, self._lease)
         flight.unclaimed = True
         if load.behind:
             self._count_refresh(flight, load.behind)

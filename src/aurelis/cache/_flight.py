@@ -17,7 +17,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -79,6 +79,7 @@ class Flight(Generic[T]):
         stale: what there is in place of the result.
         overtaken: the lowest generation that an invalidation may have of which the load has learnt; 0: there is none.
         generation: of the load; that of an invalidation which has overtaken it is higher. -1: not known yet.
+        holds: asks whether nothing has overtaken the load; `None`: nobody can say.
     """
 
     __slots__ = (
@@ -93,6 +94,7 @@ class Flight(Generic[T]):
         "_thread",
         "fenced",
         "generation",
+        "holds",
         "key",
         "link",
         "outcome",
@@ -112,6 +114,7 @@ class Flight(Generic[T]):
         self.stale: object = None
         self.overtaken = 0
         self.generation = -1
+        self.holds: Callable[[], Awaitable[bool]] | None = None
         self._gate = Gate()
         self._refs = 1
         self._keep = False
@@ -350,9 +353,9 @@ class Flights:
             last = flight._refs == 0 and not flight._keep
             if last:
                 self._apart.discard(flight)
-            if last and self._flights.get(flight.key) is flight:
-                # First out of the map, then cancelled: nobody can join a load that is about to end.
-                del self._flights[flight.key]
+                if self._flights.get(flight.key) is flight:
+                    # First out of the map, then cancelled: nobody can join a load that is about to end.
+                    del self._flights[flight.key]
                 # A later invalidation does not find it either, so what resists its cancellation must not be stored.
                 flight.fenced = flight.fenced or flight._task is not None
         if (current := _current.get()) is not None:
@@ -429,6 +432,18 @@ class Flights:
                 if self._flights.get(flight.key) is flight:
                     del self._flights[flight.key]
         return flights
+
+    def begun(self) -> list[Flight[Any]]:
+        """Those that have something to be loaded, and whose result would be stored."""
+        with self._lock:
+            return [flight for flight in (*self._flights.values(), *self._apart) if flight.holds and not flight.fenced]
+
+    def fence_one(self, flight: Flight[Any]) -> None:
+        """Something has overtaken this one."""
+        with self._lock:
+            flight.fenced = True
+            if self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
 
     def fence_all(self) -> list[Flight[Any]]:
         """An invalidation of everything; returns all flights."""

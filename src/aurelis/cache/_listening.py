@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from . import _news
 from ._bridge import Bridge
-from ._flight import Flights
+from ._flight import Flight, Flights
 from ._gate import Gate
 from ._stack import Stack
 from .telemetry.otel import Telemetry
@@ -107,12 +107,25 @@ class Listening:
         self._stack.generations.lost_step()
         if reason:
             self._telemetry.gap(reason)
+        self._look_at_loads()
 
     def failed(self) -> None:
         """There is no word for now."""
         if self._stack.generations.in_step:
             self.lost("connection")
+        else:
+            self._look_at_loads()
         self._gate.open()
+
+    def _look_at_loads(self) -> None:
+        if not self.closed and (flights := self._flights.begun()):
+            self._flights.run(self._verify(flights))
+
+    async def _verify(self, flights: list[Flight[Any]]) -> None:
+        # Nobody may join a load that a change has overtaken: it may take longer than anything is kept in memory.
+        for flight in flights:
+            if flight.outcome is None and flight.holds is not None and not await flight.holds():
+                self._flights.fence_one(flight)
 
     def heard(self, state: _news.Heard, message: _news.Message, now: float) -> _news.Heard:
         """Do what a message says; returns what has been heard by now."""

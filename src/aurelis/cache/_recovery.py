@@ -14,7 +14,8 @@ import os
 import random
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from secrets import token_hex
 from typing import Any, Final, TypeVar
@@ -36,13 +37,30 @@ _FIRST_PAUSE: Final = 0.1
 _LAST_PAUSE: Final = 5.0
 
 
+@dataclass(slots=True, eq=False)
+class _KeyIntent:
+    """What is to become of a key. `entry`: to be stored; `None`: the key is to be removed."""
+
+    entry: Entry | None
+
+
+@dataclass(slots=True, eq=False)
+class _TagIntent:
+    """A tag is to be invalidated."""
+
+    soft: bool
+
+
 class Recovery:
     """The intents of one cache.
+
+    One that has been told is done with, unless a later one of the same key or tag has taken its place meanwhile.
 
     Args:
         guard: in front of the shared layer.
         timeout: seconds for each attempt.
         spawn: runs something in the background.
+        forget: forgets a key in memory, as the shared layer has now.
     """
 
     def __init__(
@@ -53,6 +71,7 @@ class Recovery:
         clock: Clock,
         timeout: float,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
+        forget: Callable[[str], object],
     ) -> None:
         assert isinstance(guard.layer, SharedLayer)
         self._guard = guard
@@ -62,11 +81,12 @@ class Recovery:
         self._clock = clock
         self._timeout = timeout
         self._spawn = spawn
+        self._forget_in_memory = forget
         self._lock = threading.Lock()
         self._running = False
         self.closed = False
-        self.keys: dict[str, Entry | None] = {}
-        self.tags: dict[str, bool] = {}
+        self.keys: dict[str, _KeyIntent] = {}
+        self.tags: dict[str, _TagIntent] = {}
         self._values = 0
         _ALL.add(self)
 
@@ -93,13 +113,13 @@ class Recovery:
         """These tags could not be invalidated."""
         with self._lock:
             for tag in tags:
-                self.tags[tag] = soft and self.tags.get(tag, True)
+                self.tags[tag] = _TagIntent(soft and (tag not in self.tags or self.tags[tag].soft))
             if len(self.tags) > _MAX_INTENTS:
                 self._intend_everything()
             self._generations.pending = frozenset(self.tags)
         self._wake()
 
-    def settled(self, keys: Mapping[str, object]) -> None:
+    def settled(self, keys: Iterable[str]) -> None:
         """Something later has been told about these keys."""
         if self.keys:
             with self._lock:
@@ -108,19 +128,19 @@ class Recovery:
 
     def _intend(self, key: str, entry: Entry | None) -> None:
         self._forget(key)
-        self.keys[key] = entry
+        self.keys[key] = _KeyIntent(entry)
         self._values += entry is not None
         if len(self.keys) > _MAX_INTENTS:
             self._intend_everything()
 
     def _forget(self, key: str) -> None:
         if key in self.keys:
-            self._values -= self.keys.pop(key) is not None
+            self._values -= self.keys.pop(key).entry is not None
 
     def _intend_everything(self) -> None:
         # One intent that says more than all of them.
         self.keys.clear()
-        self.tags = {EVERYTHING: False}
+        self.tags = {EVERYTHING: _TagIntent(False)}
         self._values = 0
         self._generations.pending = frozenset(self.tags)
 
@@ -151,31 +171,34 @@ class Recovery:
         told = 0
         try:
             # Values first: storing them changes no clock, and removing the others does.
-            waiting = [(key, entry) for key, entry in self.keys.items() if entry is not None]
-            stored = {key: entry for key, entry in waiting if await self._tell_value(key, entry)}
+            waiting = [(key, intent) for key, intent in self.keys.items() if intent.entry is not None]
+            stored = {key: intent for key, intent in waiting if await self._tell_value(key, intent)}
             if stored:
                 await self._call("set", partial(self._layer.announce, tuple(stored)))
-                for key, entry in stored.items():
-                    self._told(key, entry, "stored")
+                for key, intent in stored.items():
+                    self._told(key, intent, "stored")
                 told += len(stored)
-            for key in [key for key, entry in self.keys.items() if entry is None]:
-                await self._call("delete", partial(self._layer.take, key))
-                self._told(key, None, "removed")
-                told += 1
+            for key, intent in list(self.keys.items()):
+                if intent.entry is None and self.keys.get(key) is intent:
+                    await self._call("delete", partial(self._layer.take, key))
+                    self._told(key, intent, "removed")
+                    self._forget_in_memory(key)
+                    told += 1
             for soft in (False, True):
-                tags = tuple(tag for tag, is_soft in self.tags.items() if is_soft is soft)
+                tags = {tag: intent for tag, intent in self.tags.items() if intent.soft is soft}
                 if tags:
                     known = self._generations.latest
-                    act = partial(self._layer.invalidate, tags, soft=soft, known=known)
+                    act = partial(self._layer.invalidate, tuple(tags), soft=soft, known=known)
                     self._generations.invalidated(tags, await self._call("invalidate", act), soft=soft)
-                    self._told_tags(tags, soft)
+                    self._told_tags(tags)
                     told += len(tags)
         except LayerError:
             return told > 0
         return True
 
-    async def _tell_value(self, key: str, entry: Entry) -> bool:
-        if entry.expires > self._clock.monotonic():
+    async def _tell_value(self, key: str, intent: _KeyIntent) -> bool:
+        entry = intent.entry
+        if entry is not None and entry.expires > self._clock.monotonic():
             life = max(1.0, self._timeout * 4)
             token = token_hex(16).encode()
             answer = await self._call("acquire", partial(self._layer.acquire, key, token, again=True, life=life))
@@ -183,27 +206,24 @@ class Recovery:
                 act = partial(self._layer.publish, key, answer.lease, {key: entry}, release=True)
                 if await self._call("set", act):
                     return True
-        self._replace(key, entry)
+        with self._lock:
+            if self.keys.get(key) is intent:
+                self._intend(key, None)
         return False
 
     async def _call(self, operation: str, act: Callable[[], Awaitable[T]]) -> T:
         return await self._guard.call(operation, act, Budget(self._timeout))
 
-    def _replace(self, key: str, entry: Entry) -> None:
+    def _told(self, key: str, intent: _KeyIntent, result: str) -> None:
         with self._lock:
-            if self.keys.get(key) is entry:
-                self._intend(key, None)
-
-    def _told(self, key: str, entry: Entry | None, result: str) -> None:
-        with self._lock:
-            if key in self.keys and self.keys[key] is entry:
+            if self.keys.get(key) is intent:
                 self._forget(key)
         self._telemetry.recovered(result)
 
-    def _told_tags(self, tags: tuple[str, ...], soft: bool) -> None:
+    def _told_tags(self, tags: Mapping[str, _TagIntent]) -> None:
         with self._lock:
-            for tag in tags:
-                if self.tags.get(tag) is soft:
+            for tag, intent in tags.items():
+                if self.tags.get(tag) is intent:
                     del self.tags[tag]
             self._generations.pending = frozenset(self.tags)
         self._telemetry.recovered("invalidated", len(tags))

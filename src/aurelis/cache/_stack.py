@@ -322,6 +322,23 @@ class Stack:
         except LayerError:
             return True  # not known
 
+    async def holds(self, permit: Permit, tags: Sequence[str], life: float) -> bool:
+        """Whether nothing is known to have overtaken a load that is still running, after asking the shared layer.
+
+        Args:
+            life: as for `renew`, which this does.
+        """
+        if self.shared is None:
+            return True
+        try:
+            act = partial(self._layer.generations, tags)
+            self.generations.learn(await self.shared.call("tags", act, self.budget()))
+        except LayerError:
+            return True  # not known
+        if self.generations.judge(permit.generation, tags, in_need=True) != "valid":
+            return False
+        return not permit.owner or await self.renew(permit, life)
+
     async def release(self, permit: Permit) -> None:
         """Let another process load, since this load has nothing to store."""
         guard = self.shared
@@ -376,11 +393,19 @@ class Stack:
                     continue
                 self.generations.saw(generation)
                 # What was changed later, while the answer was on its way, is not to be replaced in memory.
-                last = {key: packed for key, packed in values.items() if changed(key) <= generation}
+                last = {key: packed for key, packed in values.items() if changed[key] <= generation}
                 self._changes.note(values, generation)
                 if self.recovery is not None:
                     self.recovery.settled(last)
         self._count_removals(values)
+        for key in values.keys() - last.keys():
+            # What others have read below in the meantime may still be the value before this one.
+            if (
+                self.memory is not None
+                and (entry := self.memory.peek(key)) is not None
+                and entry.generation < generation
+            ):
+                self.memory.drop(key, entry)
         return self._remember(last, keep, generation, mark) and complete
 
     async def publish(
@@ -401,15 +426,17 @@ class Stack:
                 complete = False  # the layer was not there when the load began, so it can't say what happened since
                 continue
             act = partial(self._layer.publish, permit.key, permit.fence, entries, release=permit.owner)
-            try:
-                if not await guard.call("set", act, budget):
-                    for key in values:
-                        self.forget(key)
-                    return "fenced"
-                if self.recovery is not None:
-                    self.recovery.settled(values)
-            except LayerError:
-                complete = False
+            with self._changes.during(values) as changed:
+                try:
+                    if not await guard.call("set", act, budget):
+                        for key in values:
+                            self.forget(key)
+                        return "fenced"
+                except LayerError:
+                    complete = False
+                    continue
+                if self.recovery is not None:  # unless a `set` failed meanwhile, which may come before or after this
+                    self.recovery.settled([key for key in values if changed[key] < math.inf])
         return "stored" if complete else "incomplete"
 
     def rearm(self, key: str, entry: Entry, retry_at: float) -> None:
@@ -588,7 +615,7 @@ class Stack:
                 self.recovery.not_removed(key)
             raise
         if self.recovery is not None:
-            self.recovery.settled({key: entry})
+            self.recovery.settled((key,))
         if entry is None:
             return False
         tags = self._tags(key, entry)

@@ -433,7 +433,9 @@ def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> 
     if stack.shared is not None and isinstance(stack.shared.layer, Newsroom):
         heartbeat = seconds(config.heartbeat)
         listening = Listening(stack, engine.flights, stack.shared.layer, telemetry, engine.bridge, heartbeat)
-        recovery = Recovery(stack.shared, stack.generations, telemetry, clock, stack.timeout, listening.spawn)
+        recovery = Recovery(
+            stack.shared, stack.generations, telemetry, clock, stack.timeout, listening.spawn, stack.forget
+        )
         engine.listening, stack.recovery = listening, recovery
         telemetry.gauge(names.PENDING, recovery, lambda recovery: recovery.pending)
     telemetry.gauge(names.WAITING, engine.flights, lambda flights: flights.waiting)

@@ -388,6 +388,7 @@ class Exchange(Generic[Q]):
             self.engine.stack.acquire(key, token_hex(16).encode(), budget, again=True, life=_LONGEST_LOAD)
         )
         flight.generation = permit.generation
+        flight.holds = partial(self.engine.stack.holds, permit, self.engine.stack.implied(key), _LONGEST_LOAD)
         return Recorder(self, request, flight, key, stale, budget, ways, seat, permit)
 
     def _alone(self, reason: str, detail: str = "") -> Alone:
