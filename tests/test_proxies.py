@@ -94,12 +94,16 @@ def test_the_end_of_the_stream_passes(connect: Callable[[], socket.socket]) -> N
 
 def test_a_server_that_is_away_looks_like_a_reset(own_redis: ServerProcess) -> None:
     with Proxy(own_redis.url) as proxy:
+
+        def ask_anew() -> bytes:
+            with socket.create_connection((HOST, proxy.port), timeout=5) as connection:
+                return ask(connection)
+
         own_redis.stop()
-        with socket.create_connection((HOST, proxy.port), timeout=5) as connection, pytest.raises(ConnectionError):
-            ask(connection)
+        with pytest.raises(ConnectionError):
+            ask_anew()
         own_redis.start()
-        with socket.create_connection((HOST, proxy.port), timeout=5) as connection:
-            assert ask(connection) == b"+PONG\r\n"
+        assert ask_anew() == b"+PONG\r\n"
 
 
 # --- slow
