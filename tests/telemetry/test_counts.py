@@ -397,7 +397,7 @@ async def test_evictions_entries_and_bytes_are_those_of_memory(metrics: Metrics)
 async def test_failures_of_a_layer_are_counted_by_kind_and_changes_of_its_breaker_by_state(
     metrics: Metrics, own_redis: ServerProcess
 ) -> None:
-    config = configuration(redis_url=own_redis.url, breaker_failures=2, breaker_pause=0.05, timeout=0.2)
+    config = configuration(redis_url=own_redis.url, breaker_failures=2, breaker_pause=2.0, timeout=0.2)
     async with opened(config) as cache:
         own_redis.stop()
         await cache.get("a")
