@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import Histogram, MeterProvider, ObservableCounter, ObservableUpDownCounter
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -16,12 +16,15 @@ from aurelis.cache.telemetry.otel import instrument
 
 Attributes = Mapping[str, Any]
 
+_INSTRUMENTS: tuple[type, ...] = (Histogram, ObservableCounter, ObservableUpDownCounter)
+
 
 class Metrics:
     """A meter provider of the tests' own beside the global one."""
 
     def __init__(self) -> None:
-        self.reader = InMemoryMetricReader()
+        # Each test has a cache of its own name, which is more series than the SDK keeps apart by default.
+        self.reader = InMemoryMetricReader(cardinality_limits=dict.fromkeys(_INSTRUMENTS, 1_000_000))
         self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
         instrument(self.provider)
 

@@ -298,7 +298,7 @@ class Computing:
                 # The lease was not asked for in place of an entry. Another process may just have stored a newer one.
                 found = await stack.lookup(request.key, budget, load.memory_ttl)
                 if found is not None and self._settles(load, found):
-                    await stack.release(permit)
+                    await engine.release(permit, budget)
                     self._settle(load, found)
                     return found, None
             if permit.fence is None or permit.owner:
@@ -336,11 +336,11 @@ class Computing:
             flight.keep()  # whoever leaves now, what was loaded is stored
             kept, stored = await self._keep(load, permit, context, value, budget)
             if not stored:
-                await engine.stack.release(permit)  # before anybody hears of the result, who may then ask again
+                await engine.release(permit, budget)  # before anybody hears of the result, who may then ask again
             released = True
             flight.settle(kept)
         except Exception as error:
-            await engine.stack.release(permit)
+            await engine.release(permit, budget)
             released = True
             if not self._survives(load, error):
                 if options.negative_ttl:
@@ -353,7 +353,7 @@ class Computing:
             if heartbeat is not None:
                 heartbeat.stop()
             if not released:
-                await engine.stack.release(permit)
+                await engine.release(permit, budget)
 
     def _context(self, load: _Load) -> _loading.LoadContext:
         entry = load.fallback

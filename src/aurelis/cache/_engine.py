@@ -16,7 +16,7 @@ from ._entry import NO_DETAILS, Details, Entry
 from ._flight import Flight, Flights
 from ._guard import Budget
 from ._listening import Listening
-from ._stack import Found, Keep, Stack
+from ._stack import Found, Keep, Permit, Stack
 from .exceptions import CacheClosedError, CacheError, LayerError
 from .telemetry import names
 from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span
@@ -282,6 +282,13 @@ class Engine:
                 raise
             finally:
                 self.telemetry.duration(self._monotonic() - begin, "fill", error_type=error_type)
+
+    async def release(self, permit: Permit, budget: Budget) -> None:
+        """End the lease of a load that has nothing to store, within the request's budget or without the request."""
+        if budget.left > 0:
+            await self.stack.release(permit, budget)
+        elif not self.closed:
+            self.flights.run(self.stack.release(permit, self.stack.budget()))
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine of the engine for a caller without an event loop."""

@@ -339,13 +339,13 @@ class Stack:
             return False
         return not permit.owner or await self.renew(permit, life)
 
-    async def release(self, permit: Permit) -> None:
+    async def release(self, permit: Permit, budget: Budget) -> None:
         """Let another process load, since this load has nothing to store."""
         guard = self.shared
         if guard is None or not permit.owner or permit.fence is None:
             return
         with contextlib.suppress(LayerError):  # it ends by itself
-            await guard.call("release", partial(self._layer.release, permit.key, permit.fence), self.budget())
+            await guard.call("release", partial(self._layer.release, permit.key, permit.fence), budget)
 
     # Storing
 

@@ -239,7 +239,7 @@ class Recorder(Generic[Q]):
         """End the lease of a response that was not stored."""
         if not self._published and self._permit.owner:
             self._published = True
-            await self._ways.run(self._engine.stack.release(self._permit))
+            await self._ways.run(self._engine.release(self._permit, self._budget))
 
     def _flight_recorded(self) -> bool:
         outcome = self._flight.outcome
