@@ -437,7 +437,7 @@ async def until_found(load: Load) -> None:
 
 
 async def without_errors(load: Load) -> None:
-    """Hundreds of requests at once succeed in time, once new connections are there: on a busy machine that takes some."""
+    """Hundreds of requests at once succeed, once new connections are there: on a busy machine that takes time."""
     deadline = asyncio.get_running_loop().time() + WITHIN
     while True:
         errors = count(load.cache, names.ERRORS)
