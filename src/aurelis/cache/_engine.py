@@ -147,10 +147,11 @@ class Engine:
         """The values found, each key counted as one request."""
         values: dict[str, object] = {}
         keys = list(dict.fromkeys(keys))
-        for key in keys:
-            if (value := self._read(key)) is not MISSING:
-                values[key] = value
-        missing = [key for key in keys if key not in values]
+        if self._entries:
+            for key in keys:
+                if key in self._entries and (value := self._read(key)) is not MISSING:
+                    values[key] = value
+        missing = [key for key in keys if key not in values] if values else keys
         if missing:
             for key in missing:
                 self.check(key)
@@ -160,7 +161,8 @@ class Engine:
                 if self.stack.lower:
                     with self.telemetry.span("get"):
                         seen = await self.stack.lookup_many(missing, await self.ready())
-                        found = {key: hit for key, hit in seen.items() if self._fresh(hit) is not None}
+                        now = self._monotonic()
+                        found = {key: hit for key, hit in seen.items() if now < hit.entry.fresh_until}
             finally:  # as in `get`
                 self.telemetry.miss.n += len(missing) - len(found)
             for key, hit in found.items():

@@ -233,14 +233,9 @@ class Stack:
                 missing = [key for key in missing if not self._is_waiting(key)]
             if not missing:
                 break
-            entries: Mapping[str, Entry]
             try:
                 entries = await guard.call("get", partial(guard.layer.lookup_many, missing), budget)
-                tags = {key: self._tags(key, entry) for key, entry in entries.items()}
-                every = list(dict.fromkeys(chain.from_iterable(tags.values())))
-                await self._learn(every, budget)
-                judged = {key: await self._judged(entry, tags[key], budget) for key, entry in entries.items()}
-                hits = {key: entry for key, entry in judged.items() if entry is not None}
+                hits = await self._judged_many(entries, budget)
             except LayerUnavailableError:
                 guard.skipped.n += len(missing)
                 continue
@@ -599,6 +594,24 @@ class Stack:
             return entry
         return self._aged(entry) if verdict == "soft" else None
 
+    async def _judged_many(self, entries: Mapping[str, Entry], budget: Budget) -> Mapping[str, Entry]:
+        """Those that are not out of date; one question for all tags that are not known."""
+        judge, prefix = self.generations.judge, self._prefix
+        others: dict[str, tuple[str, ...]] = {}
+        self.generations.saw(max((entry.generation for entry in entries.values()), default=0))
+        for key, entry in entries.items():
+            tags = implied(key, prefix)
+            if entry.details is not NO_DETAILS:
+                tags += entry.details.tags
+            if judge(entry.generation, tags) != "valid":
+                others[key] = tags
+        if not others:
+            return entries
+        await self._learn(list(dict.fromkeys(chain.from_iterable(others.values()))), budget)
+        judged = {key: await self._judged(entries[key], tags, budget) for key, tags in others.items()}
+        found = {key: judged.get(key, entry) for key, entry in entries.items()}
+        return {key: entry for key, entry in found.items() if entry is not None}
+
     def _aged(self, entry: Entry, now: float | None = None) -> Entry:
         now = self._clock.monotonic() if now is None else now
         return replace(entry, fresh_until=min(entry.fresh_until, now), until=_NEVER)
@@ -684,7 +697,7 @@ class Stack:
         expires = min(entry.expires, now + min(memory_ttl, self._memory_ttl))
         value = entry.value if entry.payload is None else None
         until = min(until, expires)
-        before = self.memory.peek(key)
+        before = self.memory.peek(key) if key in self.memory.entries else None
         if (
             before is not None
             and before.mark >= 0

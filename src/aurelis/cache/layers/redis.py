@@ -11,11 +11,12 @@ import asyncio
 import logging
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
+from aurelis.cache._forking import renew_in_children
 from aurelis.cache._options import Duration, seconds
 from aurelis.cache.codecs import ValueCodec
 from aurelis.cache.config import CacheConfig
@@ -24,12 +25,12 @@ from aurelis.cache.exceptions import FrameError, LayerError, LayerTimeout, Missi
 from ._framed import Framed
 
 try:
-    from redis.exceptions import RedisError
+    from redis.exceptions import NoScriptError, RedisError
 
     from ._coordination import Coordination, set_command, succeeded
     from ._link import Link
     from ._names import Names
-    from ._scripts import LOOKUP
+    from ._scripts import LIVES, LOOKUP
     from ._topology import Topology
 except ImportError as error:
     raise MissingExtraError("redis", "RedisBackend") from error
@@ -38,6 +39,8 @@ _LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
 
 _SCAN_COUNT: Final = 500
+_ABSENT: Final = -2
+"""In place of the life of what is not there."""
 
 
 class RedisBackend(Framed, Coordination):
@@ -73,6 +76,11 @@ class RedisBackend(Framed, Coordination):
         self._names = Names(config.namespace)
         self._lock = threading.Lock()  # several threads look for the clients of their loops
         self._links: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = weakref.WeakKeyDictionary()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """The clients of the parent's loops stay untouched: to close one would tell the server, too."""
+        self._lock = threading.Lock()
 
     # Values
 
@@ -137,17 +145,17 @@ class RedisBackend(Framed, Coordination):
 
     async def lookup_many(self, keys: Sequence[str]) -> Mapping[str, Entry]:
         """The entries found; one round trip to each server."""
-        entries: dict[str, Entry] = {}
         link = self._link()
         names = [self._names.entry(key) for key in keys]
-        groups = link.split(names)
-        answers = await link.scripts(LOOKUP, [([names[position] for position in group], ()) for group in groups])
-        for group, found in zip(groups, succeeded(answers), strict=True):
-            for index, frame, life in found:
-                key = keys[group[index - 1]]
-                entry = self._entry(key, frame, life)
-                if entry is not None:
-                    entries[key] = entry
+        # Copying values into a script and out of it again costs a server more than all the rest, so it is spared that
+        # where one transaction can do without. In a cluster each slot would need one.
+        found = await (_together(link, names) if link.single and len(names) > 1 else _by_slot(link, names))
+        now = self._clock.monotonic()
+        entries: dict[str, Entry] = {}
+        for position, frame, life in found:
+            entry = self._entry(keys[position], frame, life, now)
+            if entry is not None:
+                entries[keys[position]] = entry
         return entries
 
     async def store(self, key: str, entry: Entry) -> None:
@@ -218,6 +226,34 @@ class RedisBackend(Framed, Coordination):
         except (RedisError, OSError) as error:
             _LOG.warning("redis: %s failed: %s", operation, type(error).__name__)
             raise LayerError(self.name, operation) from error
+
+
+async def _together(link: Link, names: Sequence[bytes]) -> Iterable[tuple[int, bytes, int]]:
+    """Position, frame and life (ms) of the names that are there, all of one moment and of one server."""
+    values: Any = None
+    lives: Any = NoScriptError()
+    for script in (LIVES.known(names, ()), LIVES.told(names, ())):
+        if isinstance(lives, NoScriptError):
+            answers = await link.pipeline([("MULTI",), ("MGET", *names), script, ("EXEC",)])
+            values, lives = succeeded(answers)[-1]
+    succeeded((values, lives))
+    # What is there without being a string is some other program's, and no frame.
+    return [
+        (position, b"" if value is None else value, life)
+        for position, (value, life) in enumerate(zip(values, lives, strict=True))
+        if life != _ABSENT
+    ]
+
+
+async def _by_slot(link: Link, names: Sequence[bytes]) -> Iterable[tuple[int, bytes, int]]:
+    """The same of several servers."""
+    groups = link.split(names)
+    answers = await link.scripts(LOOKUP, [([names[position] for position in group], ()) for group in groups])
+    return [
+        (group[index - 1], frame, life)
+        for group, found in zip(groups, succeeded(answers), strict=True)
+        for index, frame, life in found
+    ]
 
 
 def _closing_in(loop: asyncio.AbstractEventLoop, link: Link) -> asyncio.Future[None] | None:
