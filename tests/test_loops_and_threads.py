@@ -386,27 +386,110 @@ def test_a_forked_child_works_with_the_manager_of_its_parent(redis_url: str) -> 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_forked_child_does_not_wait_for_threads_that_it_does_not_have() -> None:
-    """What another thread of the parent had locked when it forked would stay locked in the child for ever."""
+def test_a_forked_child_does_not_wait_for_threads_that_it_does_not_have(redis_url: str) -> None:
+    """What other threads of the parent had locked when it forked, here all there is, stays locked for ever."""
     printed = run_script(
         """
-        import os, signal
-        from aurelis.cache import get_cache_manager, manager
-        from aurelis.cache._bridge import Bridge
-        from aurelis.cache.telemetry import otel
+        import asyncio, gc, os, signal, sys, threading
+        import httpx2
+        from aurelis.cache import CacheConfig, CacheManager, get_cache_manager
+        from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
 
-        bridge = Bridge()
+        memory = get_cache_manager().manager
+        shared = CacheManager(CacheConfig(redis_url=sys.argv[1], timeout=5))
+        half, go = threading.Event(), threading.Event()
 
-        async def work() -> int:
-            return 1
+        class Slow(httpx2.AsyncByteStream):
+            async def __aiter__(self):
+                yield b"half"
+                half.set()
+                await asyncio.to_thread(go.wait)
 
-        with bridge._lock, manager._process.lock, otel._PROVIDERS._lock:
+        def origin(body):
+            fields = {"cache-control": "max-age=60"}
+            return httpx2.MockTransport(lambda request: httpx2.Response(200, headers=fields, stream=body))
+
+        async def ask(cache, path, body):
+            async with httpx2.AsyncClient(transport=AsyncCacheTransport(origin(body), cache=cache)) as client:
+                return (await client.get(f"http://origin{path}")).content
+
+        async def loaded():
+            return 2
+
+        async def use(cache):
+            await cache.set("k", 1, tags=["t"])
+            assert await cache.get_many(["k", "l"]) == {"k": 1}
+            assert await cache.get_or_compute("loaded", loaded) == 2
+            await cache.invalidate_tags("t")
+            await cache.delete("k")
+            await cache.clear()
+            assert await ask(cache, "/quick", httpx2.ByteStream(b"whole")) == b"whole"
+            assert await cache.get("k") is None
+
+        def use_all():
+            for cache in memory, shared:
+                asyncio.run(use(cache))
+                with httpx2.Client(transport=CacheTransport(origin(httpx2.ByteStream(b"read")), cache=cache)) as client:
+                    assert client.get("http://origin/read").content == b"read"
+
+        def locks():
+            kind = type(threading.Lock())
+            for thing in gc.get_objects():
+                if str(type(thing).__module__).startswith("aurelis"):
+                    slots = [slot for base in type(thing).__mro__ for slot in vars(base).get("__slots__", ())]
+                    parts = [getattr(thing, slot, None) for slot in slots]
+                    for part in (*parts, *getattr(thing, "__dict__", {}).values()):
+                        if isinstance(part, kind):
+                            yield type(thing).__name__, part
+
+        use_all()
+        thread = threading.Thread(target=lambda: asyncio.run(ask(memory, "/slow", Slow())))
+        thread.start()  # a response is on its way
+        half.wait()
+        held = [(name, lock) for name, lock in locks() if lock.acquire(timeout=5)]
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            use_all()
+            gc.collect()  # ends what belonged to the parent's threads
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        for name, lock in held:
+            lock.release()
+        go.set()
+        thread.join()
+        print(status, {"Guard", "MemoryBackend", "Recording", "RedisBackend"} <= {name for name, _ in held})
+        """,
+        redis_url,
+        PYTHONWARNINGS="ignore",
+    )
+    assert printed == "0 True\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_child_finds_no_memory_half_changed() -> None:
+    """A thread of the parent may have been in the middle of a change, of which the child would never see the end."""
+    printed = run_script(
+        """
+        import asyncio, os, signal
+        from aurelis.cache.layers.memory import MemoryBackend
+
+        memory = MemoryBackend(max_size=2)
+
+        async def use() -> object:
+            for number in range(3):
+                await memory.set(f"key {number}", number)
+            return [await memory.get(f"key {number}") for number in range(3)]
+
+        asyncio.run(use())
+        with memory._lock:
+            del memory.entries._Cache__data["key 1"]  # as when a thread stops within `del memory.entries[...]`
             child = os.fork()
             if child == 0:
                 signal.alarm(10)
-                assert bridge.run(work()) == 1
-                otel._PROVIDERS.sets = ()
-                get_cache_manager()
+                assert asyncio.run(memory.get("key 2")) is None
+                assert asyncio.run(use()) == [None, 1, 2]
+                assert memory.entries.evicted.n == 2
                 os._exit(0)
         print(os.waitpid(child, 0)[1])
         """,

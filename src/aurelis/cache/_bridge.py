@@ -10,10 +10,10 @@ import asyncio
 import concurrent.futures
 import os
 import threading
-import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from ._forking import renew_in_children
 from .exceptions import CacheClosedError
 
 T = TypeVar("T")
@@ -26,7 +26,11 @@ class Bridge:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
-        _ALL.add(self)
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """The thread is the parent's."""
+        self._lock = threading.Lock()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run the coroutine in the private loop and wait for its result. Not to be called from that loop.
@@ -64,18 +68,6 @@ class Bridge:
             self._loop = asyncio.new_event_loop()
             threading.Thread(target=_serve, args=(self._loop,), name="aurelis-cache", daemon=True).start()
         return self._loop
-
-
-_ALL: weakref.WeakSet[Bridge] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for bridge in list(_ALL):
-        bridge._lock = threading.Lock()  # a thread of the parent may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -26,6 +26,7 @@ from ._decisions import Serve, Store
 from ._engine import Engine, result_attributes
 from ._entry import NO_DETAILS, Details, Entry
 from ._flight import Abandoned, Failed, Flight, Settled, enter
+from ._forking import renew_in_children
 from ._guard import Budget
 from ._options import EntryOptions, seconds
 from ._stack import Found, Keep, Packed, Permit
@@ -92,6 +93,11 @@ class Computing:
         self._lease = lease
         self._policy = TtlPolicy()
         self._warned: set[str] = set()
+        self.after_fork()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Refreshes in the background are the parent's."""
         self._behind: set[asyncio.Task[None]] = set()
         self._failures: LRUCache[str, tuple[BaseException, float, object]] = LRUCache(_MAX_FAILURES)
 

@@ -14,9 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 import threading
-import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextvars import Context, ContextVar
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from ._forking import renew_in_children
 from ._gate import Gate
 from .exceptions import RecursiveLoadError
 
@@ -64,7 +63,15 @@ _current: ContextVar[Flight[Any] | None] = ContextVar("aurelis_cache_flight", de
 class _Graph:
     """Who waits for whom is one graph over all caches, changed under one lock."""
 
-    lock = threading.Lock()
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+
+
+_graph = _Graph()
 
 
 class Flight(Generic[T]):
@@ -216,14 +223,14 @@ class Flight(Generic[T]):
         Raises:
             RecursiveLoadError: the other one waits, perhaps through further ones, for this one.
         """
-        with _Graph.lock:
+        with _graph.lock:
             if other is self or other._reaches(self):
                 raise RecursiveLoadError("the load waits for the result of itself, directly or through other loads")
             self._awaits[other] = self._awaits.get(other, 0) + 1
 
     def awaits_no_more(self, other: Flight[Any]) -> None:
         """The opposite of `awaits`."""
-        with _Graph.lock:
+        with _graph.lock:
             if (left := self._awaits.pop(other, 0) - 1) > 0:
                 self._awaits[other] = left
 
@@ -255,10 +262,11 @@ class Flights:
     """The flights of one cache."""
 
     def __init__(self) -> None:
-        self._reset()
-        _ALL.add(self)
+        self.after_fork()
+        renew_in_children(self)
 
-    def _reset(self) -> None:
+    def after_fork(self) -> None:
+        """No loop of the parent runs in a child, so a flight that was inherited would never end."""
         self._lock = threading.Lock()
         self._flights: dict[str, Flight[Any]] = {}
         self._apart: set[Flight[Any]] = set()
@@ -501,17 +509,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-_ALL: weakref.WeakSet[Flights] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    # No loop of the parent runs in a child, so a flight that was inherited would never end.
-    _Graph.lock = threading.Lock()
-    for flights in list(_ALL):
-        flights._reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from ._clock import Clock
+from ._forking import renew_in_children
 
 Verdict = Literal["valid", "soft", "invalid", "unknown"]
 
@@ -62,6 +63,7 @@ class Generations:
         self._known: dict[str, _Known] = {}  # the longest known first
         self._floor = 0  # where this is the truth: entries below it may have had a tag that is forgotten by now
         self._verify_before = 0
+        renew_in_children(self)
 
     def unknown(self, tags: Iterable[str]) -> list[str]:
         """Those that have to be asked for before an entry with them can be judged."""
@@ -172,6 +174,7 @@ class Generations:
         self._known[tag] = record
 
     def after_fork(self) -> None:
-        """A thread of the parent may have held the lock, and nobody listens for this process yet."""
+        """Where this is a copy, nobody keeps it in step in this process yet."""
         self._lock = threading.Lock()
-        self.lost_step()
+        if self._shared:
+            self.lost_step()

@@ -14,6 +14,7 @@ from typing import TypeVar
 from . import _breaker
 from ._clock import Clock
 from ._deadline import Deadline
+from ._forking import renew_in_children
 from .exceptions import LayerError, LayerTimeout, LayerUnavailableError
 from .telemetry import names
 from .telemetry.otel import Telemetry
@@ -52,6 +53,12 @@ class Guard:
         self.miss = telemetry.lookup(layer.name, names.MISS)
         self.error = telemetry.lookup(layer.name, "error")
         self.skipped = telemetry.lookup(layer.name, "skipped")
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """A probe that is under way is the parent's."""
+        self._lock = threading.Lock()
+        self._breaker = _breaker.released(self._breaker, self._clock.monotonic(), probe=True)
 
     async def call(self, operation: str, act: Callable[[], Awaitable[T]], budget: Budget | None) -> T:
         """Do it within the budget (`None`: the layer has deadlines of its own), and charge the time to it.

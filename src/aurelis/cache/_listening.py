@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import weakref
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Final, Protocol, runtime_checkable
@@ -13,6 +12,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from . import _news
 from ._bridge import Bridge
 from ._flight import Flight, Flights
+from ._forking import renew_in_children
 from ._gate import Gate
 from ._stack import Stack
 from .telemetry.otel import Telemetry
@@ -70,7 +70,12 @@ class Listening:
         self._begun = False
         self.started = False
         self.closed = False
-        _ALL.add(self)
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Nobody listens for this process yet."""
+        self._gate = Gate()
+        self._begun = self.started = False
 
     async def start(self, patience: float) -> None:
         """Begin to listen, once for each process, and wait `patience` seconds at most until it has begun.
@@ -199,17 +204,3 @@ async def _beat(newsroom: Newsroom, heartbeat: float) -> None:
             async with asyncio.timeout(heartbeat):
                 await newsroom.beat()
         await asyncio.sleep(heartbeat)
-
-
-_ALL: weakref.WeakSet[Listening] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for listening in list(_ALL):
-        listening._stack.generations.after_fork()
-        listening._gate = Gate()
-        listening._begun = listening.started = False
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

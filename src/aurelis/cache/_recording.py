@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
+from ._forking import renew_in_children
 from ._gate import Gate
 
 WINDOW = 64 * 1024
@@ -52,6 +53,11 @@ class Recording:
         self._last = False
         self._complete = False
         self._error: tuple[BaseException, TracebackType | None] | None = None
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Nobody records or reads it any more, but what did is let go of in the child as well."""
+        self._lock = threading.Lock()
 
     def append(self, chunk: bytes, *, last: bool = False) -> None:
         """Take the next chunk. Empty ones are ignored: a replay must not invent what a framework would not send.

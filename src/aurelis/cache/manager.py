@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -15,6 +14,7 @@ from . import _patterns, _tags
 from ._clock import SYSTEM_CLOCK, Clock
 from ._computing import DEFAULT_OPTIONS, Computing
 from ._engine import MISSING, Engine
+from ._forking import renew_in_children
 from ._generations import Generations
 from ._guard import Guard
 from ._keys import CacheKeyBuilder, escape
@@ -364,17 +364,13 @@ class _ProcessManager:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.manager: UnifiedCacheManager | None = None
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
 
 
 _process = _ProcessManager()
-
-
-def _after_fork() -> None:
-    _process.lock = threading.Lock()  # a thread of the parent may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def get_cache_manager() -> UnifiedCacheManager:

@@ -9,6 +9,8 @@ from typing import Any
 
 from redis.asyncio.connection import RedisSSLContext, SSLConnection
 
+from aurelis.cache._forking import renew_in_children
+
 
 class Certificates:
     """Stands in for the context that redis-py would load for each connection: about 15 ms, during which nothing runs.
@@ -27,7 +29,12 @@ class Certificates:
         self._files = [file for file in (context.keyfile, context.certfile, context.ca_certs) if file is not None]
         self._lock = threading.Lock()
         self._seen: list[int] = []
+        renew_in_children(self)
         self.get()
+
+    def after_fork(self) -> None:
+        """A thread of the parent may be loading them."""
+        self._lock = threading.Lock()
 
     def get(self) -> SSLContext:
         """The context; redis-py calls it by this name."""

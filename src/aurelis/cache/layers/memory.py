@@ -16,6 +16,7 @@ from cachetools import LRUCache
 
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
+from aurelis.cache._forking import renew_in_children
 from aurelis.cache._options import Duration, seconds
 from aurelis.cache.codecs import ValueCodec, is_immutable, size_of
 from aurelis.cache.exceptions import ConfigurationError
@@ -37,6 +38,10 @@ class Entries(LRUCache[str, Entry]):
 
     def __missing__(self, key: str) -> Entry:
         return _NOTHING
+
+    def begin_anew(self) -> None:
+        """Forget everything, also where a change was left half done."""
+        super().__init__(int(self.maxsize), attrgetter("size"))
 
     def popitem(self) -> tuple[str, Entry]:
         """Drop the least recently used entry."""
@@ -93,6 +98,14 @@ class MemoryBackend:
         self._lock = threading.Lock()
         self._to_sweep: list[str] = []
         self._writes = 0
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """What a thread of the parent was just changing may be half done in the child, so it begins with nothing."""
+        if self._lock.locked():
+            self.entries.begin_anew()
+            self._to_sweep = []
+        self._lock = threading.Lock()
 
     # Values
 
