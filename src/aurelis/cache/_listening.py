@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from collections.abc import AsyncGenerator, Coroutine
-from typing import Any, Final, Protocol, runtime_checkable
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from . import _news
 from ._bridge import Bridge
@@ -16,35 +16,13 @@ from ._forking import renew_in_children
 from ._gate import Gate
 from ._stack import Stack
 from .telemetry.otel import Telemetry
+from .typing import Message, Newsroom
 
 _LOG = logging.getLogger("aurelis.cache")
 
 _MISSED: Final = 2.5
 """Heartbeats without a word, after which the connection counts as lost."""
 _FIRST_PAUSE: Final = 0.05
-
-
-@runtime_checkable
-class Newsroom(Protocol):
-    """A shared layer that carries word of changes."""
-
-    @property
-    def node(self) -> str:
-        """Name of this process there."""
-        ...
-
-    @property
-    def own_thread(self) -> bool:
-        """Whether it can be listened to in a thread of its own; otherwise the first event loop that asks listens."""
-        ...
-
-    def news(self) -> AsyncGenerator[_news.Message | None, None]:
-        """Messages as they come; `None` when a subscription begins. Raises anything when it ends."""
-        ...
-
-    async def beat(self) -> None:
-        """Send a sign of life, which comes back as a message."""
-        ...
 
 
 class Listening:
@@ -132,7 +110,7 @@ class Listening:
             if flight.outcome is None and flight.holds is not None and not await flight.holds():
                 self._flights.fence_one(flight)
 
-    def heard(self, state: _news.Heard, message: _news.Message, now: float) -> _news.Heard:
+    def heard(self, state: _news.Heard, message: Message, now: float) -> _news.Heard:
         """Do what a message says; returns what has been heard by now."""
         own = message.node == self._newsroom.node
         self._telemetry.message("sent" if own else "received", message.kind)

@@ -18,7 +18,7 @@ from ._forking import renew_in_children
 from ._generations import Generations
 from ._guard import Guard
 from ._keys import CacheKeyBuilder, escape
-from ._listening import Listening, Newsroom
+from ._listening import Listening
 from ._options import Duration, EntryOptions, seconds
 from ._recovery import Recovery
 from ._stack import Stack
@@ -29,7 +29,7 @@ from .http import StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
 from .telemetry import names
 from .telemetry.otel import Telemetry
-from .typing import Layer, SharedLayer
+from .typing import Layer, Newsroom, SharedLayer
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class CacheManager:
         config: `None` means `CacheConfig()`: in memory only.
         clock: for tests that move time.
         lower: layers of your own below those of the configuration, in the order in which they are asked. One that is a
-            `SharedLayer` takes the part of Redis. `aurelis.cache.testing` has tests that a layer must pass.
+            `SharedLayer` takes the part of Redis. `aurelis.cache.testing` has the tests that a layer must pass.
 
     Attributes:
         config: the configuration.
