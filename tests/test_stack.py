@@ -11,7 +11,9 @@ import pytest
 from aurelis.cache._entry import Details, Entry
 from aurelis.cache._generations import Generations
 from aurelis.cache._guard import Budget, Guard
-from aurelis.cache._stack import Keep, Packed, Permit, Stack
+from aurelis.cache._leases import Permit
+from aurelis.cache._packing import Keep, Packed
+from aurelis.cache._stack import Stack
 from aurelis.cache.codecs import ValueCodec
 from aurelis.cache.exceptions import LayerError, LayerTimeout, LayerUnavailableError
 from aurelis.cache.layers.memory import MemoryBackend

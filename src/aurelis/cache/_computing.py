@@ -25,11 +25,13 @@ from . import _loading
 from ._decisions import Serve, Store
 from ._engine import Engine, result_attributes
 from ._entry import NO_DETAILS, Details, Entry
+from ._first_layer import Found
 from ._flight import Abandoned, Failed, Flight, Settled, enter
 from ._forking import renew_in_children
 from ._guard import Budget
+from ._leases import Permit
 from ._options import EntryOptions, seconds
-from ._stack import Found, Keep, Packed, Permit
+from ._packing import Keep, Packed
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import LoadTimeoutError, UnstorableValueError
 from .telemetry import names

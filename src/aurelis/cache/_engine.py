@@ -13,10 +13,13 @@ from typing import Any, Final, TypeVar
 from ._bridge import Bridge, run_inline
 from ._clock import Clock
 from ._entry import NO_DETAILS, Details, Entry
+from ._first_layer import Found
 from ._flight import Flight, Flights
 from ._guard import Budget
+from ._leases import Permit
 from ._listening import Listening
-from ._stack import Found, Keep, Permit, Stack
+from ._packing import Keep
+from ._stack import Stack
 from .exceptions import CacheClosedError, CacheError, LayerError
 from .telemetry import names
 from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span

@@ -11,9 +11,9 @@ from typing import Any, Final, Generic, TypeVar
 from aurelis.cache._bridge import run_inline
 from aurelis.cache._decisions import Bypass, Follow, Load, Lookup, Pass, Record, Refuse, Serve
 from aurelis.cache._entry import Entry
+from aurelis.cache._first_layer import Found
 from aurelis.cache._flight import Abandoned, Failed, Flight, enter
 from aurelis.cache._guard import Budget
-from aurelis.cache._stack import Found
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.manager import AnyManager, manager_of

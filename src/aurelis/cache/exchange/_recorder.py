@@ -11,10 +11,12 @@ from aurelis.cache._bridge import run_inline
 from aurelis.cache._decisions import Pass, Record, Serve, Store
 from aurelis.cache._engine import Engine
 from aurelis.cache._entry import Entry
+from aurelis.cache._first_layer import Found
 from aurelis.cache._flight import Flight, Settled
 from aurelis.cache._guard import Budget
+from aurelis.cache._leases import Permit
+from aurelis.cache._packing import Keep
 from aurelis.cache._recording import Reader, Recording
-from aurelis.cache._stack import Found, Keep, Permit
 from aurelis.cache.http import LoadedResponse, ResponseHead
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import close_span, current_in, current_span_context
