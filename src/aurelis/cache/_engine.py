@@ -14,7 +14,8 @@ from ._bridge import Bridge, run_inline
 from ._clock import Clock
 from ._entry import NO_DETAILS, Details, Entry
 from ._first_layer import Found
-from ._flight import Flight, Flights
+from ._flight import Flight
+from ._flights import Flights
 from ._guard import Budget
 from ._leases import Permit
 from ._listening import Listening

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from . import _news
 from ._bridge import Bridge
-from ._flight import Flight, Flights
+from ._flight import Flight
+from ._flights import Flights
 from ._forking import renew_in_children
 from ._gate import Gate
 from ._stack import Stack
