@@ -19,8 +19,6 @@ from functools import partial
 from secrets import token_hex
 from typing import Final
 
-from cachetools import LRUCache
-
 from . import _loading
 from ._decisions import Serve, Store
 from ._engine import Engine, result_attributes
@@ -101,7 +99,8 @@ class Computing:
     def after_fork(self) -> None:
         """Refreshes in the background are the parent's."""
         self._behind: set[asyncio.Task[None]] = set()
-        self._failures: LRUCache[str, tuple[BaseException, float, object]] = LRUCache(_MAX_FAILURES)
+        # Not an LRU cache, whose steps threads would have to take one after the other.
+        self._failures: dict[str, tuple[BaseException, float, object]] = {}
 
     async def get_or_compute(
         self,
@@ -354,6 +353,8 @@ class Computing:
                 if options.negative_ttl:
                     until = engine.clock.monotonic() + seconds(options.negative_ttl)
                     if not flight.fenced:
+                        if len(self._failures) >= _MAX_FAILURES:
+                            self._failures.clear()
                         self._failures[load.request.key] = (error, until, engine.stack.state(load.request.key))
                 raise
         finally:
