@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
@@ -16,6 +16,7 @@ import redis
 from aurelis.cache import CacheManager
 from aurelis.cache.exceptions import CacheClosedError
 from aurelis.cache.telemetry import names
+from tests.conftest import TOPOLOGIES
 from tests.loops import LoopThread, loop_threads
 from tests.managers import (
     WITHIN,
@@ -496,6 +497,62 @@ def test_a_forked_child_finds_no_memory_half_changed() -> None:
         PYTHONWARNINGS="ignore",
     )
     assert printed == "0\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_a_forked_child_has_no_connections_of_its_parent(topology_url: Callable[[str], str], topology: str) -> None:
+    """They would end with the child alone; and whoever closes one in the child must not disturb the parent."""
+    printed = run_script(
+        """
+        import asyncio, gc, os, socket, sys, time
+        from aurelis.cache import CacheConfig, CacheManager
+        from aurelis.cache.telemetry import names
+        from tests.managers import series
+
+        cache = CacheManager(CacheConfig(redis_url=sys.argv[1], timeout=10, heartbeat=0.2))
+
+        def connections() -> int:
+            found = 0
+            for descriptor in os.listdir("/proc/self/fd"):
+                try:
+                    with socket.socket(fileno=os.dup(int(descriptor))) as copy:
+                        found += bool(copy.getpeername())  # those of event loops to themselves have no name
+                except OSError:
+                    pass
+            return found
+
+        async def use(value: int) -> None:
+            await cache.set("k", value)
+            assert await cache.get("missing") is None
+            assert await cache.get("k") == value
+            await asyncio.sleep(0.1)  # who was asked for the way is left
+
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(use(1))
+        before = connections()
+        child = os.fork()
+        if child == 0:
+            assert connections() == 0
+            asyncio.run(use(2))
+            begin = time.monotonic()
+            asyncio.run(cache.aclose())
+            assert time.monotonic() - begin < 5  # nobody answers in the loops of the parent's threads
+            cache._engine.stack.lower[0].layer._inherited.clear()
+            gc.collect()
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        time.sleep(0.6)
+        assert connections() == before > 1
+        loop.run_until_complete(use(3))
+        print(status, series(cache, names.GAPS))
+        loop.run_until_complete(cache.aclose())
+        loop.close()
+        """,
+        topology_url(topology),
+        PYTHONWARNINGS="ignore",
+    )
+    assert printed == "0 {}\n"
 
 
 def test_waiting_is_counted_across_loops(cache: CacheManager) -> None:

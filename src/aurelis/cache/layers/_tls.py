@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from ssl import SSLContext
-from typing import Any
 
-from redis.asyncio.connection import RedisSSLContext, SSLConnection
+from redis.asyncio.connection import RedisSSLContext
 
 from aurelis.cache._forking import renew_in_children
 
@@ -45,11 +44,3 @@ class Certificates:
                 self._seen = seen
             loaded: SSLContext = self._context.get()
             return loaded
-
-
-class TLSConnection(SSLConnection):
-    """A connection with certificates of its link."""
-
-    def __init__(self, *, certificates: Certificates, **options: Any) -> None:
-        super().__init__(**options)
-        self.ssl_context = certificates  # type: ignore[assignment]  # all that redis-py asks of it is `get`

@@ -76,11 +76,14 @@ class RedisBackend(Framed, Coordination):
         self._names = Names(config.namespace)
         self._lock = threading.Lock()  # several threads look for the clients of their loops
         self._links: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = weakref.WeakKeyDictionary()
+        self._inherited: list[object] = []
         renew_in_children(self)
 
     def after_fork(self) -> None:
-        """The clients of the parent's loops stay untouched: to close one would tell the server, too."""
+        """The clients are the parent's; they are kept, since their end could be that of what they share with it."""
         self._lock = threading.Lock()
+        self._inherited.append(self._links)
+        self._links = weakref.WeakKeyDictionary()
 
     # Values
 
