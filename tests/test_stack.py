@@ -234,7 +234,8 @@ async def test_a_cancelled_probe_leaves_its_place_to_the_next(bed: Bed) -> None:
     assert bed.counted(names.BREAKER, state="closed") == 1
 
 
-async def test_a_probe_whose_event_loop_is_gone_does_not_keep_the_layer_out_for_ever(bed: Bed) -> None:
+@pytest.mark.parametrize("patience", [WITHIN, math.inf])
+async def test_a_probe_whose_event_loop_is_gone_does_not_keep_the_layer_out_for_ever(bed: Bed, patience: float) -> None:
     await bed.break_upper()
     bed.upper.error = None
     bed.clock.advance(PAUSE * 2)
@@ -242,7 +243,7 @@ async def test_a_probe_whose_event_loop_is_gone_does_not_keep_the_layer_out_for_
     def probe_and_vanish() -> None:
         loop = asyncio.new_event_loop()
         bed.upper.hangs = asyncio.Event()
-        task = loop.create_task(bed.stack.lookup("k", bed.budget()))
+        task = loop.create_task(bed.stack.lookup("k", Budget(patience)))
         loop.run_until_complete(asyncio.sleep(0))
         assert bed.upper.under_way
         loop.close()
@@ -255,7 +256,7 @@ async def test_a_probe_whose_event_loop_is_gone_does_not_keep_the_layer_out_for_
     bed.upper.calls.clear()
     await bed.stack.lookup("k", bed.budget())
     assert bed.upper.calls == []
-    bed.clock.advance(WITHIN)
+    bed.clock.advance(30)
     await bed.stack.lookup("k", bed.budget())
     assert bed.upper.calls == ["get"]
     assert bed.counted(names.BREAKER, state="closed") == 1

@@ -23,6 +23,8 @@ from .typing import Layer
 T = TypeVar("T")
 
 _PAUSE_JITTER = 0.2
+_LONGEST_PROBE = 30.0
+"""Seconds after which a probe may be lost even if its request would wait longer, perhaps for ever."""
 
 
 class Budget:
@@ -109,9 +111,9 @@ class Guard:
         self._telemetry.duration(now - begin, operation, self.name, kind)
 
     def _admit(self, now: float, budget: Budget | None) -> bool:
-        longest = self._pause if budget is None else max(self._pause, budget.left)
+        patience = 0.0 if budget is None else min(budget.left, _LONGEST_PROBE)
         with self._lock:  # of all threads exactly one becomes the probe
-            state, admitted = _breaker.admit(self._breaker, now, pause=longest)
+            state, admitted = _breaker.admit(self._breaker, now, pause=max(self._pause, patience))
             self._note(state)
         return admitted
 
