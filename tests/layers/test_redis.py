@@ -13,13 +13,14 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aurelis.cache import CacheConfig, RedisBackend
+from aurelis.cache import CacheConfig, CacheManager, RedisBackend
 from aurelis.cache._entry import Entry
 from aurelis.cache.codecs import ValueCodec
 from aurelis.cache.exceptions import ConfigurationError, FrameError, LayerError, LayerTimeout
 from aurelis.cache.layers._link import ServerLink
+from aurelis.cache.telemetry import names
 from tests.loops import loop_threads
-from tests.managers import WITHIN, configuration
+from tests.managers import WITHIN, configuration, count, eventually
 from tests.servers import ServerProcess, redis_command
 
 PATIENT = 10.0
@@ -361,6 +362,21 @@ async def test_no_more_connections_are_opened_than_configured(redis_url: str, ra
     assert found == list(range(500))
     assert after["total_connections_received"] - before["total_connections_received"] == 5
     await layer.aclose()
+
+
+async def test_closing_opens_no_further_connection(redis_url: str, raw: redis.Redis) -> None:
+    """Who listens to other processes must not take the end for a loss."""
+
+    def received() -> int:
+        stats: Any = raw.info("stats")
+        return int(stats["total_connections_received"])
+
+    manager = CacheManager(configuration(redis_url=redis_url))
+    await manager.get("k")
+    await eventually(lambda: count(manager, names.MESSAGES))
+    before = received()
+    await manager.aclose()
+    assert received() == before
 
 
 async def test_a_url_that_allows_fewer_connections_is_obeyed(redis_url: str) -> None:

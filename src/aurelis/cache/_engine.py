@@ -324,8 +324,11 @@ class Engine:
             self.stack.recovery.closed = True
         self._entries = {}
         await self.flights.aclose(timeout)
+        loop = asyncio.get_running_loop()
+        # Who listens would take the end of its connection for a loss, and open another one.
+        await loop.run_in_executor(None, self.bridge.end_spawned)
         await self.stack.aclose()
-        await asyncio.get_running_loop().run_in_executor(None, self.bridge.close, self.stack.aclose())
+        await loop.run_in_executor(None, self.bridge.close, self.stack.aclose())
 
     async def after(self, flights: Iterable[Flight[Any] | None]) -> Budget:
         """Wait until what these flights loaded is stored, so that what comes next comes after it; charge the time."""
