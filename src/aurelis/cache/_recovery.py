@@ -34,6 +34,7 @@ _MAX_VALUES: Final = 1_000
 _MAX_INTENTS: Final = 100_000
 _FIRST_PAUSE: Final = 0.1
 _LAST_PAUSE: Final = 5.0
+_LONGEST_ATTEMPT: Final = 30.0
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +58,7 @@ class Recovery:
 
     Args:
         guard: in front of the shared layer.
-        timeout: seconds for each attempt.
+        timeout: seconds for each attempt, if that is not longer than any answer takes.
         spawn: runs something in the background.
         forget: forgets a key in memory, as the shared layer has now.
     """
@@ -78,7 +79,7 @@ class Recovery:
         self._generations = generations
         self._telemetry = telemetry
         self._clock = clock
-        self._timeout = timeout
+        self._timeout = min(timeout, _LONGEST_ATTEMPT)
         self._spawn = spawn
         self._forget_in_memory = forget
         self._lock = threading.Lock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -46,7 +47,8 @@ class CacheLayer:
         _positive_duration(f"CacheLayer {self.name!r}: ttl", self.ttl)
         if self.max_size is not None:
             _whole(f"CacheLayer {self.name!r}: max_size", self.max_size)
-        if isinstance(self.priority, bool) or not isinstance(self.priority, (int, float)):
+        priority: object = self.priority
+        if isinstance(priority, bool) or not isinstance(priority, (int, float)) or math.isnan(priority):
             raise ConfigurationError(f"CacheLayer {self.name!r}: priority must be a number, not {self.priority!r}")
 
 
@@ -124,6 +126,11 @@ class CacheConfig:
                 raise ConfigurationError(f"{name} must be True or False, not {getattr(self, name)!r}")
         for name in ("ttl", "l1_ttl", "timeout", "breaker_pause", "lease", "heartbeat"):
             _positive_duration(name, getattr(self, name))
+        for name in ("lease", "heartbeat"):
+            if seconds(getattr(self, name)) == math.inf:
+                raise ConfigurationError(f"{name} must be finite: otherwise nobody ever notices that a process is gone")
+        if self.redis_password is not None and not isinstance(self.redis_password, str):
+            raise ConfigurationError(f"redis_password must be a str, not {type(self.redis_password).__name__}")
         if self.spans not in ("none", "io", "all"):
             raise ConfigurationError(f"spans must be 'none', 'io' or 'all', not {self.spans!r}")
         if self.secret is not None:
