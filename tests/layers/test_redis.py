@@ -262,7 +262,8 @@ def commands(url: str) -> dict[str, int]:
 async def test_each_operation_is_one_round_trip(redis_url: str, layer: RedisBackend, raw: redis.Redis) -> None:
     """The commands inside the script run in the server. Between client and server goes one EVALSHA."""
     now = layer._clock.monotonic()
-    await layer.lookup("k")  # the script is loaded and the connection is open
+    await layer.lookup("k")  # the scripts are loaded and the connection is open
+    await layer.remove("k")
     raw.config_resetstat()
     await layer.store("k", entry(1, now))
     assert commands(redis_url) == {"set": 1}
