@@ -7,6 +7,7 @@ import doctest
 import logging
 import math
 import random
+import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -17,10 +18,10 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aurelis.cache import CacheLayer, CacheManager, manager
+from aurelis.cache import CacheLayer, CacheManager, _guard, manager
 from aurelis.cache.exceptions import CacheClosedError, CacheError, RecursiveLoadError, UnstorableValueError
 from aurelis.cache.telemetry import names
-from aurelis.cache.testing import ManualClock
+from aurelis.cache.testing import ManualClock, SharedMemory
 from aurelis.cache.typing import SharedLayer
 from tests.codecs import examples as ex
 from tests.codecs.examples import same
@@ -929,6 +930,48 @@ async def test_closing_cancels_loads_that_do_not_end_and_tells_their_callers(eac
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == [CacheClosedError] * 3
     assert (origin.loads, origin.cancelled) == (1, 1)
+
+
+async def test_closing_that_is_cancelled_ends_everything_all_the_same(redis_url: str) -> None:
+    cache = CacheManager(configuration(redis_url=redis_url, timeout=PATIENT))
+    threads = set(threading.enumerate())
+    origin = Origin()
+    tasks = await callers(cache, origin, 3)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(cache.aclose(timeout=WITHIN), 0.1)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [CacheClosedError] * 3
+    assert (origin.loads, origin.cancelled) == (1, 1)
+    assert not [thread for thread in {*threading.enumerate()} - threads if thread.name == "aurelis-cache"]
+    with redis.Redis.from_url(redis_url) as raw:
+        await eventually(lambda: raw.info("clients")["connected_clients"] == 1)
+        assert not raw.keys("*:l:*")
+
+
+@pytest.mark.parametrize("problem", [LookupError, TimeoutError])
+async def test_a_layer_that_does_not_close_keeps_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, problem: type[Exception]
+) -> None:
+    monkeypatch.setattr(_guard, "_FAREWELL", 0.05)
+    stubborn, polite = SharedMemory().node(), SharedMemory().node(name="l3")
+    closed: list[str] = []
+
+    async def close_badly() -> None:
+        closed.append("stubborn")
+        if problem is LookupError:
+            raise LookupError("secret")
+        await asyncio.Event().wait()
+
+    async def close() -> None:
+        closed.append("polite")
+
+    monkeypatch.setattr(stubborn, "aclose", close_badly)
+    monkeypatch.setattr(polite, "aclose", close)
+    async with CacheManager(configuration(), lower=[stubborn, polite]) as cache:
+        await cache.set("k", 1)
+    assert closed == ["stubborn", "polite"]
+    assert f"closing the layer l2 failed: {problem.__name__}" in caplog.text
+    assert "secret" not in caplog.text
 
 
 async def test_a_closed_cache_holds_no_values() -> None:

@@ -323,12 +323,19 @@ class Engine:
         if self.stack.recovery is not None:
             self.stack.recovery.closed = True
         self._entries = {}
-        await self.flights.aclose(timeout)
         loop = asyncio.get_running_loop()
-        # Who listens would take the end of its connection for a loss, and open another one.
-        await loop.run_in_executor(None, self.bridge.end_spawned)
-        await self.stack.aclose()
-        await loop.run_in_executor(None, self.bridge.close, self.stack.aclose())
+        try:
+            await self.flights.aclose(timeout)
+        except BaseException:  # who closes is cancelled, and so is what else is under way
+            await self.flights.aclose(0)
+            raise
+        finally:
+            try:
+                # Who listens would take the end of its connection for a loss, and open another one.
+                await loop.run_in_executor(None, self.bridge.end_spawned)
+                await self.stack.aclose()
+            finally:
+                await loop.run_in_executor(None, self.bridge.close, self.stack.aclose())
 
     async def after(self, flights: Iterable[Flight[Any] | None]) -> Budget:
         """Wait until what these flights loaded is stored, so that what comes next comes after it; charge the time."""

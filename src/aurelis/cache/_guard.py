@@ -5,11 +5,13 @@ It counts what happens and turns whatever a layer raises into a `LayerError`.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from . import _breaker
 from ._clock import Clock
@@ -20,9 +22,12 @@ from .telemetry import names
 from .telemetry.otel import Telemetry
 from .typing import Layer
 
+_LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
 
 _PAUSE_JITTER = 0.2
+_FAREWELL: Final = 5.0
+"""Seconds that a layer may take to close."""
 _LONGEST_PROBE = 30.0
 """Seconds after which a probe may be lost even if its request would wait longer, perhaps for ever."""
 
@@ -99,6 +104,14 @@ class Guard:
             return result
         self._failed(problem, operation, begin, budget, probe)
         raise problem
+
+    async def aclose(self) -> None:
+        """Close the layer. One that fails or hangs is left as it is: whoever closes could do nothing about it."""
+        try:
+            async with asyncio.timeout(_FAREWELL):
+                await self.layer.aclose()
+        except Exception as error:  # noqa: BLE001  # as in `call`
+            _LOG.warning("closing the layer %s failed: %s", self.name, type(error).__name__)
 
     def _failed(self, problem: LayerError, operation: str, begin: float, budget: Budget | None, probe: bool) -> None:
         now = self._clock.monotonic()

@@ -361,7 +361,7 @@ class Stack:
         if self.memory is not None:
             await self.memory.remove_all()
         for guard in self.lower:
-            await guard.layer.aclose()
+            await guard.aclose()
 
     # Inside
 
