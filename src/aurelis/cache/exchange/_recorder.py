@@ -169,8 +169,8 @@ class Recorder(Generic[Q]):
         recording = self._recording
         assert recording is not None, "head() comes first"
         if self._terminator is not None and not self.terminated and recording.kept and self._terminator.feed(data):
-            # The protocol's own end: callers that stop reading here must find the answer stored. If anything follows, it
-            # is for those who read it now.
+            # The protocol's own end: callers that stop reading here must find the answer stored. What may follow is for
+            # those who read it now.
             self.terminated = True
             await self._store_if_kept(recording, data)
         if last:
