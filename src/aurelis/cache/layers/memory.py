@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 
 from cachetools import LRUCache
@@ -185,21 +186,26 @@ class MemoryBackend:
     # Layer
 
     async def lookup(self, key: str) -> Entry | None:
-        """The entry, or `None`."""
-        return self.peek(key)
+        """The entry, or `None`. Its value is the caller's own, or one that nobody can change.
+
+        Raises:
+            FrameError: the value is of a type that the codec does not know.
+        """
+        entry = self.peek(key)
+        return None if entry is None else self._given(entry)
 
     async def lookup_many(self, keys: Sequence[str]) -> Mapping[str, Entry]:
-        """The entries found."""
-        return {key: entry for key in keys if (entry := self.peek(key)) is not None}
+        """The entries found; raises as `lookup`."""
+        return {key: self._given(entry) for key in keys if (entry := self.peek(key)) is not None}
 
     async def store(self, key: str, entry: Entry) -> None:
         """Keep the entry if it fits."""
-        self.put(key, entry)
+        self.put(key, self._kept(key, entry))
 
     async def store_many(self, entries: Mapping[str, Entry]) -> None:
         """Keep those that fit."""
         for key, entry in entries.items():
-            self.put(key, entry)
+            self.put(key, self._kept(key, entry))
 
     async def remove(self, key: str) -> bool:
         """Forget the key; true if it was there and alive."""
@@ -213,6 +219,14 @@ class MemoryBackend:
 
     async def aclose(self) -> None:
         """Nothing to give back."""
+
+    def _kept(self, key: str, entry: Entry) -> Entry:
+        if entry.payload is not None and (entry.value is None or (self._copy and not is_immutable(entry.value))):
+            return replace(entry, value=None, size=len(entry.payload) + len(key))
+        return replace(entry, payload=None, size=size_of(entry.value) + len(key))
+
+    def _given(self, entry: Entry) -> Entry:
+        return replace(entry, value=entry.value if entry.payload is None else self._codec.loads(entry.payload))
 
     def _put(self, key: str, entry: Entry) -> bool:
         if entry.until == -math.inf:
