@@ -287,6 +287,49 @@ def test_a_program_that_never_closes_its_cache_ends_promptly_and_well(redis_url:
     assert time.monotonic() - begin < WITHIN
 
 
+def test_connections_end_with_their_event_loop_and_a_cache_that_is_forgotten_ends_with_its_thread(
+    own_redis: ServerProcess,
+) -> None:
+    """Without a warning: `asyncio.run` closes what the cache has opened in it."""
+    printed = run_script(
+        """
+        import asyncio, gc, sys, threading, time
+        from aurelis.cache import CacheConfig, CacheManager
+        from tests.servers import redis_command
+
+        sys.stderr = sys.stdout
+        port = int(sys.argv[1].rpartition(":")[2].partition("/")[0])
+
+        def connections() -> int:
+            return redis_command(port, "CLIENT LIST").count(b"id=") - 1
+
+        def eventually(number: int) -> bool:
+            deadline = time.monotonic() + 10
+            while connections() != number and time.monotonic() < deadline:
+                time.sleep(0.01)
+            return connections() == number
+
+        async def use(cache: CacheManager, number: int) -> None:
+            await asyncio.gather(*(cache.set(f"k{each}", number) for each in range(20)))
+            assert await cache.get("k1") == number
+
+        def run() -> None:
+            cache = CacheManager(CacheConfig(redis_url=sys.argv[1], timeout=10, heartbeat=60))
+            for number in range(3):
+                asyncio.run(use(cache, number))
+                gc.collect()
+                # One in which the cache hears of changes, and one for its signs of life.
+                print(eventually(2))
+
+        run()
+        gc.collect()
+        print(eventually(0), [thread.name for thread in threading.enumerate()])
+        """,
+        own_redis.url,
+    )
+    assert printed == "True\nTrue\nTrue\nTrue ['MainThread']\n"
+
+
 def test_a_program_that_ends_during_a_load_ends_promptly(redis_url: str) -> None:
     printed = run_script(
         """

@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
@@ -104,7 +105,15 @@ class Bridge:
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=_serve, args=(self._loop,), name="aurelis-cache", daemon=True)
             self._thread.start()
+            # Who forgets a cache without closing it does not keep the thread.
+            weakref.finalize(self, _stop, self._loop, self._pid).atexit = False
         return self._loop
+
+
+def _stop(loop: asyncio.AbstractEventLoop, pid: int) -> None:
+    if pid == os.getpid():
+        with contextlib.suppress(RuntimeError):  # it is closed by now
+            loop.call_soon_threadsafe(loop.stop)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -112,6 +121,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
         loop.run_until_complete(_cancel_others())  # threads wait for them
+        loop.run_until_complete(loop.shutdown_asyncgens())  # connections end with their loop
     finally:
         loop.close()
 

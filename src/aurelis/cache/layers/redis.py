@@ -8,10 +8,11 @@ the cancellation of a task that is sending).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
@@ -37,6 +38,7 @@ except ImportError as error:
 
 _LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
+_End = AsyncGenerator[None, None]
 
 _SCAN_COUNT: Final = 500
 _ABSENT: Final = -2
@@ -76,14 +78,15 @@ class RedisBackend(Framed, Coordination):
         self._names = Names(config.namespace)
         self._lock = threading.Lock()  # several threads look for the clients of their loops
         self._links: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = weakref.WeakKeyDictionary()
+        self._ends: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _End] = weakref.WeakKeyDictionary()
         self._inherited: list[object] = []
         renew_in_children(self)
 
     def after_fork(self) -> None:
         """The clients are the parent's; they are kept, since their end could be that of what they share with it."""
         self._lock = threading.Lock()
-        self._inherited.append(self._links)
-        self._links = weakref.WeakKeyDictionary()
+        self._inherited += [self._links, self._ends]
+        self._links, self._ends = weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary()
 
     # Values
 
@@ -186,13 +189,11 @@ class RedisBackend(Framed, Coordination):
         here = asyncio.get_running_loop()
         with self._lock:
             self._forget_closed_loops()
-            running = {loop: link for loop, link in self._links.items() if loop.is_running()}
-            for loop in running:
-                del self._links[loop]
+            running = {loop: end for loop, end in self._ends.items() if loop.is_running()}
         own = running.pop(here, None)
-        others = [future for loop, link in running.items() if (future := _closing_in(loop, link))]
+        others = [future for loop, end in running.items() if (future := _closing_in(loop, end))]
         if own is not None:
-            await own.aclose()
+            await _bring_about(own)
         if others:
             await asyncio.wait(others, timeout=self._timeout)  # a loop that is just ending may not answer any more
 
@@ -208,16 +209,20 @@ class RedisBackend(Framed, Coordination):
         return self._links.get(asyncio.get_running_loop()) or self._connect()
 
     def _connect(self) -> Link:
-        link = self._topology.link()
+        loop, link = asyncio.get_running_loop(), self._topology.link()
+        end = _end_of(link, self._links, self._ends, self._lock)
+        with contextlib.suppress(StopIteration):  # run up to where it waits
+            end.asend(None).send(None)
         with self._lock:
             self._forget_closed_loops()
-            self._links[asyncio.get_running_loop()] = link
+            self._links[loop], self._ends[loop] = link, end
         return link
 
     def _forget_closed_loops(self) -> None:
         # A client refers to its loop, so the weak keys alone would never let go of a loop that was closed.
-        for loop in [loop for loop in self._links if loop.is_closed()]:
-            del self._links[loop]
+        for loop in [loop for loop in self._ends if loop.is_closed()]:
+            self._links.pop(loop, None)
+            del self._ends[loop]
 
     async def _contained(self, operation: str, call: Awaitable[T], timeout: float | None = -1) -> T:
         try:
@@ -259,8 +264,33 @@ async def _by_slot(link: Link, names: Sequence[bytes]) -> Iterable[tuple[int, by
     ]
 
 
-def _closing_in(loop: asyncio.AbstractEventLoop, link: Link) -> asyncio.Future[None] | None:
-    closing = link.aclose()
+async def _end_of(
+    link: Link,
+    links: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Link],
+    ends: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _End],
+    lock: threading.Lock,
+) -> _End:
+    """Waits until it is closed, and closes the link then.
+
+    A generator, because those that have not ended when an event loop shuts down are closed by the loop.
+    """
+    try:
+        yield
+    finally:
+        loop = asyncio.get_running_loop()
+        with lock:
+            if links.get(loop) is link:
+                del links[loop], ends[loop]
+        await link.aclose()
+
+
+async def _bring_about(end: _End) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop does so at this very moment
+        await end.aclose()
+
+
+def _closing_in(loop: asyncio.AbstractEventLoop, end: _End) -> asyncio.Future[None] | None:
+    closing = _bring_about(end)
     try:
         return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(closing, loop))
     except RuntimeError:  # closed since, and its connections with it
