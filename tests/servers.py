@@ -195,6 +195,16 @@ def redis_command(port: int, command: str, tls: ssl.SSLContext | None = None) ->
         return b""
 
 
+def connections(server: ServerProcess) -> int:
+    """How many connections a Redis has, besides the one that asks."""
+    return redis_command(server.port, "CLIENT LIST").count(b"id=") - 1
+
+
+def keys(server: ServerProcess, pattern: str) -> bytes:
+    """Which keys a Redis has, as it answers."""
+    return redis_command(server.port, f"KEYS {pattern}")
+
+
 def _answer(stream: IO[bytes]) -> bytes:
     """Reads one answer as it comes."""
     line = stream.readline()

@@ -1,13 +1,11 @@
-"""Servers that fork, several event loops and threads, and the end of it all: nothing is shared by mistake, and nothing
-is left."""
+"""Processes that fork, several event loops and threads, and the end of it all: nothing is shared by mistake, and
+nothing is left."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -22,25 +20,14 @@ import pytest
 
 from aurelis.cache import CacheManager
 from aurelis_httpx import AsyncCacheTransport, CacheTransport
-from tests.conftest import ROOT
 from tests.fleet import Fleet, Json, Report
 from tests.loops import loop_threads
 from tests.managers import WITHIN, eventually, eventually_blocking, requests
 from tests.reliability.board import Board, cache_of
-from tests.servers import HOST, ServerProcess, free_port, redis_command
+from tests.servers import ServerProcess, connections, keys, redis_command
 
 CHILDREN = 4
 CALLERS = 200
-
-
-def connections(server: ServerProcess) -> int:
-    """How many connections the server has, besides the one that asks."""
-    return redis_command(server.port, "CLIENT LIST").count(b"id=") - 1
-
-
-def keys(server: ServerProcess, pattern: str) -> bytes:
-    """Which keys the server has."""
-    return redis_command(server.port, f"KEYS {pattern}")
 
 
 # --- fork
@@ -130,68 +117,6 @@ def test_preloaded_workers_share_what_they_should_and_nothing_else(own_redis: Se
     assert [board[ANSWERS + index] for index in range(CHILDREN + 1)] == [CALLERS] * (CHILDREN + 1)
     assert connections(own_redis) == 0
     assert keys(own_redis, "fleet:l:*") == b"*0\r\n"
-
-
-def test_workers_of_uvicorn_share_one_cache_and_end_cleanly(own_redis: ServerProcess) -> None:
-    port = free_port()
-    command = [
-        "-m",
-        "uvicorn",
-        "tests.reliability.app:app",
-        "--workers",
-        "2",
-        "--port",
-        str(port),
-        "--log-level",
-        "error",
-    ]
-    path = os.pathsep.join(str(ROOT / folder) for folder in ("src", "integrations", "."))
-    environ = {**os.environ, "PYTHONPATH": path, "APP_REDIS_URL": own_redis.url}
-    server = subprocess.Popen([sys.executable, *command], env=environ, cwd=ROOT, stdin=subprocess.DEVNULL)
-    try:
-        until_served(port, server)
-        answers = asked(port, "/value/1", 40)
-        assert len({worker for _, worker in answers}) == 2
-        (before,) = {load for load, _ in answers}
-        assert asked(port, "/invalidate", 1) == [("done",)]
-        eventually_blocking(lambda: is_loaded_anew(port, before))
-    finally:
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(WITHIN) in (0, -signal.SIGTERM)
-    assert connections(own_redis) == 0
-    assert keys(own_redis, "app:l:*") == b"*0\r\n"
-
-
-def is_loaded_anew(port: int, before: str) -> bool:
-    """Whether both workers answer with one later load."""
-    answers = asked(port, "/value/1", 20)
-    loads = {load for load, _ in answers}
-    return len(loads) == 1 and before not in loads and len({worker for _, worker in answers}) == 2
-
-
-def until_served(port: int, server: subprocess.Popen[bytes]) -> None:
-    """Waits until both workers answer."""
-    deadline = time.monotonic() + WITHIN
-    workers: set[str] = set()
-    while len(workers) < 2:
-        assert server.poll() is None
-        assert time.monotonic() < deadline
-        try:
-            workers |= {worker for _, worker in asked(port, "/value/0", 8)}
-        except httpx.TransportError:
-            time.sleep(0.05)
-
-
-def asked(port: int, path: str, times: int) -> list[tuple[str, ...]]:
-    """Asks so often at once, each time on a connection of its own; returns the words of the answers."""
-
-    def ask(_: int) -> tuple[str, ...]:
-        response = httpx.get(f"http://{HOST}:{port}{path}", trust_env=False, timeout=WITHIN)
-        assert response.status_code == 200
-        return tuple(response.text.split())
-
-    with ThreadPoolExecutor(times) as threads:
-        return list(threads.map(ask, range(times)))
 
 
 # --- several loops and threads, and the end
