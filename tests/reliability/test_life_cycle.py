@@ -17,8 +17,11 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from aurelis.cache import CacheManager
+from aurelis_asgi import CacheMiddleware, CacheRule
 from aurelis_httpx import AsyncCacheTransport, CacheTransport
 from tests.fleet import Fleet, Json, Report
 from tests.loops import loop_threads
@@ -206,7 +209,7 @@ def test_closing_leaves_no_task_thread_connection_or_lease(own_redis: ServerProc
 
 
 async def mixed(report: Report, url: str, number: int, board: str) -> Json:
-    """Asks by an `httpx.Client` in threads and by an `httpx.AsyncClient` at once, both with one cache."""
+    """Asks by an `httpx.Client` in threads, by an `httpx.AsyncClient` and an app at once, all with one cache."""
     cache = cache_of(url, heartbeat=0.3)
     numbers = Board(board, 2)
     loads: list[str] = []
@@ -225,6 +228,10 @@ async def mixed(report: Report, url: str, number: int, board: str) -> Json:
             path = f"/{turn % 10}"
             assert client.get(f"http://origin{path}").text == f"{path} {version}"
         return 50
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.01)
+        await PlainTextResponse(f"{scope['path']} {numbers[0]}")(scope, receive, send)
 
     async def ask_later(client: httpx.AsyncClient, version: int) -> int:
         for turn in range(50):
@@ -246,13 +253,18 @@ async def mixed(report: Report, url: str, number: int, board: str) -> Json:
         ThreadPoolExecutor(8) as threads,
     ):
         transport = AsyncCacheTransport(httpx.MockTransport(answer_later), cache=cache)
-        async with httpx.AsyncClient(transport=transport) as async_client:
+        app = CacheMiddleware(page, cache=cache, rules=[CacheRule("/*", ttl=60)])
+        async with (
+            httpx.AsyncClient(transport=transport) as async_client,
+            httpx.AsyncClient(transport=httpx.ASGITransport(app)) as user,
+        ):
             for version in range(2):
                 loop = asyncio.get_running_loop()
                 work: list[Coroutine[Any, Any, int] | asyncio.Future[int]] = [
                     loop.run_in_executor(threads, ask, client, version) for _ in range(8)
                 ]
                 work += [ask_later(async_client, version) for _ in range(8)]
+                work += [ask_later(user, version) for _ in range(8)]
                 work += [compute(version) for _ in range(8)]
                 asked += sum(await asyncio.gather(*work))
                 report(version)
