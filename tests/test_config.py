@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aurelis.cache import CacheConfig, CacheLayer, CacheManager
+from aurelis.cache import CacheConfig, CacheLayer, CacheManager, RedisBackend, UnifiedCacheManager
 from aurelis.cache.exceptions import CacheError, ConfigurationError, MissingExtraError
 from tests.managers import run_script
 
@@ -183,6 +183,15 @@ def test_a_type_that_cannot_be_stored_exactly_is_refused_with_the_manager() -> N
 
     with pytest.raises(ConfigurationError, match=r"types: .*Plain is none of Enum, dataclass, NamedTuple and pydantic"):
         CacheManager(CacheConfig(types=[Plain]))
+
+
+@pytest.mark.parametrize("taker", [CacheManager, UnifiedCacheManager, RedisBackend])
+@pytest.mark.parametrize("given", [URL, {"redis_url": URL}, MEMORY, CacheConfig, 0, ""], ids=str)
+def test_what_takes_a_configuration_takes_nothing_else_and_says_what_to_write(taker: Any, given: object) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"{taker.__name__} takes a CacheConfig, not .*: write .*\(CacheConfig"
+    ):
+        taker(given)
 
 
 def test_a_missing_extra_is_named_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,11 @@ from aurelis.cache import CacheLayer, CacheManager, _guard, manager
 from aurelis.cache.exceptions import CacheClosedError, CacheError, RecursiveLoadError, UnstorableValueError
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock, SharedMemory
+from aurelis.cache.testing._layer_contract import ODD_KEYS
 from aurelis.cache.typing import SharedLayer
 from tests.codecs import examples as ex
 from tests.codecs.examples import same
 from tests.codecs.test_values import EXACT
-from tests.layers.test_contract import ODD_KEYS
 from tests.managers import WITHIN, configuration, count, eventually, opened, requests, series
 
 PATIENT = 10.0

@@ -18,6 +18,7 @@ from aurelis.cache.client import (
     LiveBody,
     ReplayedBody,
     ReplayedResponse,
+    require_transport,
 )
 
 
@@ -85,8 +86,8 @@ class CacheTransport(httpx.BaseTransport):
         max_body_bytes: larger bodies pass through and are not stored.
 
     Raises:
-        ConfigurationError: `max_body_bytes` is not positive.
-        TypeError: `cache` is no manager.
+        ConfigurationError: `max_body_bytes` is not positive, or a switch neither `True` nor `False`.
+        TypeError: `cache` is no manager, or `inner_transport` no transport of this kind.
         ValueError: `ttl` is negative or not a number.
     """
 
@@ -115,6 +116,7 @@ class CacheTransport(httpx.BaseTransport):
             ),
         )
         self._inner = httpx.HTTPTransport() if inner_transport is None else inner_transport
+        require_transport(self._inner, "handle_request")
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer one request.
@@ -177,6 +179,7 @@ class AsyncCacheTransport(httpx.AsyncBaseTransport):
             ),
         )
         self._inner = httpx.AsyncHTTPTransport() if inner_transport is None else inner_transport
+        require_transport(self._inner, "handle_async_request")
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer one request.

@@ -103,7 +103,12 @@ async def test_the_key_counts_too() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"max_size": 0}, {"max_size": -1}, {"max_bytes": 0}, {"ttl": -1}, {"ttl": math.nan}, {"ttl": "60"}],
+    [
+        *({"max_size": size} for size in (0, -1, True, 1.5, "10", None)),
+        *({"max_bytes": size} for size in (0, "10")),
+        *({"ttl": ttl} for ttl in (-1, math.nan, "60")),
+        {"copy": "no"},
+    ],
     ids=str,
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:

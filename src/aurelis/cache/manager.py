@@ -23,7 +23,7 @@ from ._options import Duration, EntryOptions, seconds
 from ._recovery import Recovery
 from ._stack import Stack
 from .codecs import ValueCodec
-from .config import CacheConfig, CacheLayer
+from .config import CacheConfig, CacheLayer, require_config
 from .exceptions import ConfigurationError
 from .http import StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
@@ -54,7 +54,7 @@ class CacheManager:
         key_builder: builds keys in this cache's namespace.
 
     Raises:
-        ConfigurationError: a layer cannot be built from the configuration.
+        ConfigurationError: it is no configuration, or a layer cannot be built from it.
 
     Example:
         >>> import asyncio
@@ -69,7 +69,8 @@ class CacheManager:
     def __init__(
         self, config: CacheConfig | None = None, *, clock: Clock = SYSTEM_CLOCK, lower: Sequence[Layer] = ()
     ) -> None:
-        self.config = config or CacheConfig()
+        self.config = CacheConfig() if config is None else config
+        require_config("CacheManager", self.config)
         self.key_builder = CacheKeyBuilder(self.config.namespace)
         self._engine = _build_engine(self.config, clock, lower)
         self._read_memory = self._engine.read_memory
@@ -242,6 +243,8 @@ class UnifiedCacheManager:
 
     def __init__(self, config_or_manager: CacheConfig | CacheManager | None = None) -> None:
         self._made = not isinstance(config_or_manager, CacheManager)
+        if self._made and config_or_manager is not None:
+            require_config("UnifiedCacheManager", config_or_manager)
         if isinstance(config_or_manager, CacheManager):
             self.manager = config_or_manager
         else:

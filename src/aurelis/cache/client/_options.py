@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aurelis.cache._options import Duration, seconds
-from aurelis.cache.exceptions import ConfigurationError
+from aurelis.cache._options import Duration, seconds, whole, yes_or_no
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES
+
+
+def require_transport(inner: object, method: str) -> None:
+    """Refuse what cannot ask an origin: a manager in its place, or a transport of the other kind.
+
+    Args:
+        method: that answers a request.
+
+    Raises:
+        TypeError: it has no such method.
+    """
+    if not callable(getattr(inner, method, None)):
+        raise TypeError(
+            f"inner_transport must be a transport with {method}(), not {type(inner).__name__}; "
+            "a cache is given as cache=..."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +37,7 @@ class ClientOptions:
         max_body_bytes: larger bodies pass through and are not stored.
 
     Raises:
-        ConfigurationError: `max_body_bytes` is not positive.
+        ConfigurationError: `max_body_bytes` is not positive, or a switch neither `True` nor `False`.
         ValueError: `ttl` is negative or not a number.
     """
 
@@ -35,5 +50,6 @@ class ClientOptions:
 
     def __post_init__(self) -> None:
         seconds(self.ttl)
-        if self.max_body_bytes < 1:
-            raise ConfigurationError(f"max_body_bytes must be 1 or more, not {self.max_body_bytes}")
+        for name in ("shared", "share_across_credentials", "honour_cache_control", "honour_request_directives"):
+            yes_or_no(name, getattr(self, name))
+        whole("max_body_bytes", self.max_body_bytes)

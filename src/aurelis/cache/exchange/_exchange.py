@@ -14,6 +14,7 @@ from aurelis.cache._entry import Entry
 from aurelis.cache._first_layer import Found
 from aurelis.cache._flight import Abandoned, Failed, Flight, enter
 from aurelis.cache._guard import Budget
+from aurelis.cache._options import whole
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.manager import AnyManager, manager_of
@@ -44,6 +45,10 @@ class Exchange(Generic[Q]):
         cache: manager; `None` means the process's.
         policy: the rules.
         max_body_bytes: larger bodies pass through and are not stored.
+
+    Raises:
+        ConfigurationError: `max_body_bytes` is not positive.
+        TypeError: `cache` is no manager.
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Exchange(Generic[Q]):
         *,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
     ) -> None:
+        whole("max_body_bytes", max_body_bytes)
         self.manager = manager_of(cache)
         self.engine = self.manager._engine
         self.policy = policy

@@ -18,7 +18,7 @@ from cachetools import LRUCache
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
 from aurelis.cache._forking import renew_in_children
-from aurelis.cache._options import Duration, seconds
+from aurelis.cache._options import Duration, seconds, whole, yes_or_no
 from aurelis.cache.codecs import ValueCodec, is_immutable, size_of
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.telemetry._cells import Cell
@@ -83,8 +83,9 @@ class MemoryBackend:
         codec: ValueCodec | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        if max_size < 1 or max_bytes < 1:
-            raise ConfigurationError("MemoryBackend: max_size and max_bytes must be 1 or more")
+        whole("MemoryBackend: max_size", max_size)
+        whole("MemoryBackend: max_bytes", max_bytes)
+        yes_or_no("MemoryBackend: copy", copy)
         self.max_size = max_size
         self.max_bytes = max_bytes
         try:

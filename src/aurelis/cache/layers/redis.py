@@ -20,7 +20,7 @@ from aurelis.cache._entry import Entry
 from aurelis.cache._forking import renew_in_children
 from aurelis.cache._options import Duration, seconds
 from aurelis.cache.codecs import ValueCodec
-from aurelis.cache.config import CacheConfig
+from aurelis.cache.config import CacheConfig, require_config
 from aurelis.cache.exceptions import FrameError, LayerError, LayerTimeout, MissingExtraError
 
 from ._framed import Framed
@@ -56,7 +56,7 @@ class RedisBackend(Framed, Coordination):
         damaged: called with the error for each frame that is damaged or not ours.
 
     Raises:
-        ConfigurationError: the configuration has no `redis_url`, or redis-py refuses it.
+        ConfigurationError: it is no configuration, has no `redis_url`, or redis-py refuses that.
     """
 
     name = "l2"
@@ -69,6 +69,7 @@ class RedisBackend(Framed, Coordination):
         clock: Clock = SYSTEM_CLOCK,
         damaged: Callable[[FrameError], None] | None = None,
     ) -> None:
+        require_config("RedisBackend", config)
         self._topology = Topology.parse(config)
         self._config = config
         self._codec = codec or ValueCodec(config.types)
