@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from dataclasses import dataclass, replace
 from functools import partial
-from secrets import token_hex
 from typing import Final
 
 from . import _loading
@@ -281,13 +280,11 @@ class Computing:
     async def _elect(self, load: _Load, budget: Budget, begin: float) -> tuple[Found | None, Permit | None]:
         """Agree with other processes who loads."""
         engine, stack, request = self._engine, self._engine.stack, load.request
-        token = token_hex(16).encode()
         patience = request.options.lease_wait
         pause = _FIRST_POLL
         while True:
-            found, permit = await stack.acquire(
+            found, permit = await engine.acquire(
                 request.key,
-                token,
                 budget,
                 tags=load.tags,
                 again=load.fallback is not None,

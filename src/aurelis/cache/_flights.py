@@ -32,6 +32,7 @@ class Flights:
         self._apart: set[Flight[Any]] = set()
         self._tasks: dict[asyncio.Task[None], None] = {}  # in the order in which they began
         self._own: dict[asyncio.Task[None], None] = {}
+        self._last: set[asyncio.Task[None]] = set()
         self.waiting = 0
 
     def join(self, key: str) -> tuple[Flight[Any], bool]:
@@ -108,6 +109,12 @@ class Flights:
         task = asyncio.get_running_loop().create_task(work, context=Context())
         self._own[task] = None
         task.add_done_callback(self._forget_own)
+
+    def run_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """The same for something short, which closing waits for."""
+        task = asyncio.get_running_loop().create_task(work, context=Context())
+        self._last.add(task)
+        task.add_done_callback(self._last.discard)
 
     def _forget_own(self, task: asyncio.Task[None]) -> None:
         self._own.pop(task, None)
@@ -239,6 +246,10 @@ class Flights:
         deadline = loop.time() + timeout
         while (tasks := self._under_way()) and loop.time() < deadline:
             await _first_of(tasks, loop, min(timeout, deadline - loop.time()))
+        if last := [task for task in list(self._last) if task.get_loop() is loop]:
+            _, late = await asyncio.wait(last, timeout=timeout)
+            for task in late:
+                task.cancel()
         # What has ended may not have been told yet that it did.
         for task in [task for task in list(self._tasks) if task.done()]:
             self._tasks.pop(task, None)
