@@ -440,3 +440,13 @@ def test_keys_are_those_of_the_key_builder() -> None:
     rules = HttpPolicy(shared=False, keys=builder.build_key)
     assert rules.key(get()) == builder.build_key("http", f"GET {URL}")
     assert rules.key(get(partition="p")) == builder.build_key("http", f"GET {URL}", {"partition": "p"})
+
+
+# --- tags
+
+
+def test_the_tags_of_a_rule_are_those_of_what_it_keeps() -> None:
+    rules, request = policy(), get(rule=RuleEffect(60.0, tags=("t:catalog",)))
+    for response in (head(200), head(200, vary="accept")):
+        assert rules.on_response(request, response, NOW) == Record(60.0, ("t:catalog",))
+        assert kept(rules, response, request)[0].tags == ("t:catalog",)

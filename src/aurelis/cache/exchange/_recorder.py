@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from aurelis.cache._bridge import run_inline
 from aurelis.cache._decisions import Pass, Record, Serve, Store
 from aurelis.cache._engine import Engine
-from aurelis.cache._entry import Entry
+from aurelis.cache._entry import NO_DETAILS, Details, Entry
 from aurelis.cache._flight import Flight, Settled
 from aurelis.cache._guard import Budget
 from aurelis.cache._recording import Reader, Recording
@@ -136,6 +136,7 @@ class Recorder(Generic[Q]):
             decision = Pass("too-large", lasting=True)
         self._exchange.note(self._key, decision)
         if isinstance(decision, Record):
+            self._flight.tags = decision.tags
             self._terminator = policy.terminator(self._request, head)
             self._recording = Recording(self._exchange.max_body_bytes, self._flight.alive, self._flight.loop)
         else:
@@ -274,7 +275,8 @@ class Recorder(Generic[Q]):
             index_key, index = decision.index
             values[index_key] = engine.stack.pack(index, trusted=True)
         self._published = True
-        keep = Keep(decision.fresh_for, decision.stale_for)
+        details = Details(decision.tags) if decision.tags else NO_DETAILS
+        keep = Keep(decision.fresh_for, decision.stale_for, details=details)
         engine.telemetry.store(await engine.stack.publish(values, keep, self._permit, self._budget))
 
 

@@ -55,11 +55,13 @@ class RuleEffect:
         credentials_allowed: the rule said how requests with credentials are to be kept apart (or that they
             need not be), so such a request may be answered from and stored in the partition it belongs to.
         statuses: statuses that the rule's ttl applies to.
+        tags: names by which responses can be invalidated, beside those that they give themselves; internal form.
     """
 
     ttl: float
     credentials_allowed: bool = False
     statuses: frozenset[int] = frozenset({200, 203, 301, 308, 404})
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

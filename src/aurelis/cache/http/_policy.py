@@ -32,6 +32,7 @@ from ._reuse import (
     stand_in,
 )
 from ._storing import Storable, Unstorable, is_complete, may_store, refused_credentials, storable_fields
+from ._tagging import response_tags
 from ._variants import selects_same, variant_digest
 
 # Bounds of what is remembered about keys, some megabytes whatever clients send. Lengths are in characters.
@@ -122,7 +123,9 @@ class HttpPolicy:
             # An error says nothing of the next response.
             return Pass(verdict.reason, lasting=verdict.reason in _SAID_BY_RESPONSE and head.status < 500)
         left = verdict.freshness.lifetime - age_brought(verdict.fields, response_time=response_time)
-        return Record(left) if left > 0 else Pass("not-fresh")
+        if left <= 0:
+            return Pass("not-fresh")
+        return Record(left, response_tags(request, verdict.fields))
 
     def on_shared(
         self, request: HttpRequest, leader: HttpRequest, head: ResponseHead, response_time: float
@@ -188,14 +191,16 @@ class HttpPolicy:
             route=loaded.route,
         )
         uri_key = self.key(request)
+        tags = response_tags(request, verdict.fields)
         if not verdict.vary:
-            return Store(stored, fresh_for, verdict.stale_if_error, key=uri_key)
+            return Store(stored, fresh_for, verdict.stale_if_error, key=uri_key, tags=tags)
         return Store(
             stored,
             fresh_for,
             verdict.stale_if_error,
             key=self._variant_key(request, verdict.vary),
             index=(uri_key, VariantIndex(verdict.vary)),
+            tags=tags,
         )
 
     def on_error(self, request: HttpRequest, entry: Entry | None, error: BaseException, now: float) -> Serve | Reraise:
