@@ -75,10 +75,12 @@ class Record:
     Attributes:
         lifetime: seconds of freshness that are known from the head; `None` where only the whole body decides.
         tags: names by which what is being recorded can be invalidated, in their internal form.
+        max_body_bytes: larger bodies are not stored, > 0; `None`: the general limit.
     """
 
     lifetime: float | None = None
     tags: tuple[str, ...] = ()
+    max_body_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,13 +132,16 @@ class Recorder(Generic[Q]):
         decision: Record | Pass = (
             Pass(refused) if refused else policy.on_response(self._request, head, self._response_time)
         )
-        if isinstance(decision, Record) and _announced(head) > self._exchange.max_body_bytes:
-            decision = Pass("too-large", lasting=True)
+        limit = self._exchange.max_body_bytes
+        if isinstance(decision, Record):
+            limit = limit if decision.max_body_bytes is None else decision.max_body_bytes
+            if _announced(head) > limit:
+                decision = Pass("too-large", lasting=True)
         self._exchange.note(self._key, decision)
         if isinstance(decision, Record):
             self._flight.tags = decision.tags
             self._terminator = policy.terminator(self._request, head)
-            self._recording = Recording(self._exchange.max_body_bytes, self._flight.alive, self._flight.loop)
+            self._recording = Recording(limit, self._flight.alive, self._flight.loop)
         else:
             self._engine.telemetry.store(decision.reason)
             self._engine.flights.land(self._flight)

@@ -61,18 +61,31 @@ def freshness(
         response_time: when the head came, seconds since the epoch.
         rule: what the app declared for the request.
     """
+    overridden = rule is not None and overrides(rule, directives)
     explicit = _explicit_lifetime(fields, directives, shared=shared, response_time=response_time)
-    if explicit is not None:
+    if explicit is not None and not overridden:
         return Freshness(float(min(explicit, MAX_DELTA_SECONDS)), "explicit")
-    if rule is not None and status in rule.statuses:
+    if rule is not None and rule.ttl is not None and status in rule.statuses:
         limit = MAX_NEGATIVE_LIFETIME if status == 404 else MAX_DELTA_SECONDS
         return Freshness(float(min(rule.ttl, limit)), "rule")
-    if status in HEURISTIC_STATUSES or directives.public:
+    if not overridden and (status in HEURISTIC_STATUSES or directives.public):
         modified = http_date(fields.get(b"last-modified"), response_time)
         if modified is not None:
             unchanged_for = _date_value(fields, response_time) - modified
             return Freshness(min(max(unchanged_for * HEURISTIC_FRACTION, 0.0), MAX_HEURISTIC_LIFETIME), "heuristic")
     return None
+
+
+def overrides(rule: RuleEffect, directives: ResponseDirectives) -> bool:
+    """Whether the rule sets aside a directive that the response has: then it speaks for the response alone.
+
+    What such a response says of its freshness was said to caches that heed the rest of it, too.
+    """
+    return bool(rule.override) and (
+        ("no-store" in rule.override and directives.no_store)
+        or ("private" in rule.override and directives.private)
+        or ("no-cache" in rule.override and directives.no_cache)
+    )
 
 
 def _explicit_lifetime(

@@ -51,17 +51,27 @@ class RuleEffect:
     """The part of an app's rule that the HTTP rules need.
 
     Attributes:
-        ttl: seconds of freshness for responses that say nothing about it, > 0.
+        ttl: seconds of freshness for responses that say nothing about it, > 0; `None`: it gives none.
         credentials_allowed: the rule said how requests with credentials are to be kept apart (or that they
             need not be), so such a request may be answered from and stored in the partition it belongs to.
         statuses: statuses that the rule's ttl applies to.
         tags: names by which responses can be invalidated, beside those that they give themselves; internal form.
+        stale_while_revalidate: seconds, ≥ 0, for responses that do not say it themselves (RFC 5861 §3); `None`: not
+            said.
+        stale_if_error: likewise (RFC 5861 §4).
+        override: response directives that do not keep a response from being stored: `no-store`, `private`, `no-cache`.
+            Where one of them would have, the rule's ttl counts, and nothing else that the response says of freshness.
+        max_body_bytes: in place of the general limit; `None`: that one.
     """
 
-    ttl: float
+    ttl: float | None
     credentials_allowed: bool = False
     statuses: frozenset[int] = frozenset({200, 203, 301, 308, 404})
     tags: tuple[str, ...] = ()
+    stale_while_revalidate: float | None = None
+    stale_if_error: float | None = None
+    override: frozenset[str] = frozenset()
+    max_body_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

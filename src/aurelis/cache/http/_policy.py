@@ -125,7 +125,8 @@ class HttpPolicy:
         left = verdict.freshness.lifetime - age_brought(verdict.fields, response_time=response_time)
         if left <= 0:
             return Pass("not-fresh")
-        return Record(left, response_tags(request, verdict.fields))
+        limit = None if request.rule is None else request.rule.max_body_bytes
+        return Record(left, response_tags(request, verdict.fields), limit)
 
     def on_shared(
         self, request: HttpRequest, leader: HttpRequest, head: ResponseHead, response_time: float

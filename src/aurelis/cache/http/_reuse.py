@@ -121,7 +121,7 @@ def _miss(
     if not CONDITIONS.isdisjoint(request.fields):
         # The origin may answer 304 to this client, which says nothing to those who have no such copy.
         return Bypass(reason, "conditional")
-    if shared and request.rule is not None and stored is None:
+    if shared and request.rule is not None and request.rule.ttl is not None and stored is None:
         # The rule is there because the app says nothing by itself, so the answer could not be stored: don't
         # make others wait for it.
         refused = refused_credentials(request, explicit=False, allows_authorization=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ._age import Freshness, freshness
 from ._grammar import ResponseDirectives, request_directives, response_directives
-from ._messages import Fields, HttpRequest, ResponseHead, combine
+from ._messages import Fields, HttpRequest, ResponseHead, RuleEffect, combine
 from ._variants import vary_names
 
 UNDERSTOOD_STATUSES = frozenset(
@@ -89,7 +89,7 @@ def may_store(
     vary = vary_names(fields.get(b"vary"))
     refused = (
         _refused_by_request(request, honour_request_directives=honour_request_directives)
-        or _refused_by_response(head.status, directives, shared=shared)
+        or _refused_by_response(head.status, directives, shared=shared, rule=request.rule)
         or ("vary" if vary is None else "")
         or ("" if all(map(_is_harmless, lines)) else "invalid-field")
     )
@@ -102,7 +102,7 @@ def may_store(
     refused = _refused_by_credentials(request, fields, fresh, shared=shared, allows_authorization=allows_authorization)
     if refused:
         return Unstorable(refused)
-    return Storable(fresh, vary, allows_authorization, _stale_if_error(directives, shared=shared), fields)
+    return Storable(fresh, vary, allows_authorization, _stale_if_error(directives, request.rule, shared=shared), fields)
 
 
 def _refused_by_request(request: HttpRequest, *, honour_request_directives: bool) -> str:
@@ -115,18 +115,19 @@ def _refused_by_request(request: HttpRequest, *, honour_request_directives: bool
     return ""
 
 
-def _refused_by_response(status: int, directives: ResponseDirectives, *, shared: bool) -> str:
+def _refused_by_response(status: int, directives: ResponseDirectives, *, shared: bool, rule: RuleEffect | None) -> str:
+    override = rule.override if rule is not None and status in rule.statuses else frozenset()
     if not 200 <= status <= 599 or status in _PARTIAL_OR_VALIDATION:
         return "status"
     if directives.must_understand:
         # RFC 9111 §5.2.2.3: for caches that know the directive, it replaces a no-store meant for the others.
         if status not in UNDERSTOOD_STATUSES:
             return "status"
-    elif directives.no_store:
+    elif directives.no_store and "no-store" not in override:
         return "no-store"
-    if directives.no_cache:  # could only be reused after validation (RFC 9111 §5.2.2.4)
+    if directives.no_cache and "no-cache" not in override:  # could only be reused after validation (RFC 9111 §5.2.2.4)
         return "no-cache"
-    if shared and directives.private:
+    if shared and directives.private and "private" not in override:
         return "private"
     return ""
 
@@ -181,13 +182,17 @@ def _allows_authorization(directives: ResponseDirectives) -> bool:
     return directives.public or directives.must_revalidate or directives.s_maxage is not None
 
 
-def _stale_if_error(directives: ResponseDirectives, *, shared: bool) -> float:
+def _stale_if_error(directives: ResponseDirectives, rule: RuleEffect | None, *, shared: bool) -> float:
     """RFC 5861 §4, where nothing forbids a stale answer (RFC 9111 §4.2.4)."""
     forbidden = directives.must_revalidate or (
         # s-maxage implies proxy-revalidate (RFC 9111 §5.2.2.10)
         shared and (directives.proxy_revalidate or directives.s_maxage is not None)
     )
-    return 0.0 if forbidden else float(directives.stale_if_error or 0)
+    if forbidden:
+        return 0.0
+    if directives.stale_if_error is None and rule is not None:
+        return rule.stale_if_error or 0.0
+    return float(directives.stale_if_error or 0)
 
 
 def _is_harmless(line: tuple[bytes, bytes]) -> bool:
