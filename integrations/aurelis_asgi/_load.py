@@ -7,7 +7,7 @@ import asyncio
 from starlette.types import ASGIApp, Message, Scope
 
 from aurelis.cache.exchange import Recorder
-from aurelis.cache.http import HttpRequest, ResponseHead
+from aurelis.cache.http import Fields, HttpRequest, ResponseHead, RuleEffect
 
 from ._request import route_template
 
@@ -17,11 +17,17 @@ class AppLoad:
 
     It runs in a task of its own, with the scope of the request that leads. Other requests may share it, so the app is
     told of a disconnect only when nobody is left: then the task is cancelled.
+
+    Args:
+        rule: what the app's owner declared for the request, or `None`.
     """
 
-    def __init__(self, app: ASGIApp, scope: Scope) -> None:
+    def __init__(self, app: ASGIApp, scope: Scope, rule: RuleEffect | None) -> None:
         self._app = app
-        self._scope = scope
+        self._outer_scope = scope
+        # What does not count for the key must not decide about the response, so the app does not get to see it.
+        self._scope = scope if rule is None or rule.query is None else {**scope, "query_string": rule.query}
+        self._vary = () if rule is None else rule.vary
         self._recorder: Recorder[HttpRequest]
         self._body_received = False
         self._started = False
@@ -58,7 +64,9 @@ class AppLoad:
             self._started = True
             headers = tuple((bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ()))
             self._recorder.route = route_template(self._scope)
-            self._recorder.head(ResponseHead(message["status"], headers))
+            if self._scope is not self._outer_scope and "route" in self._scope:
+                self._outer_scope["route"] = self._scope["route"]  # for telemetry outside of us
+            self._recorder.head(ResponseHead(message["status"], varying(headers, self._vary)))
             return
         body = message.get("body", b"")
         more = message.get("more_body", False)
@@ -70,6 +78,11 @@ class AppLoad:
         else:
             self._complete.set()
             await self._recorder.end()
+
+
+def varying(headers: Fields, names: tuple[str, ...]) -> Fields:
+    """The fields of a response that names these fields of requests in `Vary`, too."""
+    return (*headers, (b"vary", ", ".join(names).encode())) if names else headers
 
 
 def _hide_extensions(scope: Scope) -> None:

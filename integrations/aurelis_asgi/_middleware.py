@@ -11,11 +11,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES, Alone, Exchange
-from aurelis.cache.http import CacheRule, CacheStatus, HttpPolicy, HttpRequest, combine, match_rule
+from aurelis.cache.http import CacheRule, CacheStatus, HttpPolicy, HttpRequest, TargetRule, combine
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.typing import Bypass
 
-from ._request import BODY_FIELDS, Target, has_body, make_target, path_below_root
+from ._request import BODY_FIELDS, Target, has_body, make_target
 from ._responder import Responder, replay
 
 _LOG = logging.getLogger("aurelis.cache")
@@ -67,7 +67,7 @@ class CacheMiddleware:
         self._max_body_bytes = max_body_bytes
         self._honour_request_directives = honour_request_directives
         self._of_process = cache is None
-        self._warned: set[tuple[str, str]] = set()
+        self._warned: set[tuple[object, str]] = set()
         self._stand_on(manager_of(cache))
 
     def _stand_on(self, manager: CacheManager) -> None:
@@ -100,6 +100,8 @@ class CacheMiddleware:
             return
         fields = combine(scope["headers"])
         target = self._target(scope, fields)
+        if target.alternatives:
+            target = target.chosen(method, fields)
         if method == "GET" and not target.asks and self._speaking_fields.isdisjoint(fields):
             hit = self.exchange.fresh(target.key)
             if hit is not None:
@@ -108,10 +110,10 @@ class CacheMiddleware:
                 return
         if self._of_process and self.exchange.is_closed():
             self._stand_on(manager_of(None))  # somebody has closed it: there is a new one
-            target = self._target(scope, fields)
+            target = self._target(scope, fields).chosen(method, fields)
         responder = Responder(self, scope, receive, send)
         request = HttpRequest(method, target.uri, fields, "", target.effect)
-        refusal = self._refusal(request, scope, target.rule)
+        refusal = self._refusal(request, scope, target.said)
         if refusal is not None:
             await responder.forward(self.exchange.bypass(refusal))
             return
@@ -122,20 +124,23 @@ class CacheMiddleware:
         way_out = _WAYS_OUT.get(reason)
         if way_out is None:
             return
-        rule = match_rule(self.rules, path_below_root(scope["path"], scope.get("root_path", "")))
+        fields = combine(scope["headers"])
+        said = self._target(scope, fields).chosen(scope["method"], fields).said
+        rule = None if said is None else said.rule
         if rule is not None and (rule.path, reason) not in self._warned:
             self._warned.add((rule.path, reason))
             _LOG.warning(
                 "CacheRule(%r) leaves out, so that no user gets what is meant for another one, %s", rule.path, way_out
             )
 
-    def _refusal(self, request: HttpRequest, scope: Scope, rule: CacheRule | None) -> Bypass | None:
-        """Apply the rule for the path, or say why the request must go to the app alone."""
-        if rule is not None:
-            admission = rule.admit(scope, request.fields)
+    def _refusal(self, request: HttpRequest, scope: Scope, said: TargetRule | None) -> Bypass | None:
+        """Apply the rule for the target, or say why the request must go to the app alone."""
+        if said is not None and said.refusal is not None:
+            return said.refusal
+        if said is not None and said.rule.separates:
+            admission = said.rule.admit(scope, request.fields)
             if isinstance(admission, Bypass):
                 return admission
-            request.rule = admission.effect
             if admission.partition_source:
                 request.partition = self._partition(admission.partition_source)
         return Bypass("bypass", "body") if has_body(request.fields) else None

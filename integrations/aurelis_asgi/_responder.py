@@ -105,7 +105,7 @@ class Responder:
         try:
             if await self._has_hidden_body(pending.request, listener):
                 return middleware.exchange.bypass(_BODY)
-            answer = await middleware.exchange.open(pending, AppLoad(middleware.app, self._scope))
+            answer = await middleware.exchange.open(pending, AppLoad(middleware.app, self._scope, pending.request.rule))
             if not isinstance(answer, Live):
                 return answer
             live = answer

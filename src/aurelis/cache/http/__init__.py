@@ -17,6 +17,7 @@ from ._grammar import (
     request_directives,
     response_directives,
 )
+from ._key_parts import TRACKING_PARAMETERS
 from ._messages import (
     Fields,
     HttpRequest,
@@ -29,13 +30,15 @@ from ._messages import (
 )
 from ._policy import HttpPolicy, KeyBuilder
 from ._reuse import is_not_modified, not_modified_fields
-from ._rules import Admission, CacheRule, match_rule
+from ._rules import Admission, CacheRule, TargetRule, match_rule, rules_for
 from ._status import CacheStatus, append_status
 from ._storing import Storable, Unstorable, is_complete, may_store, storable_fields
+from ._tagging import group_tag, invalidated_groups
 from ._variants import selects_same, variant_digest, vary_names
 
 __all__ = [
     "MAX_DELTA_SECONDS",
+    "TRACKING_PARAMETERS",
     "Admission",
     "CacheRule",
     "CacheStatus",
@@ -51,6 +54,7 @@ __all__ = [
     "RuleEffect",
     "Storable",
     "StoredResponse",
+    "TargetRule",
     "Unstorable",
     "VariantIndex",
     "age_brought",
@@ -59,7 +63,9 @@ __all__ = [
     "corrected_initial_age",
     "current_age",
     "freshness",
+    "group_tag",
     "http_date",
+    "invalidated_groups",
     "is_complete",
     "is_not_modified",
     "match_rule",
@@ -67,6 +73,7 @@ __all__ = [
     "not_modified_fields",
     "request_directives",
     "response_directives",
+    "rules_for",
     "selects_same",
     "storable_fields",
     "variant_digest",

@@ -62,6 +62,8 @@ class RuleEffect:
         override: response directives that do not keep a response from being stored: `no-store`, `private`, `no-cache`.
             Where one of them would have, the rule's ttl counts, and nothing else that the response says of freshness.
         max_body_bytes: in place of the general limit; `None`: that one.
+        vary: names of request fields that responses vary by, beside those that they name, lower case.
+        query: what the origin gets to see of the query, since nothing else of it counts; `None`: all.
     """
 
     ttl: float | None
@@ -72,6 +74,8 @@ class RuleEffect:
     stale_if_error: float | None = None
     override: frozenset[str] = frozenset()
     max_body_bytes: int | None = None
+    vary: tuple[str, ...] = ()
+    query: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

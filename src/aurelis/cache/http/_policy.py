@@ -125,8 +125,10 @@ class HttpPolicy:
         left = verdict.freshness.lifetime - age_brought(verdict.fields, response_time=response_time)
         if left <= 0:
             return Pass("not-fresh")
-        limit = None if request.rule is None else request.rule.max_body_bytes
-        return Record(left, response_tags(request, verdict.fields), limit)
+        tags = response_tags(request, verdict.fields)
+        if tags is None:
+            return Pass("tags", lasting=True)
+        return Record(left, tags, None if request.rule is None else request.rule.max_body_bytes)
 
     def on_shared(
         self, request: HttpRequest, leader: HttpRequest, head: ResponseHead, response_time: float
@@ -193,6 +195,8 @@ class HttpPolicy:
         )
         uri_key = self.key(request)
         tags = response_tags(request, verdict.fields)
+        if tags is None:
+            return Discard("tags")
         if not verdict.vary:
             return Store(stored, fresh_for, verdict.stale_if_error, key=uri_key, tags=tags)
         return Store(
