@@ -56,8 +56,8 @@ def make_target(
     server: Sequence[object] | None = None,
 ) -> Target:
     """Read what a scope says about the target. `host`: value of the field; `server`: stands in for it."""
-    name = f"{server[0]}:{server[1]}" if server else ""
-    authority = name if host is None else host.decode("latin-1")
+    name = (f"{server[0]}:{server[1]}" if server else "").encode() if host is None else host
+    authority = authority_of(scheme, name)
     resource = f"{scheme}://{authority}{quote(path) if raw_path is None else raw_path.decode('latin-1')}"
 
     def seen_by(said: TargetRule | None, alternatives: tuple[Target, ...] = ()) -> Target:
@@ -70,6 +70,15 @@ def make_target(
     found = rules_for(rules, path_below_root(path, root_path), authority, query) if rules else ()
     last = found[-1] if found and not found[-1].rule.is_conditional else None
     return seen_by(last, tuple(seen_by(said) for said in found if said is not last))
+
+
+def authority_of(scheme: str, host: bytes) -> str:
+    """A host as it is in keys: lower case, without the scheme's own port (RFC 9110 §4.2.3).
+
+    What belongs in no host is escaped: with a slash in it, one part of a path could pass for another.
+    """
+    host = host.strip(b" \t").lower().removesuffix(b":443" if scheme == "https" else b":80")
+    return quote(host, safe="-._~:[]")
 
 
 def path_below_root(path: str, root: str) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
+from secrets import token_hex
 from typing import Literal
 
 from ._changes import Changes
@@ -477,6 +478,54 @@ class Stack:
             raise problem
         return existed
 
+    async def soften(self, key: str, budget: Budget) -> bool:
+        """Make what is stored under the key stale; true if there was something.
+
+        It is taken away and put back, unless a load that began meanwhile has stored something newer.
+
+        Raises:
+            LayerError: a shared layer could not be reached, so others may still see it fresh; here it is gone.
+        """
+        if self.shared is None:
+            return await self._soften_own(key, budget)
+        layer, found = self._layer, None
+        existed = self.forget(key)
+        try:
+            found = await self.shared.call("get", partial(layer.lookup, key), budget)  # `take` tells no life
+            taken = await self.shared.call("delete", partial(layer.take, key), budget)
+        except LayerError:
+            if self.recovery is not None:
+                self.recovery.not_removed(key)
+            raise
+        finally:
+            self.forget(key)  # a reader may have promoted it
+        if self.recovery is not None:
+            self.recovery.settled((key,))
+        if found is None or taken is None or found.generation != taken.generation:
+            return existed or taken is not None
+        with contextlib.suppress(LayerError):  # then it is gone, which is never wrong
+            entry = await self._judged(found, self._tags(key, found), budget)
+            if entry is None:
+                return existed
+            act = partial(layer.acquire, key, token_hex(16).encode(), again=True, life=self.timeout)
+            lease = await self.shared.call("acquire", act, budget)
+            kept = {key: self._aged(entry)}
+            await self.shared.call("set", partial(layer.publish, key, lease.lease, kept, release=lease.own), budget)
+        return True
+
+    async def _soften_own(self, key: str, budget: Budget) -> bool:
+        entry = self.peek(key)
+        self._removals[hash(key) % _STRIPES] += 1
+        if self.memory is not None and entry is not None:
+            self.memory.put(key, self._aged(entry))
+        existed = entry is not None
+        for guard in self.lower:
+            below = await guard.call("get", partial(guard.layer.lookup, key), budget)
+            if below is not None:
+                existed = True
+                await guard.call("set", partial(guard.layer.store, key, self._aged(below)), budget)
+        return existed
+
     async def invalidate(
         self, tags: Sequence[str], *, soft: bool, budget: Budget, operation: str = "invalidate"
     ) -> None:
@@ -551,6 +600,42 @@ class Stack:
                     if progress is not None:
                         progress(seen, removed)
         return max(removed, len(own | self._forget_matching(matches)))
+
+    async def matching(self, matches: Callable[[str], bool], start: str) -> AsyncGenerator[str, None]:
+        """The keys that match, in memory and in layers that can be searched; some may come twice.
+
+        Args:
+            start: what their `category:identifier` begins with.
+
+        Raises:
+            LayerError: a layer failed.
+        """
+        own = set() if self.memory is None else {key for key in list(self.memory.entries) if matches(key)}
+        for key in own:
+            yield key
+        for guard in self.lower:
+            if not isinstance(guard.layer, SearchableLayer):
+                continue
+            async with contextlib.aclosing(guard.layer.keys(start)) as batches:
+                while (batch := await guard.call("scan", partial(anext, batches, None), self.budget())) is not None:
+                    for key in batch:
+                        if key not in own and matches(key):
+                            yield key
+
+    async def stored(self, key: str) -> list[Found]:
+        """What each layer holds under the key that no invalidation has overtaken. Nothing is counted or promoted.
+
+        Raises:
+            LayerError: a layer failed.
+        """
+        found = [] if (entry := self.peek(key)) is None else [Found(entry, names.L1)]
+        for guard in self.lower:
+            below = await guard.call("get", partial(guard.layer.lookup, key), self.budget())
+            if below is not None:
+                below = await self._judged(below, self._tags(key, below), self.budget())
+            if below is not None:
+                found.append(Found(below, guard.name))
+        return found
 
     def _forget_matching(self, matches: Callable[[str], bool]) -> set[str]:
         keys = [] if self.memory is None else [key for key in list(self.memory.entries) if matches(key)]

@@ -147,13 +147,16 @@ class CacheManager:
             )
         return value  # type: ignore[return-value]  # what is stored under the key is what `compute` gives
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str, *, soft: bool = False) -> bool:
         """Forget the key everywhere; true if it existed somewhere. A load under way is not stored.
+
+        Args:
+            soft: not gone but stale: still of use where the options of `get_or_compute` allow stale values.
 
         Raises:
             LayerError: a shared layer could not be reached, so other processes may still see the value.
         """
-        return await self._engine.delete(key)
+        return await (self._engine.soften(key) if soft else self._engine.delete(key))
 
     async def invalidate_tags(self, *tags: str, soft: bool = False) -> None:
         """Make everything with one of these tags out of date, everywhere, however much it is.

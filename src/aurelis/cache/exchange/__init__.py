@@ -8,6 +8,7 @@ from aurelis.cache._recording import Reader, ReaderClosed, WaitTimeout
 
 from ._answers import Alone, Hit, Live, Pending, Refused
 from ._exchange import DEFAULT_MAX_BODY_BYTES, Exchange
+from ._purging import Purging, StoredEntry
 from ._recorder import Lead, Recorder
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "Lead",
     "Live",
     "Pending",
+    "Purging",
     "Reader",
     "ReaderClosed",
     "Recorder",
     "Refused",
+    "StoredEntry",
     "WaitTimeout",
 ]

@@ -30,6 +30,7 @@ from ._messages import (
 )
 from ._policy import HttpPolicy, KeyBuilder
 from ._reuse import is_not_modified, not_modified_fields
+from ._rule_files import Principal, load_rules
 from ._rules import Admission, CacheRule, TargetRule, match_rule, rules_for
 from ._status import CacheStatus, append_status
 from ._storing import Storable, Unstorable, is_complete, may_store, storable_fields
@@ -48,6 +49,7 @@ __all__ = [
     "HttpRequest",
     "KeyBuilder",
     "LoadedResponse",
+    "Principal",
     "RequestDirectives",
     "ResponseDirectives",
     "ResponseHead",
@@ -68,6 +70,7 @@ __all__ = [
     "invalidated_groups",
     "is_complete",
     "is_not_modified",
+    "load_rules",
     "match_rule",
     "may_store",
     "not_modified_fields",
