@@ -154,7 +154,7 @@ def _glob(text: str, where: str, *, separator: str) -> re.Pattern[str]:
     literal, *rest = (_WILDCARD if separator == "/" else re.compile(r"(\*+)")).split(text)
     wildcards, literals = rest[::2], rest[1::2]
     if not separator:
-        if "**" in "".join(wildcards):
+        if any(len(wildcard) > 1 for wildcard in wildcards):
             raise ConfigurationError(f"{where}: only '*' is a wildcard here")
         wildcards = ["**"] * len(wildcards)
     if separator == "/":
