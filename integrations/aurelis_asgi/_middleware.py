@@ -17,6 +17,7 @@ from aurelis.cache.typing import Bypass
 
 from ._request import BODY_FIELDS, Target, has_body, make_target
 from ._responder import Responder, replay
+from ._telling import Teller, Tells
 
 _LOG = logging.getLogger("aurelis.cache")
 _REMEMBERED_AGES = 4096
@@ -42,9 +43,10 @@ class CacheMiddleware:
         rules: for paths whose responses do not say themselves how long they are fresh; the first match counts.
         max_body_bytes: larger bodies pass through and are not stored.
         honour_request_directives: heed `Cache-Control` and `Pragma` of requests.
+        cache_status: `False`: responses say nothing of the cache; `"debug"`: also why, and the key with the URL in it.
 
     Raises:
-        ConfigurationError: a rule is not a `CacheRule`, or the limit is not positive.
+        ConfigurationError: a rule is not a `CacheRule`, or an option has a value that cannot work.
         TypeError: `cache` is no manager.
     """
 
@@ -56,16 +58,20 @@ class CacheMiddleware:
         *,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
         honour_request_directives: bool = True,
+        cache_status: Tells = True,
     ) -> None:
         for rule in rules:
             if not isinstance(rule, CacheRule):
                 raise ConfigurationError(f"rules must hold CacheRule(...), not {type(rule).__name__}")
         if max_body_bytes < 1:
             raise ConfigurationError("max_body_bytes must be 1 or more")
+        if cache_status not in (True, False, "debug"):
+            raise ConfigurationError(f"cache_status={cache_status!r}: pass True, False or 'debug'")
         self.app = app
         self.rules = tuple(rules)
         self._max_body_bytes = max_body_bytes
         self._honour_request_directives = honour_request_directives
+        self._tells: Tells = cache_status
         self._of_process = cache is None
         self._warned: set[tuple[object, str]] = set()
         self._stand_on(manager_of(cache))
@@ -78,15 +84,16 @@ class CacheMiddleware:
             honour_request_directives=self._honour_request_directives,
         )
         self.exchange = Exchange(manager, policy, max_body_bytes=self._max_body_bytes)
-        self.status = CacheStatus(manager.config.name)
+        self._status = CacheStatus(manager.config.name)
+        self._teller = Teller(self._status, self._tells)
         self._hash_key = manager.config.hash_key()
         # Most requests are for few targets, and to read one costs as much as to find its answer.
-        self._make_target = partial(make_target, self.rules, policy.key)
+        self._make_target = partial(make_target, self.rules, policy.key, self._tells)
         self._remembered_target = lru_cache(_REMEMBERED_TARGETS)(self._make_target)
         # Where a request has none of these, and no rule asks for more, any fresh response answers it.
         self._speaking_fields = policy.reuse_fields | BODY_FIELDS
         # They change once a second, which is seldom where hits must be fast.
-        self.fields_of_hit = lru_cache(_REMEMBERED_AGES)(self._fields_of_hit)
+        self.fields_of_hit = lru_cache(_REMEMBERED_AGES)(self._teller.hit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -96,7 +103,7 @@ class CacheMiddleware:
         method = scope["method"]
         if method != "GET" and method != "HEAD":
             # No cache could answer it, so it is not a request to the cache and is not counted.
-            await Responder(self, scope, receive, send).forward(Alone("method"))
+            await Responder(self, scope, receive, send, self._teller).forward(Alone("method"))
             return
         fields = combine(scope["headers"])
         target = self._target(scope, fields)
@@ -106,14 +113,17 @@ class CacheMiddleware:
             hit = self.exchange.fresh(target.key)
             if hit is not None:
                 # Nothing of it is left to keep track of, so it has no responder.
-                await replay(hit, scope, send, self.fields_of_hit)
+                await replay(hit, scope, send, self.fields_of_hit(hit.age, hit.ttl // 1))
                 return
         if self._of_process and self.exchange.is_closed():
             self._stand_on(manager_of(None))  # somebody has closed it: there is a new one
             target = self._target(scope, fields).chosen(method, fields)
-        responder = Responder(self, scope, receive, send)
         request = HttpRequest(method, target.uri, fields, "", target.effect)
         refusal = self._refusal(request, scope, target.said)
+        teller = self._teller
+        if target.tells != self._tells or target.tells == "debug":
+            teller = Teller(self._status, target.tells, self.exchange.policy.key(request))
+        responder = Responder(self, scope, receive, send, teller)
         if refusal is not None:
             await responder.forward(self.exchange.bypass(refusal))
             return
@@ -152,10 +162,6 @@ class CacheMiddleware:
         if host is None or len(host) + len(path) + len(query) + len(raw_path or b"") > _MAX_REMEMBERED_LENGTH:
             return self._make_target(scheme, host, raw_path, path, query, root_path, scope.get("server"))
         return self._remembered_target(scheme, host, raw_path, path, query, root_path)
-
-    def _fields_of_hit(self, age: int, ttl: float) -> tuple[tuple[bytes, bytes], ...]:
-        """The fields that say how old an answer is and whence it comes; both in whole seconds."""
-        return (b"age", b"%d" % age), (b"cache-status", self.status.hit(ttl=ttl))
 
     def _partition(self, source: bytes) -> str:
         return blake2b(source, key=self._hash_key, digest_size=16).hexdigest()

@@ -10,6 +10,8 @@ from starlette.types import Scope
 
 from aurelis.cache.http import CacheRule, HttpRequest, RuleEffect, TargetRule, rules_for
 
+from ._telling import Tells
+
 BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 """Request fields that announce a body."""
 
@@ -26,6 +28,7 @@ class Target:
         effect: what that says about every request; `None` without a rule.
         asks: each request has to be looked at.
         key: of the response, where requests are not kept apart.
+        tells: how much responses say of the cache.
         alternatives: the same for rules that count for some requests, in order, before this one.
     """
 
@@ -34,6 +37,7 @@ class Target:
     effect: RuleEffect | None
     asks: bool
     key: str
+    tells: Tells
     alternatives: tuple[Target, ...] = ()
 
     def chosen(self, method: str, fields: Mapping[bytes, bytes]) -> Target:
@@ -47,6 +51,7 @@ class Target:
 def make_target(
     rules: Sequence[CacheRule],
     key_of: Callable[[HttpRequest], str],
+    tells: Tells,
     scheme: str,
     host: bytes | None,
     raw_path: bytes | None,
@@ -55,7 +60,7 @@ def make_target(
     root_path: str,
     server: Sequence[object] | None = None,
 ) -> Target:
-    """Read what a scope says about the target. `host`: value of the field; `server`: stands in for it."""
+    """Read what a scope says about the target. `tells`: where no rule does; `server`: where there is no `host`."""
     name = (f"{server[0]}:{server[1]}" if server else "").encode() if host is None else host
     authority = authority_of(scheme, name)
     resource = f"{scheme}://{authority}{quote(path) if raw_path is None else raw_path.decode('latin-1')}"
@@ -65,7 +70,10 @@ def make_target(
         uri = f"{resource}?{counts.decode('latin-1')}" if counts else resource
         key = key_of(HttpRequest("GET", uri, {}))
         asks = said is not None and (said.rule.separates or said.refusal is not None)
-        return Target(uri, said, None if said is None else said.effect, asks, key, alternatives)
+        own = tells if said is None or said.rule.cache_status is None else said.rule.cache_status
+        # What all hits have in common is prepared; one that tells something else has to be made for its request.
+        asks = asks or own != tells or own == "debug"
+        return Target(uri, said, None if said is None else said.effect, asks, key, own, alternatives)
 
     found = rules_for(rules, path_below_root(path, root_path), authority, query) if rules else ()
     last = found[-1] if found and not found[-1].rule.is_conditional else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from aurelis.cache.typing import Bypass, Pass, Record
 from ._listening import Listener
 from ._load import AppLoad
 from ._request import route_template
+from ._telling import Teller
 
 if TYPE_CHECKING:
     from ._middleware import CacheMiddleware
@@ -29,10 +29,11 @@ _BODY = Bypass("bypass", "body")
 class Responder:
     """Answers one request."""
 
-    __slots__ = ("_middleware", "_receive", "_scope", "_send")
+    __slots__ = ("_middleware", "_receive", "_scope", "_send", "_teller")
 
-    def __init__(self, middleware: CacheMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, middleware: CacheMiddleware, scope: Scope, receive: Receive, send: Send, teller: Teller) -> None:
         self._middleware = middleware
+        self._teller = teller
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -44,13 +45,13 @@ class Responder:
             receive: for the app; `None`: the server's.
         """
         self._middleware.note_bypass(self._scope, answer.detail)
-        status = self._middleware.status.forwarded(answer.reason, detail=answer.detail)
+        told = self._teller.forwarded(answer.reason, detail=answer.detail)
         forward = self._send
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # A copy: the app may send the same message again.
-                message = {**message, "headers": [*message.get("headers", ()), (b"cache-status", status)]}
+                message = {**message, "headers": [*message.get("headers", ()), *told]}
             await forward(message)
 
         await self._middleware.app(self._scope, receive or self._receive, send)
@@ -65,11 +66,11 @@ class Responder:
             await self._open(answer)
 
     async def _replay(self, hit: Hit, request: HttpRequest) -> None:
-        middleware, response = self._middleware, hit.response
+        response, stamp = hit.response, self._teller.hit(hit.age, hit.ttl // 1)
         if is_not_modified(request.fields, response):
-            await replay(hit, self._scope, self._send, middleware.fields_of_hit, not_modified=True)
+            await replay(hit, self._scope, self._send, stamp, not_modified=True)
         else:
-            await replay(hit, self._scope, self._send, middleware.fields_of_hit, with_body=request.method != "HEAD")
+            await replay(hit, self._scope, self._send, stamp, with_body=request.method != "HEAD")
 
     async def _open(self, pending: Pending[HttpRequest]) -> None:
         task = asyncio.current_task()
@@ -128,7 +129,7 @@ class Responder:
         decision = live.decision
         if isinstance(decision, Pass):
             self._middleware.note_bypass(self._scope, decision.reason)
-        status = self._middleware.status.forwarded(
+        told = self._teller.forwarded(
             live.reason,
             status=live.head.status,
             ttl=decision.lifetime if isinstance(decision, Record) else None,
@@ -141,7 +142,7 @@ class Responder:
             {
                 "type": "http.response.start",
                 "status": live.head.status,
-                "headers": [*live.head.headers, (b"cache-status", status)],
+                "headers": [*live.head.headers, *told],
             }
         )
         more = True
@@ -157,14 +158,14 @@ class Responder:
             await live.finished()
 
     async def _refuse(self) -> None:
-        await self._send_empty(504, [(b"cache-status", self._middleware.status.refused())])
+        await self._send_empty(504, self._teller.refused())
 
     async def _conclude(self) -> None:
         # For the middleware outside of us: the server sends it nowhere, or says that it cannot.
         with suppress(OSError):
-            await self._send_empty(_CLIENT_CLOSED_REQUEST, [])
+            await self._send_empty(_CLIENT_CLOSED_REQUEST, ())
 
-    async def _send_empty(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
+    async def _send_empty(self, status: int, fields: Fields) -> None:
         headers = [(b"content-length", b"0"), *fields]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": b""})
@@ -174,7 +175,7 @@ async def replay(
     hit: Hit,
     scope: Scope,
     send: Send,
-    fields_of_hit: Callable[[int, float], Fields],
+    stamp: Fields,
     *,
     not_modified: bool = False,
     with_body: bool = True,
@@ -182,7 +183,7 @@ async def replay(
     """Answer from the cache.
 
     Args:
-        fields_of_hit: makes the fields for an age and a ttl, both in whole seconds.
+        stamp: fields that say how old the answer is, and whence it comes.
         not_modified: by a 304.
         with_body: otherwise the head alone.
     """
@@ -190,7 +191,6 @@ async def replay(
     if response.route and ("route" not in scope or route_template(scope) != response.route):
         # Telemetry outside of us calls requests by their route; the router did not run this time.
         scope["route"] = _route(response.route)
-    stamp = fields_of_hit(hit.age, hit.ttl // 1)
     status, headers = (304, not_modified_fields(response)) if not_modified else (response.status, response.headers)
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *stamp]})
     chunks = response.chunks if with_body and not not_modified else ()

@@ -70,7 +70,7 @@ async def test_expires_counts_where_there_is_no_max_age(manager: CacheManager, c
 async def test_a_response_that_must_not_be_stored_is_not(
     manager: CacheManager, fields: dict[str, str], detail: str
 ) -> None:
-    app = CacheMiddleware(fixed(**fields), cache=manager)
+    app = CacheMiddleware(fixed(**fields), cache=manager, cache_status="debug")
     for number in (1, 2):
         visit = await ask(app)
         assert visit.body == b"body %d" % number
@@ -135,7 +135,7 @@ async def test_a_body_that_no_field_announces_reaches_the_app_alone(manager: Cac
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"answer to " + message["body"]})
 
-    cached = CacheMiddleware(app, cache=manager)
+    cached = CacheMiddleware(app, cache=manager, cache_status="debug")
 
     class Unannounced(Visit):
         def __init__(self, body: bytes) -> None:
@@ -227,7 +227,7 @@ async def test_head_is_answered_from_a_stored_get(manager: CacheManager) -> None
 
 async def test_head_alone_goes_to_the_app_and_is_not_stored(manager: CacheManager) -> None:
     origin = fixed(cache_control="max-age=60")
-    app = CacheMiddleware(origin, cache=manager)
+    app = CacheMiddleware(origin, cache=manager, cache_status="debug")
     for _ in range(2):
         assert (await ask(app, "/", "HEAD")).cache_status == "default; fwd=uri-miss; detail=head"
     assert [call.scope["method"] for call in origin.calls] == ["HEAD", "HEAD"]
@@ -252,7 +252,7 @@ async def test_a_condition_without_a_stored_response_is_for_the_app(manager: Cac
         matches = call.field("if-none-match") == '"v1"'
         await call.answer("" if matches else "body", 304 if matches else 200, cache_control="max-age=60", etag='"v1"')
 
-    app = CacheMiddleware(Origin(handler), cache=manager)
+    app = CacheMiddleware(Origin(handler), cache=manager, cache_status="debug")
     visit = await ask(app, "/", "GET", {"if-none-match": '"v1"'})
     assert (visit.status, visit.cache_status) == (304, "default; fwd=uri-miss; detail=conditional")
     assert (await ask(app)).status == 200
@@ -261,7 +261,7 @@ async def test_a_condition_without_a_stored_response_is_for_the_app(manager: Cac
 async def test_a_range_is_for_the_app(manager: CacheManager) -> None:
     """Partial responses are neither stored nor made from stored ones in this version."""
     origin = fixed(cache_control="max-age=60")
-    app = CacheMiddleware(origin, cache=manager)
+    app = CacheMiddleware(origin, cache=manager, cache_status="debug")
     for stored in (False, True):
         visit = await ask(app, "/", "GET", {"range": "bytes=0-1"})
         assert visit.cache_status == "default; fwd=bypass; detail=range"
@@ -277,7 +277,7 @@ async def test_a_range_is_for_the_app(manager: CacheManager) -> None:
 async def test_only_if_cached_never_reaches_the_app(manager: CacheManager) -> None:
     """RFC 9111 §5.2.1.7."""
     origin = fixed(cache_control="max-age=60")
-    app = CacheMiddleware(origin, cache=manager)
+    app = CacheMiddleware(origin, cache=manager, cache_status="debug")
     fields = {"cache-control": "only-if-cached"}
     visit = await ask(app, "/", "GET", fields)
     assert (visit.status, visit.body, visit.cache_status) == (504, b"", "default; detail=only-if-cached")
@@ -313,7 +313,7 @@ async def test_request_directives_can_be_ignored(manager: CacheManager) -> None:
 
 async def test_no_store_of_a_request_is_heeded(manager: CacheManager) -> None:
     """RFC 9111 §5.2.1.5."""
-    app = CacheMiddleware(fixed(cache_control="max-age=60"), cache=manager)
+    app = CacheMiddleware(fixed(cache_control="max-age=60"), cache=manager, cache_status="debug")
     visit = await ask(app, "/", "GET", {"cache-control": "no-store"})
     assert visit.cache_status == "default; fwd=request; detail=no-store"
     assert (await ask(app)).body == b"body 2"
@@ -326,7 +326,7 @@ async def test_a_get_with_a_body_goes_to_the_app_alone(manager: CacheManager, tr
     async def handler(call: Call) -> None:
         await call.answer(await call.request_body(), cache_control="max-age=60")
 
-    app = CacheMiddleware(Origin(handler), cache=manager)
+    app = CacheMiddleware(Origin(handler), cache=manager, cache_status="debug")
     fields = {"transfer-encoding": "chunked"} if transfer == "transfer-encoding" else {"content-length": "3"}
     for body in (b"one", b"two"):
         visit = await ask(app, "/", "GET", fields, body=body)
@@ -425,7 +425,7 @@ async def test_another_target_has_an_entry_of_its_own(manager: CacheManager, oth
 async def test_who_waits_for_a_response_that_may_not_be_shared_asks_for_itself(manager: CacheManager) -> None:
     handler = Gated(cache_control="no-store")
     origin = Origin(handler)
-    app = CacheMiddleware(origin, cache=manager)
+    app = CacheMiddleware(origin, cache=manager, cache_status="debug")
     visits = [Visit(app).begin() for _ in range(10)]
     await eventually(lambda: manager._engine.flights.waiting == 9)
     handler.gate.set()

@@ -37,10 +37,10 @@ async def test_rules_for_some_hosts(manager: CacheManager) -> None:
 
 
 async def test_rules_for_one_method(manager: CacheManager) -> None:
-    app = CacheMiddleware(fixed(), manager, [CacheRule("/", ttl=60, method="GET")])
+    app = CacheMiddleware(fixed(), manager, [CacheRule("/", ttl=60, method="GET")], cache_status="debug")
     await ask(app)
     assert (await ask(app)).body == b"body 1"
-    app = CacheMiddleware(fixed(), manager, [CacheRule("/x", ttl=60, method="HEAD")])
+    app = CacheMiddleware(fixed(), manager, [CacheRule("/x", ttl=60, method="HEAD")], cache_status="debug")
     assert (await ask(app, "/x")).cache_status.endswith("detail=not-fresh")
 
 
@@ -65,7 +65,7 @@ async def test_a_bypass_leaves_all_to_the_app(manager: CacheManager) -> None:
         CacheRule("/**", bypass=True, headers={"x-a": "*"}),
         CacheRule("/**", ttl=60),
     ]
-    app = CacheMiddleware(fixed(cache_control="max-age=60"), manager, rules)
+    app = CacheMiddleware(fixed(cache_control="max-age=60"), manager, rules, cache_status="debug")
     await ask(app, "/a")
     for target, fields in (("/admin/x", {}), ("/a", {"x-a": "1"})):
         visits = [await ask(app, target, "GET", fields) for _ in range(2)]
@@ -132,7 +132,7 @@ async def test_no_reading_of_a_query_puts_something_into_the_page_of_others(
 
 
 async def test_fields_that_count_keep_requests_apart(manager: CacheManager) -> None:
-    app = CacheMiddleware(Origin(echo), manager, [CacheRule("/", ttl=60, key_headers=("X-A",))])
+    app = CacheMiddleware(Origin(echo), manager, [CacheRule("/", ttl=60, key_headers=("X-A",))], cache_status="debug")
     one, two = {"x-a": "1"}, {"x-a": "2"}
     found = await bodies(
         app, ("/", "GET", one), ("/", "GET", two), ("/",), ("/", "GET", one), ("/", "GET", two), ("/",)
@@ -286,16 +286,18 @@ async def test_a_rule_may_keep_what_says_no_store(manager: CacheManager) -> None
 
 
 async def test_a_rule_without_a_lifetime_adds_to_what_responses_say(manager: CacheManager) -> None:
-    app = CacheMiddleware(fixed(cache_control="max-age=60"), manager, [CacheRule("/**", tags=["all"])])
+    app = CacheMiddleware(
+        fixed(cache_control="max-age=60"), manager, [CacheRule("/**", tags=["all"])], cache_status="debug"
+    )
     assert await bodies(app, ("/",), ("/",)) == [b"body 1"] * 2
     await manager.invalidate_tags("all")
     assert (await ask(app)).body == b"body 2"
-    silent = CacheMiddleware(fixed(), manager, [CacheRule("/**", tags=["all"])])
+    silent = CacheMiddleware(fixed(), manager, [CacheRule("/**", tags=["all"])], cache_status="debug")
     assert (await ask(silent, "/silent")).cache_status.endswith("detail=not-fresh")
 
 
 async def test_a_path_that_makes_an_endless_tag_is_not_kept(manager: CacheManager) -> None:
-    app = CacheMiddleware(fixed(), manager, [CacheRule("/{item}", ttl=60, tags=["{item}"])])
+    app = CacheMiddleware(fixed(), manager, [CacheRule("/{item}", ttl=60, tags=["{item}"])], cache_status="debug")
     for _ in range(2):
         assert (await ask(app, "/" + "x" * 600)).cache_status == "default; fwd=bypass; detail=tags"
 
