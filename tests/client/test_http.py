@@ -293,7 +293,7 @@ async def test_a_stale_response_stands_in_for_a_broken_origin(kind: str, upstrea
         broken = stack.client(stack.transport(stack.mock(fails)))
         answer = await stack.get(upstream.url, client=broken)
         assert answer.body == b"page"
-        assert answer.cache_status == f"{manager.config.name}; hit; ttl=-40"
+        assert answer.cache_status == f"{manager.config.name}; fwd=stale; ttl=-40"
         time.now += 600
         with pytest.raises(stack.library.ConnectError):
             await stack.get(upstream.url, client=broken)

@@ -123,11 +123,13 @@ def test_a_response_is_stored_ready_to_be_replayed() -> None:
             lifetime=60.0,
             source="explicit",
             stale_if_error=30.0,
+            may_be_stale=True,
+            date=NOW + 1.0,
             load_seconds=3.0,
             route="/catalog/{id}",
         ),
         fresh_for=52.0,
-        stale_for=30.0,
+        stale_for=60.0,  # for requests with max-stale
         key=rules.key(get()),
     )
 

@@ -286,17 +286,15 @@ def test_if_none_match(etag: bytes | None, none_match: bytes, not_modified: bool
         pytest.param({"last_modified": DATE}, b"Sunday, 06-Nov-94 08:49:37 GMT", True, id="rfc850"),
         pytest.param({"last_modified": DATE}, b"foo", False, id="9110-13.1.3-invalid"),
         pytest.param({"last_modified": DATE}, DATE + b", " + DATE, False, id="9110-13.1.3-several"),
-        pytest.param({"date": DATE}, DATE, True, id="4.3.2-date-instead"),
-        pytest.param({"date": DATE}, EARLIER, False, id="4.3.2-date-instead-earlier"),
-        pytest.param({"date": DATE, "last_modified": "foo"}, DATE, True, id="4.3.2-invalid-last-modified"),
-        pytest.param({"last_modified": "Sunday, 06-Nov-94 08:49:37 GMT"}, DATE, False, id="which-century"),
-        pytest.param({"last_modified": "Sunday, 06-Nov-94 08:49:37 GMT", "date": DATE}, DATE, True, id="century"),
-        pytest.param({}, LATER, False, id="nothing-known"),
+        pytest.param({}, DATE, True, id="4.3.2-date-instead"),
+        pytest.param({}, EARLIER, False, id="4.3.2-date-instead-earlier"),
+        pytest.param({"last_modified": "foo"}, DATE, True, id="4.3.2-invalid-last-modified"),
+        pytest.param({"last_modified": "Sunday, 06-Nov-94 08:49:37 GMT"}, DATE, True, id="century"),
     ],
 )
 def test_if_modified_since(fields: dict[str, str | bytes], since: bytes, not_modified: bool) -> None:
     """RFC 9110 §13.1.3, RFC 9111 §4.3.2."""
-    response = StoredResponse(200, lines(**fields), (b"",))
+    response = StoredResponse(200, lines(**fields), (b"",), date=784_111_777.0)  # that is DATE
     assert is_not_modified({b"if-modified-since": since}, response) is not_modified
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextvars import Context
 from dataclasses import dataclass
+from threading import BoundedSemaphore, Thread
 from typing import Any, Generic, TypeVar, cast
 
 from aurelis.cache._options import seconds
-from aurelis.cache.exchange import Alone, Exchange, Hit, Lead, Live, Pending, Recorder, Refused
+from aurelis.cache.exchange import MAX_REFRESHES, Alone, Exchange, Hit, Lead, Live, Pending, Recorder, Refused
 from aurelis.cache.http import (
     CacheStatus,
     Fields,
     HttpPolicy,
     HttpRequest,
     ResponseHead,
+    conditional,
     is_not_modified,
     not_modified_fields,
 )
@@ -30,6 +34,7 @@ from ._recall import Known, Recall
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
 
+_LOG = logging.getLogger("aurelis.cache")
 _EXTENSIONS: Mapping[str, Any] = {"http_version": b"HTTP/1.1"}
 
 
@@ -49,6 +54,7 @@ class ClientCache(Generic[Q, R]):
         self._library = library
         self._options = options
         self._of_process = cache is None
+        self._refreshing = BoundedSemaphore(MAX_REFRESHES)
         self._stand_on(manager_of(cache))
 
     def _stand_on(self, manager: CacheManager) -> None:
@@ -82,6 +88,11 @@ class ClientCache(Generic[Q, R]):
         found = self._find(request)
         if found is None:
             return await ask(request)
+        if isinstance(found, _Stale):
+            if found.hit.refresh:
+                load = _Load(ask, request, found.call, self._library.decodes)
+                found.exchange.refresh(found.call, found.hit, load)
+            return self._replay(request, found.call, found.hit)
         if not isinstance(found, _Sought):
             return found
         exchange, call = found.exchange, found.pending.request
@@ -94,6 +105,8 @@ class ClientCache(Generic[Q, R]):
             raise
         if isinstance(answer, Alone):
             return _mark(await ask(request), self._status.forwarded(answer.reason, detail=answer.detail))
+        if isinstance(answer, Hit) and answer.refresh:
+            exchange.refresh(call, answer, _Load(ask, request, call, self._library.decodes))
         return self._respond(request, call, answer, load.extensions)
 
     def send_blocking(self, request: Q, ask: Callable[[Q], R]) -> R:
@@ -101,6 +114,10 @@ class ClientCache(Generic[Q, R]):
         found = self._find(request)
         if found is None:
             return ask(request)
+        if isinstance(found, _Stale):
+            if found.hit.refresh:
+                self._refresh_blocking(request, found.exchange, found.call, found.hit, ask)
+            return self._replay(request, found.call, found.hit)
         if not isinstance(found, _Sought):
             return found
         exchange, call = found.exchange, found.pending.request
@@ -113,9 +130,33 @@ class ClientCache(Generic[Q, R]):
             return self._lead(request, call, answer, ask)
         if isinstance(answer, Alone):
             return _mark(ask(request), self._status.forwarded(answer.reason, detail=answer.detail))
+        if isinstance(answer, Hit) and answer.refresh:
+            self._refresh_blocking(request, exchange, call, answer, ask)
         return self._respond(request, call, answer, _EXTENSIONS)
 
-    def _find(self, request: Q) -> R | _Sought | None:
+    def _refresh_blocking(
+        self, request: Q, exchange: Exchange[Any], call: Call, hit: Hit, ask: Callable[[Q], R]
+    ) -> None:
+        """Load a stale response anew in a thread that nobody waits for, if not too many do so already."""
+        if not self._refreshing.acquire(blocking=False):
+            return
+
+        def refresh() -> None:
+            try:
+                lead = exchange.lead_refresh(call, hit)
+                if lead is not None:
+                    response = self._lead(request, call, lead, ask)
+                    # What is not kept is of no use to anybody.
+                    response.close() if lead.recorder.over else response.read()
+            except Exception:  # noqa: BLE001  # nobody waits for it, and the cache has counted that it failed
+                _LOG.debug("a refresh in the background failed", exc_info=False)
+            finally:
+                self._refreshing.release()
+
+        # A context of its own: what belongs to the request that happens to come first is over before this is.
+        Thread(target=Context().run, args=(refresh,), name="aurelis-cache-refresh", daemon=True).start()
+
+    def _find(self, request: Q) -> R | _Sought | _Stale | None:
         """The response if memory has it; `None`: the request is none of the cache's business."""
         recall = self._recall
         mark = recall.mark(request)
@@ -134,6 +175,8 @@ class ClientCache(Generic[Q, R]):
         found = exchange.peek(call)
         if not isinstance(found, Hit):
             return _Sought(exchange, found)
+        if found.ttl <= 0:
+            return _Stale(exchange, call, found)
         if mark is not None:
             recall.keep(mark, exchange, call, found, as_it_is=_is_as_it_is(found.response.headers))
         return self._replay(request, call, found)
@@ -179,7 +222,17 @@ class ClientCache(Generic[Q, R]):
         return cast("R", response)
 
     def _hit_fields(self, fields: Fields, hit: Hit) -> list[tuple[bytes, bytes]]:
-        member = self._status.hit(ttl=None if hit.ttl == math.inf else hit.ttl)
+        ttl = None if hit.ttl == math.inf else hit.ttl
+        forwarded = hit.forwarded
+        member = self._status.hit(ttl=ttl)
+        if forwarded is not None:
+            member = self._status.forwarded(
+                forwarded.reason,
+                status=forwarded.status,
+                ttl=ttl,
+                stored=forwarded.stored,
+                collapsed=forwarded.collapsed,
+            )
         return [*fields, (b"age", b"%d" % hit.age), (b"cache-status", member)]
 
     def _respond(self, request: Q, call: Call, answer: Hit | Refused | Live, extensions: Mapping[str, Any]) -> R:
@@ -196,14 +249,14 @@ class ClientCache(Generic[Q, R]):
         head = answer.head
         patience = None  # who asks the origin waits as long as the inner transport does
         if answer.collapsed:
-            head = ResponseHead(head.status, shared_fields(head, call))
+            head = ResponseHead(head.status, shared_fields(head, call, answer.decision))
             patience = patience_for_chunk(request)
         return self._response(request, head, member, library.live(answer, library, patience), extensions)
 
     def _lead(self, request: Q, call: Call, lead: Lead, ask: Callable[[Q], R]) -> R:
         try:
             with lead.asking():
-                response = ask(request)
+                response = ask(_asking(request, call, lead.conditions))
         except BaseException as error:
             stale = lead.fail(error)
             lead.close()
@@ -212,12 +265,16 @@ class ClientCache(Generic[Q, R]):
             return self._replay(request, call, stale)
         try:
             head, refused = decoded_head(response, call, self._library.decodes)
-            decision = lead.head(head, response, refused=refused)
+            decision = lead.take(head, response, refused=refused)
         except BaseException as error:
             lead.fail(error)
             lead.close()
             response.close()
             raise
+        if isinstance(decision, Hit):
+            lead.close()
+            response.close()
+            return self._replay(request, call, decision)
         member = self._forwarded(lead.reason, head, decision, collapsed=False)
         if isinstance(decision, Pass):
             lead.close()
@@ -251,6 +308,15 @@ class ClientCache(Generic[Q, R]):
 
 
 @dataclass(slots=True)
+class _Stale:
+    """A request that memory has a stale response for, which may be served and perhaps is to be loaded anew."""
+
+    exchange: Exchange[Any]
+    call: Call
+    hit: Hit
+
+
+@dataclass(slots=True)
 class _Sought:
     """A request for which memory has nothing."""
 
@@ -271,12 +337,14 @@ class _Load(Generic[Q, R]):
         self.extensions = _EXTENSIONS  # of the response, for the caller whose load it is
 
     async def __call__(self, recorder: Recorder[Any]) -> None:
-        response = await self._ask(self._request)
+        response = await self._ask(_asking(self._request, self._call, recorder.conditions))
         self.extensions = response.extensions
         chunks: AsyncIterator[bytes] | None = None
         try:
             head, refused = decoded_head(response, self._call, self._decodes)
-            decision = recorder.head(head, response, refused=refused)
+            decision = await recorder.take(head, response, refused=refused)
+            if decision is None:
+                return
             if isinstance(decision, Pass):
                 if not self._left:
                     self._unread = response
@@ -295,6 +363,21 @@ class _Load(Generic[Q, R]):
         self._left = True
         if self._unread is not None:
             await self._unread.aclose()
+
+
+def _asking(request: Q, call: Call, conditions: Fields) -> Q:
+    """The request with the cache's questions in place of the caller's; unchanged where there are none."""
+    if not isinstance(call, HttpRequest):
+        return request
+    headers = request.headers.raw
+    adapted = conditional(headers, conditions)
+    if not conditions and len(adapted) == len(headers):
+        return request
+    make: Any = type(request)  # of the caller's library, whose requests are all made alike
+    made: Q = make(
+        request.method, request.url, headers=adapted, stream=request.stream, extensions=dict(request.extensions)
+    )
+    return made
 
 
 def _is_as_it_is(fields: Fields) -> bool:

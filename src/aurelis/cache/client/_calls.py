@@ -15,6 +15,7 @@ from aurelis.cache.models import (
     recognise,
     replay_fields,
 )
+from aurelis.cache.typing import Pass, Record
 
 from ._library import Request, Response
 
@@ -146,6 +147,8 @@ def _accepted(value: bytes, codings: set[bytes]) -> set[bytes]:
     return {coding for coding in codings if accepted.get(coding, anything)}
 
 
-def shared_fields(head: ResponseHead, call: Call) -> Fields:
+def shared_fields(head: ResponseHead, call: Call, decision: Record | Pass) -> Fields:
     """The fields of a response that was loaded for another caller: without what holds for that one alone."""
-    return replay_fields(head) if isinstance(call, ModelRequest) else storable_fields(head)
+    if isinstance(call, ModelRequest):
+        return replay_fields(head)
+    return storable_fields(head, decision.left_out if isinstance(decision, Record) else frozenset())

@@ -9,14 +9,14 @@ from ._age import (
     current_age,
     freshness,
 )
-from ._grammar import (
-    MAX_DELTA_SECONDS,
+from ._directives import (
     RequestDirectives,
     ResponseDirectives,
-    http_date,
     request_directives,
     response_directives,
+    targeted_directives,
 )
+from ._grammar import MAX_DELTA_SECONDS, http_date
 from ._key_parts import TRACKING_PARAMETERS
 from ._messages import (
     Fields,
@@ -35,6 +35,7 @@ from ._rules import Admission, CacheRule, TargetRule, match_rule, rules_for
 from ._status import CacheStatus, append_status
 from ._storing import Storable, Unstorable, is_complete, may_store, storable_fields
 from ._tagging import group_tag, invalidated_groups
+from ._validation import conditional
 from ._variants import selects_same, variant_digest, vary_names
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "age_brought",
     "append_status",
     "combine",
+    "conditional",
     "corrected_initial_age",
     "current_age",
     "freshness",
@@ -79,6 +81,7 @@ __all__ = [
     "rules_for",
     "selects_same",
     "storable_fields",
+    "targeted_directives",
     "variant_digest",
     "vary_names",
 ]

@@ -97,10 +97,16 @@ class StoredResponse:
         initial_age: corrected initial age (RFC 9111 §4.2.3) when it was stored, seconds ≥ 0.
         lifetime: freshness lifetime (RFC 9111 §4.2.1), seconds. Age now = lifetime - (entry.fresh_until -
             now). Under a rule it is longer than the rule's ttl by the time that the origin took.
-        source: where the lifetime came from: `explicit`, `rule`, `heuristic` or `model`.
+        source: where the lifetime came from: `explicit`, `rule`, `heuristic`, `validation` or `model`.
         vary: names of the request fields that selected it, lower case, sorted.
+        stale_while_revalidate: seconds beyond its freshness in which it may answer while it is loaded anew, ≥ 0 (RFC
+            5861 §3).
         stale_if_error: seconds beyond its freshness in which it may stand in for a failing origin, ≥ 0 (RFC
             5861 §4).
+        may_be_stale: nothing forbids to answer with it when it is stale (RFC 9111 §4.2.4).
+        immutable: it does not change while it is fresh (RFC 8246).
+        overdue: seconds for which it had been stale already when it was stored, ≥ 0.
+        date: when it was made, seconds since the epoch: its Date, or when it came (RFC 9110 §6.6.1).
         allows_authorization: a shared cache may answer requests with Authorization with it (RFC 9111 §3.5).
         input_tokens: usage reported by the model, `None` where unknown or not a model call.
         output_tokens: likewise.
@@ -115,7 +121,12 @@ class StoredResponse:
     lifetime: float = 0.0
     source: str = "explicit"
     vary: tuple[bytes, ...] = ()
+    stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
+    may_be_stale: bool = False
+    immutable: bool = False
+    overdue: float = 0.0
+    date: float = 0.0
     allows_authorization: bool = False
     input_tokens: int | None = None
     output_tokens: int | None = None

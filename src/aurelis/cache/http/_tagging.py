@@ -174,7 +174,7 @@ def group_tag(origin: str, name: str) -> str:
 
 
 def invalidated_groups(request: HttpRequest, fields: Mapping[bytes, bytes]) -> tuple[str, ...]:
-    """The tags, in their internal form, that the response to an unsafe request invalidates (RFC 9875 §3).
+    """The tags that the response to an unsafe request invalidates, as `invalidate_tags` takes them (RFC 9875 §3).
 
     It may be ignored after all, so of a field that names more groups than a response can be in, the first count.
 
@@ -185,7 +185,7 @@ def invalidated_groups(request: HttpRequest, fields: Mapping[bytes, bytes]) -> t
     if request.method in ("GET", "HEAD", "OPTIONS", "TRACE"):
         return ()
     found = dict.fromkeys(groups(request.url, fields.get(b"cache-group-invalidation")))
-    return tuple(tag(name) for name in [*found][:MAX_TAGS])
+    return tuple(found)[:MAX_TAGS]
 
 
 def string_list(value: bytes | None) -> list[str]:
