@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from starlette.types import Message, Receive, Scope, Send
 
 from aurelis.cache.exchange import Alone, Hit, Live, Pending, Refused
-from aurelis.cache.http import Fields, HttpRequest, is_not_modified, not_modified_fields
+from aurelis.cache.http import Fields, HttpRequest, is_not_modified, not_modified_fields, storable_fields
 from aurelis.cache.typing import Bypass, Pass, Record
 
 from ._listening import Listener
@@ -66,11 +66,32 @@ class Responder:
             await self._open(answer)
 
     async def _replay(self, hit: Hit, request: HttpRequest) -> None:
-        response, stamp = hit.response, self._teller.hit(hit.age, hit.ttl // 1)
+        response, forwarded = hit.response, hit.forwarded
+        if hit.refresh:
+            self._refresh(hit, request)
+        if forwarded is None:
+            stamp = self._teller.hit(hit.age, hit.ttl // 1)
+        else:
+            told = self._teller.forwarded(
+                forwarded.reason,
+                status=forwarded.status,
+                ttl=hit.ttl,
+                stored=forwarded.stored,
+                collapsed=forwarded.collapsed,
+            )
+            stamp = ((b"age", b"%d" % hit.age), *told)
         if is_not_modified(request.fields, response):
             await replay(hit, self._scope, self._send, stamp, not_modified=True)
         else:
             await replay(hit, self._scope, self._send, stamp, with_body=request.method != "HEAD")
+        if forwarded is not None:
+            await forwarded.finished()  # what the app raises after its response is the server's to log
+
+    def _refresh(self, hit: Hit, request: HttpRequest) -> None:
+        middleware = self._middleware
+        # A copy: the app writes to it, and this request goes on with its own.
+        load = AppLoad(middleware.app, dict(self._scope), request.rule)
+        middleware.exchange.refresh(request, hit, load)
 
     async def _open(self, pending: Pending[HttpRequest]) -> None:
         task = asyncio.current_task()
@@ -138,11 +159,14 @@ class Responder:
             detail=decision.reason if isinstance(decision, Pass) else "",
         )
         send = self._send
+        fields = live.head.headers
+        if live.collapsed and isinstance(decision, Record):
+            fields = storable_fields(live.head, decision.left_out)
         await send(
             {
                 "type": "http.response.start",
                 "status": live.head.status,
-                "headers": [*live.head.headers, *told],
+                "headers": [*fields, *told],
             }
         )
         more = True
