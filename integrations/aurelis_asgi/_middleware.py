@@ -18,6 +18,7 @@ from aurelis.cache.typing import Bypass
 from ._request import BODY_FIELDS, Target, has_body, make_target
 from ._responder import Responder, replay
 from ._telling import Teller, Tells
+from ._unsafe import heeding_groups
 
 _LOG = logging.getLogger("aurelis.cache")
 _REMEMBERED_AGES = 4096
@@ -103,6 +104,7 @@ class CacheMiddleware:
         method = scope["method"]
         if method != "GET" and method != "HEAD":
             # No cache could answer it, so it is not a request to the cache and is not counted.
+            send = heeding_groups(send, self.exchange.manager, partial(self._unsafe_request, scope))
             await Responder(self, scope, receive, send, self._teller).forward(Alone("method"))
             return
         fields = combine(scope["headers"])
@@ -154,6 +156,10 @@ class CacheMiddleware:
             if admission.partition_source:
                 request.partition = self._partition(admission.partition_source)
         return Bypass("bypass", "body") if has_body(request.fields) else None
+
+    def _unsafe_request(self, scope: Scope) -> HttpRequest:
+        fields = combine(scope["headers"])
+        return HttpRequest(scope["method"], self._target(scope, fields).uri, fields)
 
     def _target(self, scope: Scope, fields: Mapping[bytes, bytes]) -> Target:
         scheme, path, query = scope.get("scheme", "http"), scope["path"], scope["query_string"]

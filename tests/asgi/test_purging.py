@@ -146,6 +146,37 @@ async def test_a_group_is_purged_for_its_origin_alone(manager: CacheManager) -> 
     assert bodies == [b"body 3", b"body 2"]
 
 
+async def test_an_unsafe_response_invalidates_groups(manager: CacheManager) -> None:
+    """RFC 9875 §3"""
+
+    async def handler(call: Call) -> None:
+        field = {"cache_groups": '"a"', **FRESH}
+        if call.path.startswith("/change"):
+            field = {"cache_group_invalidation": '"a", "b"'}
+        await call.answer(f"body {call.number}", **field)
+
+    app = CacheMiddleware(Origin(handler), manager)
+    assert [await body_of(app), await body_of(app)] == ["body 1", "body 1"]
+    await ask(app, "/change")  # a safe method changes nothing
+    assert await body_of(app) == "body 1"
+    await ask(app, "/change", "POST", {"host": "other.example"})  # nor does another origin
+    assert await body_of(app) == "body 1"
+    changed = await ask(app, "/change", "DELETE")
+    assert changed.status == 200
+    assert await body_of(app) == "body 5"
+
+
+async def test_a_layer_that_fails_does_not_fail_the_unsafe_request(
+    manager: CacheManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise LayerError("l2", "invalidate")
+
+    monkeypatch.setattr(manager, "invalidate_tags", fail)
+    app = CacheMiddleware(fixed(cache_group_invalidation='"a"'), manager)
+    assert (await ask(app, "/a", "POST")).status == 200
+
+
 @pytest.mark.parametrize("soft", [False, True])
 async def test_a_pattern_is_purged(manager: CacheManager, soft: bool) -> None:
     app = CacheMiddleware(fixed(**FRESH), manager)
