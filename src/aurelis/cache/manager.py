@@ -306,9 +306,11 @@ class UnifiedCacheManager:
         key = self._key(category, identifier, params)
         return await self.manager.get_or_compute(key, compute, ttl, tags, options)
 
-    async def delete(self, category: str, identifier: str, params: Mapping[str, Any] | None = None) -> bool:
-        """Forget the value; true if it existed somewhere. Raises as `CacheManager.delete`."""
-        return await self.manager.delete(self._key(category, identifier, params))
+    async def delete(
+        self, category: str, identifier: str, params: Mapping[str, Any] | None = None, *, soft: bool = False
+    ) -> bool:
+        """Forget the value; true if it existed somewhere. As `CacheManager.delete`."""
+        return await self.manager.delete(self._key(category, identifier, params), soft=soft)
 
     async def invalidate_tags(self, *tags: str, soft: bool = False) -> None:
         """Make everything with one of these tags out of date. Raises as `CacheManager.invalidate_tags`."""
