@@ -15,6 +15,7 @@ from ._request import authority_of, path_below_root
 
 _URL = re.compile(r"(https?)://([^/?#@\s]+)(/[^?#\s]*)?(?:\?([^#\s]*))?", re.IGNORECASE)
 _SCHEMES = ("http", "https")
+_ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
 
 class Purger:
@@ -100,19 +101,23 @@ class Purger:
     def _in_keys(self, url: str) -> list[str]:
         """The URL as it may be in keys."""
         parts = _URL.fullmatch(url)
-        if parts is None:
+        try:
+            if parts is None:
+                raise UnicodeError
+            _, host, path, query = parts.groups(default="")
+            host_name = host.encode("ascii" if host.isascii() else "idna")
+            # As clients send them: what is ASCII is as they spelt it, the rest has to be escaped.
+            path, query = quote(path or "/", safe=_ASCII), quote(query, safe=_ASCII)
+        except UnicodeError:
             raise ConfigurationError(
                 f"{url!r} is no URL with scheme and host, such as 'https://shop.example/catalog/7'"
-            )
-        _, host, path, query = parts.groups(default="")
-        # As clients send them: what is escaped stays so, and what has to be is.
-        path, query = quote(path or "/", safe="/%:@!$&'()*+,;=~-._"), quote(query, safe="/%:@!$&'()*+,;=~-._?")
+            ) from None
         counted = query.encode("ascii")
         queries = dict.fromkeys([counted])
         below = path_below_root(unquote(path), self._root_path)
         found: dict[str, None] = {}
         for scheme in _SCHEMES:
-            authority = authority_of(scheme, host.encode("idna" if not host.isascii() else "ascii"))
+            authority = authority_of(scheme, host_name)
             for said in rules_for(self._rules, below, authority, counted):
                 queries[said.query] = None
             for each in queries:

@@ -179,6 +179,14 @@ SETTINGS = {
     "cookies": [CacheRule("/**", ttl=60, cookies=("session", "lang"))],
     "principal": [CacheRule("/**", ttl=60, principal=by_everything)],
     "principal and cookies": [CacheRule("/**", ttl=60, principal=by_authorization, cookies=("session", "lang"))],
+    "overriding": [CacheRule("/**", ttl=60, override=("no-store", "private", "no-cache"))],
+    "fields in the key": [CacheRule("/**", ttl=60, shared=True, key_headers=("authorization", "cookie"))],
+    "fields that match": [
+        CacheRule("/**", ttl=60, headers={"cookie": "*alice*"}, principal=by_everything),
+        CacheRule("/a", ttl=60, headers={"cookie": "*"}, cookies=("session", "lang"), method="GET"),
+        CacheRule("/**", bypass=True, headers={"authorization": "bob"}),
+        CacheRule("/**", ttl=60, ignore_query=("*",), tags=["all"]),
+    ],
     "several": [CacheRule("/a", ttl=60, principal=by_everything), CacheRule("/**", ttl=60)],
 }
 CHOICES = {

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from aurelis.cache import CacheManager
 from aurelis.cache.testing import ManualClock
@@ -338,3 +341,14 @@ async def test_rules_from_a_file(manager: CacheManager) -> None:
     ]
     await manager.invalidate_tags("page:b")
     assert (await ask(app, "/b")).body == b"example.com /b?  4"
+
+
+async def test_the_route_is_known_outside_although_the_app_sees_another_query(manager: CacheManager) -> None:
+    """Telemetry around the middleware calls requests by their route."""
+    inner = Starlette(routes=[Route("/items/{item}", lambda request: PlainTextResponse(str(request.url.query)))])
+    app = CacheMiddleware(inner, manager, [CacheRule("/items/*", ttl=60, query=("page",))])
+    for _ in range(2):
+        visit = await ask(app, "/items/1?page=2&x=1")
+        assert visit.body == b"page=2"
+        assert visit.scope["route"].path == "/items/{item}"
+        assert visit.scope["query_string"] == b"page=2&x=1"
