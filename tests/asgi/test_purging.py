@@ -16,6 +16,7 @@ from aurelis.cache.exceptions import ConfigurationError, LayerError
 from aurelis.cache.testing import ManualClock, SharedMemory
 from aurelis_asgi import TRACKING_PARAMETERS, CacheMiddleware, CacheRule, Purger, admin_app
 from tests.asgi.origin import Call, Origin, fixed
+from tests.asgi.sockets import connected, fetch, served
 from tests.asgi.visits import HOST, Visit, ask
 from tests.managers import eventually
 
@@ -443,6 +444,29 @@ async def test_purging_by_its_own_method(manager: CacheManager) -> None:
     answer = await call(admin, "PURGE", target)
     assert answer.json()["purged"]["soft"] is False
     assert (await call(admin, "GET", target)).json()["entries"] == []
+
+
+async def test_it_works_behind_a_server(manager: CacheManager) -> None:
+    """With its own idea of methods, double slashes and escapes."""
+    app = Starlette(
+        routes=[
+            Mount("/admin", admin_app(manager, token=TOKEN)),
+            Mount("/", CacheMiddleware(fixed(**FRESH), manager)),
+        ]
+    )
+    async with served(app) as port:
+        url = "http://127.0.0.1/a%20b?x=%2F"
+        assert (await fetch(port, "/a%20b?x=%2F")).body == (await fetch(port, "/a%20b?x=%2F")).body == b"body 1"
+        async with connected(port) as connection:
+            await connection.send(f"/admin/entries/{url}", method="PURGE")
+            assert (await connection.read_head())[0] == 401
+        assert (await fetch(port, "/a%20b?x=%2F")).body == b"body 1"
+        seen = await fetch(port, f"/admin/entries/{url}", BEARER)
+        assert [entry["state"] for entry in json.loads(seen.body)["entries"]] == ["fresh"]
+        async with connected(port) as connection:
+            await connection.send(f"/admin/entries/{url}", BEARER, "PURGE")
+            assert (await connection.read_head())[0] == 200
+        assert (await fetch(port, "/a%20b?x=%2F")).body == b"body 2"
 
 
 async def test_what_is_stored_can_be_seen_without_what_is_in_it(manager: CacheManager, clock: ManualClock) -> None:
