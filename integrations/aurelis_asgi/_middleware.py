@@ -6,19 +6,20 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from hashlib import blake2b
+from urllib.parse import unquote, urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aurelis.cache.exceptions import ConfigurationError
-from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES, Alone, Exchange
-from aurelis.cache.http import CacheRule, CacheStatus, HttpPolicy, HttpRequest, TargetRule, combine
+from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES, Alone, Exchange, Heeding
+from aurelis.cache.http import SAFE_METHODS, CacheRule, CacheStatus, HttpPolicy, HttpRequest, TargetRule, combine
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.typing import Bypass
 
+from ._heeding import UnsafeSend
 from ._request import BODY_FIELDS, Target, has_body, make_target
 from ._responder import Responder, replay
 from ._telling import Teller, Tells
-from ._unsafe import heeding_groups
 
 _LOG = logging.getLogger("aurelis.cache")
 _REMEMBERED_AGES = 4096
@@ -85,6 +86,7 @@ class CacheMiddleware:
             honour_request_directives=self._honour_request_directives,
         )
         self.exchange = Exchange(manager, policy, max_body_bytes=self._max_body_bytes)
+        self.heeding = Heeding(self.exchange, policy)
         self._status = CacheStatus(manager.config.name)
         self._teller = Teller(self._status, self._tells)
         self._hash_key = manager.config.hash_key()
@@ -104,8 +106,11 @@ class CacheMiddleware:
         method = scope["method"]
         if method != "GET" and method != "HEAD":
             # No cache could answer it, so it is not a request to the cache and is not counted.
-            send = heeding_groups(send, self.exchange.manager, partial(self._unsafe_request, scope))
-            await Responder(self, scope, receive, send, self._teller).forward(Alone("method"))
+            watched = None
+            if method not in SAFE_METHODS:
+                asked, addresses = partial(self._unsafe_request, scope), partial(self._addresses, scope)
+                watched = partial(UnsafeSend, self.heeding, asked, addresses)
+            await Responder(self, scope, receive, send, self._teller).forward(Alone("method"), watched=watched)
             return
         fields = combine(scope["headers"])
         target = self._target(scope, fields)
@@ -160,6 +165,16 @@ class CacheMiddleware:
     def _unsafe_request(self, scope: Scope) -> HttpRequest:
         fields = combine(scope["headers"])
         return HttpRequest(scope["method"], self._target(scope, fields).uri, fields)
+
+    def _addresses(self, scope: Scope, url: str) -> set[str]:
+        """The URIs under which responses of one may be stored: rules differ in what of a query counts."""
+        fields = combine(scope["headers"])
+        own = self._target(scope, fields)
+        if url != own.uri:
+            parts = urlsplit(url)
+            path = {"path": unquote(parts.path), "raw_path": parts.path.encode("latin-1")}
+            own = self._target({**scope, **path, "query_string": parts.query.encode("latin-1")}, fields)
+        return {url, own.uri, *(target.uri for target in own.alternatives)}
 
     def _target(self, scope: Scope, fields: Mapping[bytes, bytes]) -> Target:
         scheme, path, query = scope.get("scheme", "http"), scope["path"], scope["query_string"]

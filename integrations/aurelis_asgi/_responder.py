@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from starlette.types import Message, Receive, Scope, Send
@@ -13,6 +14,7 @@ from aurelis.cache.exchange import Alone, Hit, Live, Pending, Refused
 from aurelis.cache.http import Fields, HttpRequest, is_not_modified, not_modified_fields, storable_fields
 from aurelis.cache.typing import Bypass, Pass, Record
 
+from ._heeding import HeadSend
 from ._listening import Listener
 from ._load import AppLoad
 from ._request import route_template
@@ -38,11 +40,14 @@ class Responder:
         self._receive = receive
         self._send = send
 
-    async def forward(self, answer: Alone, receive: Receive | None = None) -> None:
+    async def forward(
+        self, answer: Alone, receive: Receive | None = None, watched: Callable[[Send], Send] | None = None
+    ) -> None:
         """Have the app answer this request alone, as if there were no cache.
 
         Args:
             receive: for the app; `None`: the server's.
+            watched: puts itself before a `send`, to see what the app says.
         """
         self._middleware.note_bypass(self._scope, answer.detail)
         told = self._teller.forwarded(answer.reason, detail=answer.detail)
@@ -54,7 +59,7 @@ class Responder:
                 message = {**message, "headers": [*message.get("headers", ()), *told]}
             await forward(message)
 
-        await self._middleware.app(self._scope, receive or self._receive, send)
+        await self._middleware.app(self._scope, receive or self._receive, watched(send) if watched else send)
 
     async def respond(self, request: HttpRequest) -> None:
         """Answer from the cache, from a load under way, or from the app."""
@@ -104,7 +109,10 @@ class Responder:
             elif isinstance(answer, Refused):
                 await self._refuse()
             elif answer is not None:
-                await self.forward(answer, listener.receive)
+                watched = None
+                if pending.request.method == "HEAD":
+                    watched = partial(HeadSend, self._middleware.heeding, pending.request)
+                await self.forward(answer, listener.receive, watched)
         finally:
             listener.stop()
 

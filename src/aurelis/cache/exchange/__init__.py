@@ -8,6 +8,7 @@ from aurelis.cache._recording import Reader, ReaderClosed, WaitTimeout
 
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused
 from ._exchange import DEFAULT_MAX_BODY_BYTES, MAX_REFRESHES, Exchange
+from ._heeding import Heeding, Upload
 from ._purging import Purging, StoredEntry
 from ._recorder import Lead, Recorder
 
@@ -17,6 +18,7 @@ __all__ = [
     "Alone",
     "Exchange",
     "Forwarded",
+    "Heeding",
     "Hit",
     "Lead",
     "Live",
@@ -27,5 +29,6 @@ __all__ = [
     "Recorder",
     "Refused",
     "StoredEntry",
+    "Upload",
     "WaitTimeout",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from aurelis.cache._flight import Flight, Settled
 from aurelis.cache._guard import Budget
 from aurelis.cache._recording import Reader, Recording
 from aurelis.cache._stack import Keep, Permit
+from aurelis.cache.exceptions import LayerError
 from aurelis.cache.http import Fields, LoadedResponse, ResponseHead
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import close_span, current_in, current_span_context
@@ -37,6 +38,9 @@ class _Exchange(Protocol[Q]):
     def note(self, key: str, decision: Record | Pass) -> None:
         """Remember whether responses under this key can be shared."""
         ...
+
+
+_GONE = frozenset({404, 410})
 
 
 @dataclass(slots=True)
@@ -154,9 +158,19 @@ class Recorder(Generic[Q]):
                 one its chunks still go through here.
             refused: why the framework cannot give the body in a form to be kept; empty: the policy decides.
         """
-        if self._stale is not None and await self._is_substituted(self._stale, head):
+        stale = self._stale
+        if stale is not None and await self._is_substituted(stale, head):
             return None
-        return self._open(head, raw, refused)
+        decision = self._open(head, raw, refused)
+        if stale is not None and isinstance(decision, Pass) and self._is_outdated(stale, decision, head):
+            with suppress(LayerError):  # then it is removed later
+                await self._ways.run(self._engine.stack.remove(self._key, self._budget))
+        return decision
+
+    def _is_outdated(self, stale: Entry, decision: Pass, head: ResponseHead) -> bool:
+        """Whether there is a newer response, which cannot take the place of the stored one: that must not come back."""
+        newer = decision.lasting or head.status in _GONE
+        return newer and self._engine.clock.monotonic() >= stale.fresh_until
 
     async def _is_substituted(self, stale: Entry, head: ResponseHead) -> bool:
         """Whether what is stored is the answer, because the origin has confirmed it or has failed."""

@@ -17,6 +17,7 @@ from ._directives import (
     targeted_directives,
 )
 from ._grammar import MAX_DELTA_SECONDS, http_date
+from ._invalidation import SAFE_METHODS, as_get, invalidated
 from ._key_parts import TRACKING_PARAMETERS
 from ._messages import (
     Fields,
@@ -40,6 +41,7 @@ from ._variants import selects_same, variant_digest, vary_names
 
 __all__ = [
     "MAX_DELTA_SECONDS",
+    "SAFE_METHODS",
     "TRACKING_PARAMETERS",
     "Admission",
     "CacheRule",
@@ -62,6 +64,7 @@ __all__ = [
     "VariantIndex",
     "age_brought",
     "append_status",
+    "as_get",
     "combine",
     "conditional",
     "corrected_initial_age",
@@ -69,6 +72,7 @@ __all__ = [
     "freshness",
     "group_tag",
     "http_date",
+    "invalidated",
     "invalidated_groups",
     "is_complete",
     "is_not_modified",

@@ -21,6 +21,7 @@ from aurelis.cache._decisions import (
     Store,
 )
 from aurelis.cache._entry import Entry
+from aurelis.cache._tags import identifier as identifier_tag
 
 from ._age import age_brought, corrected_initial_age, date_of
 from ._directives import NO_REQUEST_DIRECTIVES
@@ -35,7 +36,7 @@ from ._reuse import (
 )
 from ._storing import Storable, Unstorable, is_complete, may_store, refused_credentials, storable_fields
 from ._tagging import response_tags
-from ._validation import FAILED, conditions, updated
+from ._validation import FAILED, conditions, updated, updated_by_head
 from ._variants import selects_same, variant_digest
 
 # Bounds of what is remembered about keys, some megabytes whatever clients send. Lengths are in characters.
@@ -83,7 +84,7 @@ class HttpPolicy:
         reuse_fields: any fresh response answers a GET without these fields (RFC 9111 §4), if it is under the key.
     """
 
-    __slots__ = ("_build_key", "_honour", "_remembered_key", "_shared", "_targets", "reuse_fields")
+    __slots__ = ("_build_key", "_category", "_honour", "_remembered_key", "_shared", "_targets", "reuse_fields")
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class HttpPolicy:
         targets: Sequence[bytes] | None = None,
     ) -> None:
         self._shared = shared
+        self._category = category
         self._targets = (CDN_CACHE_CONTROL if shared else ()) if targets is None else tuple(targets)
         self._honour = honour_request_directives
         self.reuse_fields = SHARED_REUSE_FIELDS if shared else PRIVATE_REUSE_FIELDS
@@ -195,6 +197,32 @@ class HttpPolicy:
         assert isinstance(decision.value, StoredResponse)
         value = replace(decision.value, load_seconds=stored.load_seconds)
         return Confirm(value, decision.fresh_for, replace(decision, value=value))
+
+    def on_head(self, request: HttpRequest, entry: Entry, loaded: LoadedResponse) -> Store | Discard | None:
+        """What the response to a HEAD says of what a GET has stored (RFC 9111 §4.3.5).
+
+        Args:
+            request: the HEAD request.
+            loaded: its response.
+
+        Returns:
+            `Discard`: it has changed. `None`: nothing.
+        """
+        stored = entry.value
+        if not isinstance(stored, StoredResponse) or loaded.head.status != stored.status:
+            return None
+        head = updated_by_head(stored, loaded.head)
+        if head is None:
+            return Discard("changed")
+        decision = self.on_loaded(replace(request, method="GET"), replace(loaded, head=head, chunks=stored.chunks))
+        if isinstance(decision, Discard):
+            return None  # that is for whoever asked
+        assert isinstance(decision.value, StoredResponse)
+        return replace(decision, value=replace(decision.value, load_seconds=stored.load_seconds, route=stored.route))
+
+    def addresses(self, url: str) -> tuple[str, str]:
+        """The key of a URI, and the tag of all that is stored under it with params."""
+        return self.key(HttpRequest("GET", url, {})), identifier_tag(self._category, _identifier(url))
 
     def on_refused(self, request: HttpRequest, entry: Entry | None, head: ResponseHead, now: float) -> Serve | None:
         """What stands in for a response that says that the origin has failed (RFC 9111 §4.3.3, RFC 5861 §4)."""
@@ -312,4 +340,8 @@ def _build_key(
     if names:
         fields = {name: value for name, value in zip(names, values, strict=True) if value is not None}
         params["variant"] = variant_digest(names, fields)
-    return keys(category, f"GET {url}", params or None)
+    return keys(category, _identifier(url), params or None)
+
+
+def _identifier(url: str) -> str:
+    return f"GET {url}"

@@ -54,6 +54,15 @@ def updated(stored: StoredResponse, head: ResponseHead) -> ResponseHead | None:
     return ResponseHead(stored.status, (*kept, *new, *age))
 
 
+def updated_by_head(stored: StoredResponse, head: ResponseHead) -> ResponseHead | None:
+    """The same after a HEAD was answered with 200 (RFC 9111 §4.3.5); `None`: that shows that it has changed."""
+    for name in (b"etag", b"last-modified", b"content-length"):
+        new = first(head.headers, name)
+        if new is not None and new != first(stored.headers, name):
+            return None
+    return updated(stored, head)
+
+
 def _is_about(stored: StoredResponse, head: ResponseHead) -> bool:
     tag, own = entity_tag(first(head.headers, b"etag")), entity_tag(first(stored.headers, b"etag"))
     if tag is not None and own is not None:
