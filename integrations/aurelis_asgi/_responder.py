@@ -6,12 +6,21 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache, partial
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from starlette.types import Message, Receive, Scope, Send
 
 from aurelis.cache.exchange import Alone, Hit, Live, Pending, Refused
-from aurelis.cache.http import Fields, HttpRequest, is_not_modified, not_modified_fields, storable_fields
+from aurelis.cache.http import (
+    Fields,
+    HttpRequest,
+    Part,
+    is_not_modified,
+    not_modified_fields,
+    part_of,
+    storable_fields,
+)
 from aurelis.cache.typing import Bypass, Pass, Record
 
 from ._heeding import HeadSend
@@ -87,6 +96,9 @@ class Responder:
             stamp = ((b"age", b"%d" % hit.age), *told)
         if is_not_modified(request.fields, response):
             await replay(hit, self._scope, self._send, stamp, not_modified=True)
+        elif b"range" in request.fields and request.method == "GET":
+            part = part_of(request.fields, response, token_hex(16).encode())
+            await replay(hit, self._scope, self._send, stamp, part=part)
         else:
             await replay(hit, self._scope, self._send, stamp, with_body=request.method != "HEAD")
         if forwarded is not None:
@@ -211,6 +223,7 @@ async def replay(
     *,
     not_modified: bool = False,
     with_body: bool = True,
+    part: Part | None = None,
 ) -> None:
     """Answer from the cache.
 
@@ -218,14 +231,17 @@ async def replay(
         stamp: fields that say how old the answer is, and whence it comes.
         not_modified: by a 304.
         with_body: otherwise the head alone.
+        part: in place of the whole.
     """
     response = hit.response
     if response.route and ("route" not in scope or route_template(scope) != response.route):
         # Telemetry outside of us calls requests by their route; the router did not run this time.
         scope["route"] = _route(response.route)
     status, headers = (304, not_modified_fields(response)) if not_modified else (response.status, response.headers)
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, *stamp]})
     chunks = response.chunks if with_body and not not_modified else ()
+    if part is not None:
+        status, headers, chunks = part.status, part.fields, (part.body,)
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *stamp]})
     if len(chunks) == 1:
         await send({"type": "http.response.body", "body": chunks[0]})
         return

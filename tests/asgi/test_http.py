@@ -258,17 +258,41 @@ async def test_a_condition_without_a_stored_response_is_for_the_app(manager: Cac
     assert (await ask(app)).status == 200
 
 
-async def test_a_range_is_for_the_app(manager: CacheManager) -> None:
-    """Partial responses are neither stored nor made from stored ones in this version."""
-    origin = fixed(cache_control="max-age=60")
+async def test_a_range_is_made_of_a_stored_response(manager: CacheManager) -> None:
+    """RFC 9110 §14; what is not stored comes from the app, and is not stored either."""
+    origin = fixed(cache_control="max-age=60", etag='"a"')
     app = CacheMiddleware(origin, cache=manager, cache_status="debug")
-    for stored in (False, True):
-        visit = await ask(app, "/", "GET", {"range": "bytes=0-1"})
-        assert visit.cache_status == "default; fwd=bypass; detail=range"
-        if not stored:
-            await ask(app)
-    assert len(origin.calls) == 3
-    assert requests(manager) == {"bypass": 2, "miss": 1}
+    visit = await ask(app, "/", "GET", {"range": "bytes=0-1"})
+    assert "; fwd=uri-miss; " in visit.cache_status
+    assert (await ask(app)).body == b"body 2"
+    visit = await ask(app, "/", "GET", {"range": "bytes=5-"})
+    assert (visit.status, visit.body, visit.field("content-length")) == (206, b"2", "1")
+    assert visit.field("content-range") == "bytes 5-5/6"
+    assert visit.field("etag") == '"a"'
+    assert visit.cache_status.startswith("default; hit; ttl=60")
+    visit = await ask(app, "/", "GET", {"range": "bytes=6-"})
+    assert (visit.status, visit.body, visit.field("content-range")) == (416, b"", "bytes */6")
+    visit = await ask(app, "/", "GET", {"range": "bytes=0-0,-1"})
+    assert visit.status == 206
+    kind = visit.field("content-type") or ""
+    assert kind.startswith("multipart/byteranges; boundary=")
+    assert visit.body.count(kind.partition("=")[2].encode()) == 3
+    assert visit.field("content-length") == str(len(visit.body))
+    for fields in (
+        {"range": "bytes=0-1", "if-range": '"b"'},
+        {"range": "bytes=0-1", "if-range": 'W/"a"'},
+        {"range": "lines=0-1"},
+        {"range": "bytes=0-4,0-4"},  # more than there is
+        {"range": "bytes=" + ",".join(["0-0"] * 17)},
+    ):
+        visit = await ask(app, "/", "GET", fields)
+        assert (visit.status, visit.body) == (200, b"body 2")
+    visit = await ask(app, "/", "GET", {"range": "bytes=0-1", "if-range": '"a"'})
+    assert (visit.status, visit.body) == (206, b"bo")
+    visit = await ask(app, "/", "GET", {"range": "bytes=0-1", "if-none-match": '"a"'})
+    assert visit.status == 304
+    assert (await ask(app, "/", "HEAD", {"range": "bytes=0-1"})).status == 200
+    assert len(origin.calls) == 2
 
 
 # What the request says

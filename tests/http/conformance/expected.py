@@ -37,7 +37,6 @@ EVERYWHERE: Final[Mapping[str, str]] = {
 """Cases that end so in each of the runs."""
 
 _NOT_YET: Final[Mapping[str, str]] = {
-    "vary-normalise-lang-order": "not implemented",
     "vary-normalise-lang-select": "not implemented",
 }
 

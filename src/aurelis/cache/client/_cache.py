@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
+from secrets import token_hex
 from threading import BoundedSemaphore, Thread
 from typing import Any, Generic, TypeVar, cast
 
@@ -37,6 +38,7 @@ from aurelis.cache.http import (
     invalidated_groups,
     is_not_modified,
     not_modified_fields,
+    part_of,
 )
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.models import ModelPolicy, ModelRequest
@@ -284,6 +286,10 @@ class ClientCache(Generic[Q, R]):
                 status, fields, chunks = 304, not_modified_fields(stored), ()
             elif call.method == "HEAD":
                 chunks = ()
+            elif b"range" in call.fields and _is_as_sent(fields):
+                part = part_of(call.fields, stored, token_hex(16).encode())
+                if part is not None:
+                    status, fields, chunks = part.status, part.fields, (part.body,) if part.body else ()
         response = self._library.hit(
             status,
             headers=self._hit_fields(fields, hit),
@@ -456,6 +462,11 @@ def _asking(request: Q, call: Call, conditions: Fields) -> Q:
         request.method, request.url, headers=adapted, stream=request.stream, extensions=dict(request.extensions)
     )
     return made
+
+
+def _is_as_sent(fields: Fields) -> bool:
+    """Whether the stored bytes are those that the origin has counted and tagged, and not what was decoded of them."""
+    return any(name == b"content-length" for name, _ in fields)
 
 
 def _is_as_it_is(fields: Fields) -> bool:

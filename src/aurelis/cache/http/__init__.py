@@ -30,6 +30,7 @@ from ._messages import (
     combine,
 )
 from ._policy import HttpPolicy, KeyBuilder
+from ._ranges import MAX_RANGES, Part, part_of
 from ._reuse import is_not_modified, not_modified_fields
 from ._rule_files import Principal, load_rules
 from ._rules import Admission, CacheRule, TargetRule, match_rule, rules_for
@@ -41,6 +42,7 @@ from ._variants import selects_same, variant_digest, vary_names
 
 __all__ = [
     "MAX_DELTA_SECONDS",
+    "MAX_RANGES",
     "SAFE_METHODS",
     "TRACKING_PARAMETERS",
     "Admission",
@@ -52,6 +54,7 @@ __all__ = [
     "HttpRequest",
     "KeyBuilder",
     "LoadedResponse",
+    "Part",
     "Principal",
     "RequestDirectives",
     "ResponseDirectives",
@@ -80,6 +83,7 @@ __all__ = [
     "match_rule",
     "may_store",
     "not_modified_fields",
+    "part_of",
     "request_directives",
     "response_directives",
     "rules_for",

@@ -29,7 +29,6 @@ _CONTENT_FIELDS = frozenset(
 )
 
 _ORIGIN_CONDITION = Bypass("bypass", "conditional")
-_RANGE = Bypass("bypass", "range")
 _METHOD = Bypass("method")
 _NO_STORE = Bypass("request", "no-store")
 _REFUSE = Refuse()
@@ -45,9 +44,7 @@ def refused_by_request(request: HttpRequest, directives: RequestDirectives) -> B
     if request.method not in ("GET", "HEAD"):
         return _METHOD
     answer: Bypass | None = None
-    if b"range" in request.fields and request.method == "GET":  # HEAD ignores it (RFC 9110 §14.2)
-        answer = _RANGE
-    elif not ORIGIN_CONDITIONS.isdisjoint(request.fields):
+    if not ORIGIN_CONDITIONS.isdisjoint(request.fields):
         answer = _ORIGIN_CONDITION
     elif directives.no_store:
         answer = _NO_STORE
@@ -130,6 +127,8 @@ def _miss(
         return _REFUSE
     if request.method == "HEAD":  # the answer has no body to store
         return Bypass(reason, "head")
+    if b"range" in request.fields:  # nor has this one the whole of it
+        return Bypass(reason, "range")
     if not CONDITIONS.isdisjoint(request.fields) and (stored is None or not conditions(stored)):
         # The origin may answer 304 to this client, which says nothing to those who have no such copy.
         return Bypass(reason, "conditional")

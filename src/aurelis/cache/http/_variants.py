@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from hashlib import blake2b
 
@@ -11,8 +12,10 @@ from ._grammar import is_token, split_list
 # stands there is a secret and nothing is known about its syntax.
 _OPAQUE = frozenset({b"authorization", b"cookie", b"host", b"origin", b"referer", b"user-agent"})
 
-# The specification of these fields says that their values are case-insensitive (RFC 9110 §12.5).
-_CASE_INSENSITIVE = frozenset({b"accept-charset", b"accept-encoding", b"accept-language"})
+# Their values are case-insensitive, and what counts are the weights of the members and not their order (RFC 9110
+# §12.5.2 to §12.5.4). Of Accept that is true as well, but apps choose the first of what they are offered.
+_WEIGHTED = frozenset({b"accept-charset", b"accept-encoding", b"accept-language"})
+_WEIGHTED_MEMBER = re.compile(rb"([^;\s]+)(?:[ \t]*;[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?")
 
 
 def vary_names(value: bytes | None) -> tuple[bytes, ...] | None:
@@ -43,8 +46,20 @@ def normalised(name: bytes, value: bytes) -> bytes:
     members, closed = split_list(value)
     if not closed:  # a broken value: it is unknown which commas separate
         return value.strip(b" \t")
-    joined = b",".join(members)
-    return joined.lower() if name in _CASE_INSENSITIVE else joined
+    if name in _WEIGHTED:
+        members = _by_weight([member.lower() for member in members])
+    return b",".join(members)
+
+
+def _by_weight(members: list[bytes]) -> list[bytes]:
+    """The members in an order that depends on their weights and names alone; as they are where one is malformed."""
+    weighted: list[tuple[float, bytes]] = []
+    for member in members:
+        match = _WEIGHTED_MEMBER.fullmatch(member)
+        if match is None:
+            return members
+        weighted.append((-float(match[2] or b"1"), match[1]))
+    return [name if weight == -1 else b"%b;q=%.3f" % (name, -weight) for weight, name in sorted(weighted)]
 
 
 def variant_digest(names: tuple[bytes, ...], fields: Mapping[bytes, bytes]) -> str:
