@@ -12,7 +12,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES, Alone, Exchange, Heeding
-from aurelis.cache.http import SAFE_METHODS, CacheRule, CacheStatus, HttpPolicy, HttpRequest, TargetRule, combine
+from aurelis.cache.http import (
+    SAFE_METHODS,
+    CacheRule,
+    CacheStatus,
+    HttpPolicy,
+    HttpRequest,
+    TargetRule,
+    combine,
+    target_names,
+)
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.typing import Bypass
 
@@ -45,6 +54,8 @@ class CacheMiddleware:
         rules: for paths whose responses do not say themselves how long they are fresh; the first match counts.
         max_body_bytes: larger bodies pass through and are not stored.
         honour_request_directives: heed `Cache-Control` and `Pragma` of requests.
+        cache_control_fields: names of response fields that are meant for this cache and count in place of
+            `Cache-Control` and `Expires` (RFC 9213); of several that are there, the first.
         cache_status: `False`: responses say nothing of the cache; `"debug"`: also why, and the key with the URL in it.
 
     Raises:
@@ -60,6 +71,7 @@ class CacheMiddleware:
         *,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
         honour_request_directives: bool = True,
+        cache_control_fields: Sequence[str] = ("CDN-Cache-Control",),
         cache_status: Tells = True,
     ) -> None:
         for rule in rules:
@@ -73,6 +85,7 @@ class CacheMiddleware:
         self.rules = tuple(rules)
         self._max_body_bytes = max_body_bytes
         self._honour_request_directives = honour_request_directives
+        self._targets = target_names(cache_control_fields)
         self._tells: Tells = cache_status
         self._of_process = cache is None
         self._warned: set[tuple[object, str]] = set()
@@ -84,6 +97,7 @@ class CacheMiddleware:
             shared=True,
             keys=manager.key_builder.build_key,
             honour_request_directives=self._honour_request_directives,
+            targets=self._targets,
         )
         self.exchange = Exchange(manager, policy, max_body_bytes=self._max_body_bytes)
         self.heeding = Heeding(self.exchange, policy)

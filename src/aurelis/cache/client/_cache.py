@@ -94,6 +94,7 @@ class ClientCache(Generic[Q, R]):
             category="http-client-shared" if options.shared else "http-client",
             keys=keys,
             honour_request_directives=options.honour_request_directives,
+            targets=options.targets(),
         )
         self._http: Exchange[HttpRequest] = Exchange(manager, http, max_body_bytes=options.max_body_bytes)
         self._heeding = Heeding(self._http, http)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aurelis.cache._options import Duration, seconds
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES
+from aurelis.cache.http import target_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +22,12 @@ class ClientOptions:
         honour_cache_control: keep no answer of a model whose `Cache-Control` says `no-store`.
         honour_request_directives: heed `Cache-Control` and `Pragma` of plain HTTP requests.
         max_body_bytes: larger bodies pass through and are not stored.
+        cache_control_fields: names of response fields that are meant for this cache and count in place of
+            `Cache-Control` and `Expires` (RFC 9213), the first that is there; `None`: `CDN-Cache-Control` if it is
+            shared, and none otherwise.
 
     Raises:
-        ConfigurationError: `max_body_bytes` is not positive.
+        ConfigurationError: `max_body_bytes` is not positive, or a name is none.
         ValueError: `ttl` is negative or not a number.
     """
 
@@ -32,8 +37,14 @@ class ClientOptions:
     honour_cache_control: bool = False
     honour_request_directives: bool = True
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    cache_control_fields: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         seconds(self.ttl)
         if self.max_body_bytes < 1:
             raise ConfigurationError(f"max_body_bytes must be 1 or more, not {self.max_body_bytes}")
+        self.targets()
+
+    def targets(self) -> tuple[bytes, ...] | None:
+        """Those names as the rules take them."""
+        return None if self.cache_control_fields is None else target_names(self.cache_control_fields)

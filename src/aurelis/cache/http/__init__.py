@@ -14,6 +14,7 @@ from ._directives import (
     ResponseDirectives,
     request_directives,
     response_directives,
+    target_names,
     targeted_directives,
 )
 from ._grammar import MAX_DELTA_SECONDS, http_date
@@ -89,6 +90,7 @@ __all__ = [
     "rules_for",
     "selects_same",
     "storable_fields",
+    "target_names",
     "targeted_directives",
     "variant_digest",
     "vary_names",

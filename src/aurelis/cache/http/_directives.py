@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from aurelis.cache.exceptions import ConfigurationError
+
 from ._grammar import delta_seconds, is_token, split_list, unquote
 
 _OWS = b" \t"
@@ -107,6 +109,23 @@ def targeted_directives(fields: Mapping[bytes, bytes], targets: Sequence[bytes])
         if directives:
             return _of_response(directives, malformed=False)
     return None
+
+
+def target_names(names: Sequence[object]) -> tuple[bytes, ...]:
+    """The names of targeted fields as the rules take them.
+
+    Raises:
+        ConfigurationError: one of them is no name of a field, or they are not a sequence.
+    """
+    if isinstance(names, (str, bytes)):
+        raise ConfigurationError(f"cache_control_fields={names!r}: pass a tuple of names, for instance ({names!r},)")
+    found = []
+    for name in names:
+        encoded = name.encode("utf-8", "replace").lower() if isinstance(name, str) else b""
+        if not is_token(encoded):
+            raise ConfigurationError(f"cache_control_fields: {name!r} is not the name of a header field")
+        found.append(encoded)
+    return tuple(found)
 
 
 def request_directives(fields: Mapping[bytes, bytes]) -> RequestDirectives:
