@@ -120,25 +120,51 @@ async def test_the_face_by_category_has_it_too(make: Make) -> None:
     assert await cache.get("user", "1", {"a": 1}) is None
 
 
-async def test_something_newer_is_not_replaced_by_what_was_taken() -> None:
-    """1. it is taken, 2. another process loads and stores, 3. it is not put back."""
+@pytest.mark.parametrize("change", ["set", "delete"])
+async def test_whatever_changes_the_key_meanwhile_counts(change: str) -> None:
+    """1. the old value is read, 2. another process changes the key, 3. the old value is not put back."""
     clock = ManualClock()
     shared = SharedMemory(clock)
     node = shared.node()
     one, two = (CacheManager(CacheConfig(), clock=clock, lower=[each]) for each in (node, shared.node()))
     async with one, two:
         await one.set("key", "old")
-        acquire = node.acquire
+        lookup = node.lookup
 
-        async def overtaken(key: str, own: bytes, *, again: bool, life: float) -> object:
-            acquired = await acquire(key, own, again=again, life=life)
-            node.acquire = acquire  # type: ignore[method-assign]
-            await two.set("key", "new")
-            return acquired
+        async def overtaken(key: str) -> object:
+            found = await lookup(key)
+            node.lookup = lookup  # type: ignore[method-assign]
+            await (two.set("key", "new") if change == "set" else two.delete("key"))
+            return found
 
-        node.acquire = overtaken  # type: ignore[method-assign, assignment]
+        node.lookup = overtaken  # type: ignore[method-assign, assignment]
         await one.delete("key", soft=True)
-        assert await two.get("key") == await one.get("key") == "new"
+        for manager in (two, one):
+            assert await manager.get("key") in (None, "new")
+            assert await manager.get_or_compute("key", value("new"), options=OPTIONS) == "new"
+            assert await manager.get("key") == "new"
+
+
+async def test_what_another_process_loads_is_forgotten() -> None:
+    clock = ManualClock()
+    shared = SharedMemory(clock)
+    one, two = (CacheManager(CacheConfig(), clock=clock, lower=[shared.node()]) for _ in range(2))
+    async with one, two:
+        entered, gate = asyncio.Event(), asyncio.Event()
+
+        async def load() -> str:
+            entered.set()
+            await gate.wait()
+            return "older"
+
+        task = asyncio.create_task(two.get_or_compute("key", load))
+        await entered.wait()
+        await one.delete("key", soft=True)
+        gate.set()
+        assert await task == "older"
+        assert await one.get("key") is None
+        assert await one.get_or_compute("key", value("new"), options=OPTIONS) == "new"
+        assert await one.get("key") == "new"
 
 
 @pytest.mark.parametrize(

@@ -481,18 +481,23 @@ class Stack:
     async def soften(self, key: str, budget: Budget) -> bool:
         """Make what is stored under the key stale; true if there was something.
 
-        It is taken away and put back, unless a load that began meanwhile has stored something newer.
+        Under a lease, so that whatever else changes the key meanwhile counts. What somebody loads, or has changed, is
+        forgotten, which is never wrong.
 
         Raises:
             LayerError: a shared layer could not be reached, so others may still see it fresh; here it is gone.
         """
-        if self.shared is None:
+        guard = self.shared
+        if guard is None:
             return await self._soften_own(key, budget)
-        layer, found = self._layer, None
         existed = self.forget(key)
         try:
-            found = await self.shared.call("get", partial(layer.lookup, key), budget)  # `take` tells no life
-            taken = await self.shared.call("delete", partial(layer.take, key), budget)
+            act = partial(self._layer.acquire, key, token_hex(16).encode(), again=True, life=self.timeout)
+            acquired = await guard.call("acquire", act, budget)
+            softened = await self._put_back(key, acquired.lease, budget) if acquired.own else None
+            if softened is None:
+                return await self._take(guard, key, budget) or existed
+            await guard.call("delete", partial(self._layer.announce, (key,)), budget)
         except LayerError:
             if self.recovery is not None:
                 self.recovery.not_removed(key)
@@ -501,17 +506,21 @@ class Stack:
             self.forget(key)  # a reader may have promoted it
         if self.recovery is not None:
             self.recovery.settled((key,))
-        if found is None or taken is None or found.generation != taken.generation:
-            return existed or taken is not None
-        with contextlib.suppress(LayerError):  # then it is gone, which is never wrong
-            entry = await self._judged(found, self._tags(key, found), budget)
-            if entry is None:
-                return existed
-            act = partial(layer.acquire, key, token_hex(16).encode(), again=True, life=self.timeout)
-            lease = await self.shared.call("acquire", act, budget)
-            kept = {key: self._aged(entry)}
-            await self.shared.call("set", partial(layer.publish, key, lease.lease, kept, release=lease.own), budget)
-        return True
+        return existed or softened
+
+    async def _put_back(self, key: str, lease: bytes, budget: Budget) -> bool | None:
+        """Replace what the shared layer has by the same, but stale; whether there was something. `None`: overtaken."""
+        guard, layer = self.shared, self._layer
+        assert guard is not None
+        entry = await guard.call("get", partial(layer.lookup, key), budget)
+        if entry is None:
+            await guard.call("release", partial(layer.release, key, lease), budget)
+            return False
+        entry = await self._judged(entry, self._tags(key, entry), budget)
+        if entry is None:  # out of date, but others may not know that yet
+            return None
+        act = partial(layer.publish, key, lease, {key: self._aged(entry)}, release=True)
+        return True if await guard.call("set", act, budget) else None
 
     async def _soften_own(self, key: str, budget: Budget) -> bool:
         entry = self.peek(key)
