@@ -229,6 +229,24 @@ async def test_a_softly_purged_response_stands_in_when_the_app_fails(manager: Ca
             await ask(app, target)
 
 
+@pytest.mark.parametrize("purge", ["url", "tags"])
+async def test_a_softly_purged_response_is_served_while_it_is_loaded_anew(manager: CacheManager, purge: str) -> None:
+    rule = CacheRule("/a", ttl=60, stale_while_revalidate=30, tags=["tag"])
+    origin = fixed()
+    app = CacheMiddleware(origin, manager, [rule])
+    await ask(app, "/a")
+    await getattr(Purger(manager), purge)("tag" if purge == "tags" else URL, soft=True)
+    visit = await ask(app, "/a")
+    assert visit.body == b"body 1"
+    assert int(visit.cache_status.rpartition("ttl=")[2]) <= 0
+
+    await eventually(lambda: len(origin.calls) == 2 and not origin.running)
+    for _ in range(10):
+        await asyncio.sleep(0)  # it is being stored
+    assert await body_of(app) == "body 2"
+    assert (await ask(app, "/a")).cache_status.startswith("default; hit; ttl=60")
+
+
 async def test_a_softly_purged_response_that_may_not_be_stale_is_as_good_as_gone(manager: CacheManager) -> None:
     app = CacheMiddleware(failing(cache_control="max-age=60, must-revalidate, stale-if-error=30"), manager)
     await ask(app, "/a")
