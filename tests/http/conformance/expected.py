@@ -36,13 +36,9 @@ EVERYWHERE: Final[Mapping[str, str]] = {
 }
 """Cases that end so in each of the runs."""
 
-_NOT_YET: Final[Mapping[str, str]] = {
-    "vary-normalise-lang-select": "not implemented",
-}
-
 BY_RUN: Final[Mapping[str, Mapping[str, str]]] = {
-    "in_process": {**EVERYWHERE, **_NOT_YET},
-    "behind_uvicorn": {**EVERYWHERE, **_NOT_YET},
-    "through_the_transport": {**EVERYWHERE, **_NOT_YET},
+    "in_process": EVERYWHERE,
+    "behind_uvicorn": EVERYWHERE,
+    "through_the_transport": EVERYWHERE,
 }
 """The same for each run."""

@@ -15,7 +15,15 @@ from aurelis.cache._decisions import Discard, Follow, Store
 from aurelis.cache._entry import NO_DETAILS, Details, Entry
 from aurelis.cache._stack import Keep, Permit
 from aurelis.cache.exceptions import CacheError
-from aurelis.cache.http import HttpPolicy, HttpRequest, LoadedResponse, ResponseHead, StoredResponse, as_get
+from aurelis.cache.http import (
+    HttpPolicy,
+    HttpRequest,
+    LoadedResponse,
+    ResponseHead,
+    StoredResponse,
+    VariantIndex,
+    as_get,
+)
 
 from ._exchange import Exchange
 
@@ -150,6 +158,9 @@ class Heeding:
         values = {decision.key or permit.key: engine.stack.pack(decision.value, trusted=True)}
         if decision.index is not None:
             index_key, index = decision.index
+            known = engine.stack.peek(index_key)
+            if isinstance(index, VariantIndex) and known is not None:
+                index = index.after(known.value)
             values[index_key] = engine.stack.pack(index, trusted=True)
         details = Details(decision.tags) if decision.tags else NO_DETAILS
         keep = Keep(decision.fresh_for, decision.stale_for, details=details)

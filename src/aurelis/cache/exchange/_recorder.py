@@ -17,7 +17,7 @@ from aurelis.cache._guard import Budget
 from aurelis.cache._recording import Reader, Recording
 from aurelis.cache._stack import Keep, Permit
 from aurelis.cache.exceptions import LayerError
-from aurelis.cache.http import Fields, LoadedResponse, ResponseHead
+from aurelis.cache.http import Fields, LoadedResponse, ResponseHead, VariantIndex
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import close_span, current_in, current_span_context
 from aurelis.cache.typing import ExchangePolicy, Terminator
@@ -380,6 +380,9 @@ class Recorder(Generic[Q]):
         values = {decision.key or self._key: engine.stack.pack(decision.value, trusted=True)}
         if decision.index is not None:
             index_key, index = decision.index
+            known = engine.stack.peek(index_key)
+            if isinstance(index, VariantIndex) and known is not None:
+                index = index.after(known.value)
             values[index_key] = engine.stack.pack(index, trusted=True)
         self._published = True
         details = Details(decision.tags) if decision.tags else NO_DETAILS

@@ -136,9 +136,28 @@ class StoredResponse:
 
 @dataclass(frozen=True, slots=True)
 class VariantIndex:
-    """Kept under a URI's key when its responses vary: which request fields select (RFC 9111 §4.1)."""
+    """Kept under a URI's key when its responses vary: which request fields select (RFC 9111 §4.1).
+
+    Attributes:
+        vary: names of those fields, lower case, sorted.
+        languages: what the origin has chosen for values of Accept-Language: normalised value and language, the last
+            first.
+    """
 
     vary: tuple[bytes, ...] = field(default=())
+    languages: tuple[tuple[bytes, bytes], ...] = field(default=())
+
+    def after(self, before: object) -> VariantIndex:
+        """This index, with what the one before it knew of languages."""
+        if not isinstance(before, VariantIndex) or before.vary != self.vary or not before.languages:
+            return self
+        values = {value for value, _ in self.languages}
+        known = [*self.languages, *(choice for choice in before.languages if choice[0] not in values)]
+        return VariantIndex(self.vary, tuple(known[:MAX_LANGUAGES]))
+
+
+MAX_LANGUAGES = 64
+"""Choices that an index remembers. A client decides what it sends, so there must be an end."""
 
 
 @dataclass(frozen=True, slots=True)

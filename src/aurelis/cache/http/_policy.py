@@ -37,7 +37,7 @@ from ._reuse import (
 from ._storing import Storable, Unstorable, is_complete, may_store, refused_credentials, storable_fields
 from ._tagging import response_tags
 from ._validation import FAILED, conditions, updated, updated_by_head
-from ._variants import selects_same, variant_digest
+from ._variants import MAX_CHOICE_LENGTH, chosen_language, language_of, normalised, selects_same, variant_digest
 
 # Bounds of what is remembered about keys, some megabytes whatever clients send. Lengths are in characters.
 _REMEMBERED_KEYS = 4096
@@ -53,6 +53,9 @@ VALIDATION_SECONDS = 3600.0
 
 MAX_STALE_SECONDS = 60.0
 """Seconds after its freshness for which any response is kept that a request with `max-stale` may get."""
+
+_ACCEPT_LANGUAGE = b"accept-language"
+_CHOSEN_LANGUAGE = b"=language"
 
 # What a URL's responses say of themselves; other reasons lie in the request that got this one.
 _SAID_BY_RESPONSE = frozenset({"no-cache", "no-store", "not-fresh", "private", "set-cookie", "vary"})
@@ -131,7 +134,9 @@ class HttpPolicy:
             if refused is not None:
                 return refused
         if entry is not None and isinstance(entry.value, VariantIndex):
-            return Follow(self._variant_key(request, entry.value.vary))
+            index = entry.value
+            value = request.fields.get(_ACCEPT_LANGUAGE) if index.languages else None
+            return Follow(self._variant_key(request, index.vary, chosen_language(value, index.languages)))
         return reuse(request, entry, now, directives, shared=self._shared)
 
     def on_response(self, request: HttpRequest, head: ResponseHead, response_time: float) -> Record | Pass:
@@ -284,12 +289,18 @@ class HttpPolicy:
         stale_for = _of_use_for(verdict)
         if not verdict.vary:
             return Store(stored, fresh_for, stale_for, key=uri_key, tags=tags)
+        language, index = None, VariantIndex(verdict.vary)
+        value = request.fields.get(_ACCEPT_LANGUAGE)
+        if _ACCEPT_LANGUAGE in verdict.vary and value is not None and len(value) <= MAX_CHOICE_LENGTH:
+            language = language_of(verdict.fields.get(b"content-language"))
+            if language is not None:
+                index = VariantIndex(verdict.vary, ((normalised(_ACCEPT_LANGUAGE, value), language),))
         return Store(
             stored,
             fresh_for,
             stale_for,
-            key=self._variant_key(request, verdict.vary),
-            index=(uri_key, VariantIndex(verdict.vary)),
+            key=self._variant_key(request, verdict.vary, language),
+            index=(uri_key, index),
             tags=tags,
         )
 
@@ -310,8 +321,13 @@ class HttpPolicy:
             targets=self._targets,
         )
 
-    def _variant_key(self, request: HttpRequest, names: tuple[bytes, ...]) -> str:
+    def _variant_key(self, request: HttpRequest, names: tuple[bytes, ...], language: bytes | None = None) -> str:
         values = tuple(map(request.fields.get, names))
+        if language is not None:
+            # In place of what the request says. No field has such a name, so no request can pass for it.
+            place = names.index(_ACCEPT_LANGUAGE)
+            names = (*names[:place], _CHOSEN_LANGUAGE, *names[place + 1 :])
+            values = (*values[:place], language, *values[place + 1 :])
         length = len(request.url) + sum(len(value) for value in values if value)
         build = self._build_key if length > _MAX_REMEMBERED_LENGTH else self._remembered_key
         return build(request.url, request.partition, names, values)
