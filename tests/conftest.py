@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests import servers
 from tests.servers import MISSING_SERVER, ServerProcess
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MISSING_SHARED = "shared folder is missing: "  # begins the reason of the one skip that is allowed everywhere
 
 # Other processes of a test run make the time of one example meaningless.
-settings.register_profile("aurelis", settings(), deadline=None)
+settings.register_profile("aurelis", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("aurelis")
 
 

@@ -10,9 +10,10 @@ from dataclasses import replace
 from aurelis.cache._clock import Clock
 from aurelis.cache._entry import Entry
 from aurelis.cache.codecs import ValueCodec
+from aurelis.cache.http import StoredResponse, VariantIndex
 from aurelis.cache.typing import Acquired
 
-CODEC = ValueCodec()
+CODEC = ValueCodec((StoredResponse, VariantIndex))
 
 
 class Truth:
@@ -22,7 +23,7 @@ class Truth:
         self.clock = clock
         self.number = 100
         self.entries: dict[str, Entry] = {}
-        self.leases: dict[str, tuple[bytes, float]] = {}
+        self.leases: dict[str, tuple[bytes, float, object]] = {}
         self.tags: dict[str, tuple[int, int]] = {}
 
     def tick(self, known: int = 0) -> int:
@@ -35,13 +36,13 @@ class Truth:
         entry = self.entries.get(key)
         if entry is None or entry.expires <= self.clock.monotonic():
             return None
-        value = entry.value if entry.payload is None else CODEC.loads(entry.payload)
-        return replace(entry, value=value)
+        payload = CODEC.dumps(entry.value) if entry.payload is None else entry.payload
+        return replace(entry, value=CODEC.loads(payload), payload=payload, size=len(key) + len(payload))
 
-    def lease(self, key: str) -> bytes:
-        """Returns the lease that lasts; empty if there is none."""
-        token, until = self.leases.get(key, (b"", 0.0))
-        return token if until > self.clock.monotonic() else b""
+    def lease(self, key: str) -> tuple[bytes, object]:
+        """Returns the lease that lasts, and who has it; empty if there is none."""
+        token, until, holder = self.leases.get(key, (b"", 0.0, None))
+        return (token, holder) if until > self.clock.monotonic() else (b"", None)
 
 
 class SilentLayer:
@@ -75,10 +76,11 @@ class SilentLayer:
         return {key: entry for key in keys if (entry := self.truth.entry(key)) is not None}
 
     async def store(self, key: str, entry: Entry) -> None:
-        await self.assign({key: entry})
+        await self.store_many({key: entry})
 
     async def store_many(self, entries: Mapping[str, Entry]) -> None:
-        await self.assign(entries)
+        await self._call("store_many")
+        self.truth.entries.update({key: replace(entry) for key, entry in entries.items()})
 
     async def remove(self, key: str) -> bool:
         return await self.take(key) is not None
@@ -98,26 +100,27 @@ class SilentLayer:
         entry = None if again else truth.entry(key)
         if entry is not None:
             return Acquired(entry, b"", False, truth.number)
-        if not truth.lease(key):
-            truth.leases[key] = (own, truth.clock.monotonic() + life)
-        holder = truth.lease(key)
-        return Acquired(None, holder, holder == own, truth.number)
+        if truth.lease(key)[1] in (None, self):
+            truth.leases[key] = (own, truth.clock.monotonic() + life, self)
+        lease, _ = truth.lease(key)
+        return Acquired(None, lease, lease == own, truth.number)
 
     async def renew(self, key: str, lease: bytes, life: float) -> bool:
         await self._call("renew")
-        if self.truth.lease(key) != lease:
+        token, holder = self.truth.lease(key)
+        if token != lease:
             return False
-        self.truth.leases[key] = (lease, self.truth.clock.monotonic() + life)
+        self.truth.leases[key] = (lease, self.truth.clock.monotonic() + life, holder)
         return True
 
     async def release(self, key: str, lease: bytes) -> None:
         await self._call("release")
-        if self.truth.lease(key) == lease:
+        if self.truth.lease(key)[0] == lease:
             del self.truth.leases[key]
 
     async def publish(self, key: str, lease: bytes, entries: Mapping[str, Entry], *, release: bool) -> bool:
         await self._call("publish")
-        if self.truth.lease(key) != lease:
+        if self.truth.lease(key)[0] != lease:
             return False
         self.truth.entries.update({name: replace(entry) for name, entry in entries.items()})
         if release:

@@ -5,9 +5,10 @@ import threading
 
 import pytest
 
+from aurelis.cache import _bridge
 from aurelis.cache._bridge import Bridge, run_inline
 from aurelis.cache.exceptions import CacheClosedError
-from tests.managers import WITHIN, eventually_blocking, run_script
+from tests.managers import WITHIN, run_script
 
 
 async def double(number: int) -> int:
@@ -38,7 +39,7 @@ def test_many_threads_get_their_results_from_one_private_thread() -> None:
     assert len(bridge_threads()) == before + 1
     assert bridge_threads()[-1].daemon
     bridge.close()
-    eventually_blocking(lambda: len(bridge_threads()) == before)
+    assert len(bridge_threads()) == before
 
 
 def test_no_thread_begins_before_it_is_needed() -> None:
@@ -75,7 +76,28 @@ def test_closing_runs_what_is_to_be_done_last_in_the_private_loop() -> None:
     bridge.run(note())
     bridge.close(note())
     assert loops[0] is loops[1]
-    eventually_blocking(loops[0].is_closed)
+    assert loops[0].is_closed()
+
+
+@pytest.mark.parametrize("last", ["fails", "hangs"])
+def test_the_thread_ends_whatever_is_to_be_done_last(monkeypatch: pytest.MonkeyPatch, last: str) -> None:
+    monkeypatch.setattr(_bridge, "_PATIENCE", 0.2)
+
+    async def fail() -> None:
+        raise LookupError
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    before = len(bridge_threads())
+    bridge = Bridge()
+    bridge.run(double(1))
+    if last == "fails":
+        with pytest.raises(LookupError):
+            bridge.close(fail())
+    else:
+        bridge.close(hang())
+    assert len(bridge_threads()) == before
 
 
 def test_closing_leaves_nobody_waiting() -> None:

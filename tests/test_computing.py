@@ -6,7 +6,9 @@ import contextvars
 import itertools
 import math
 import random
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -538,6 +540,42 @@ async def test_a_remembered_failure_is_forgotten_when_its_key_is_changed(
         case _:
             await cache.invalidate_tags("a")
     assert await cache.get_or_compute("k", origin.load, tags=["a"], options=options) == "v2"
+
+
+async def test_a_remembered_failure_may_be_dropped_by_another_thread_at_any_moment(
+    cache: CacheManager, origin: Origin
+) -> None:
+    options = EntryOptions(negative_ttl=5)
+    origin.error = OSError("origin")
+    failures = cache._computing._loader.failures
+
+    dropped = True
+
+    def dropping_after(steps: int) -> Callable[[FrameType, str, object], Any]:
+        """Returns a tracer that drops the failure after so many steps of the interpreter."""
+        counter = itertools.count()
+
+        def step(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal dropped
+            frame.f_trace_opcodes = True
+            if next(counter) == steps:
+                dropped = failures.pop("k", None) is not None
+            return step
+
+        return step
+
+    for steps in itertools.count():
+        for trace in None, dropping_after(steps):
+            dropped = False
+            sys.settrace(trace)
+            try:
+                with pytest.raises(OSError, match="origin"):
+                    await cache.get_or_compute("k", origin.load, options=options)
+            finally:
+                sys.settrace(None)
+        if not dropped:
+            break
+    assert origin.begun > 1
 
 
 async def test_where_a_stale_value_stands_in_no_failure_is_remembered(

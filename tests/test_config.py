@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aurelis.cache import CacheConfig, CacheLayer, CacheManager
+from aurelis.cache import CacheConfig, CacheLayer, CacheManager, RedisBackend, UnifiedCacheManager
 from aurelis.cache.exceptions import CacheError, ConfigurationError, MissingExtraError
 from tests.managers import run_script
 
@@ -93,6 +93,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "l1_ttl negative": ({"l1_ttl": -0.5}, "l1_ttl must be 0 or more seconds"),
     "timeout zero": ({"timeout": 0}, "timeout must be more than 0 seconds"),
     "breaker_pause negative": ({"breaker_pause": -1}, "breaker_pause must be"),
+    "lease infinite": ({"lease": math.inf}, "lease must be finite"),
+    "heartbeat infinite": ({"heartbeat": math.inf}, "heartbeat must be finite"),
+    "password bytes": ({"redis_url": URL, "redis_password": b"secret"}, "redis_password must be a str, not bytes"),
     "breaker_failures zero": ({"breaker_failures": 0}, "breaker_failures must be a whole number of 1 or more, not 0"),
     "max_size zero": ({"max_size": 0}, "max_size must be a whole number of 1 or more, not 0"),
     "max_size true": ({"max_size": True}, "max_size must be a whole number of 1 or more, not True"),
@@ -164,6 +167,7 @@ def test_what_cannot_work_is_refused_at_construction_and_the_error_says_what_to_
         (("L1", "memory", 1, "10"), "CacheLayer 'L1': max_size must be a whole number of 1 or more, not '10'"),
         (("L1", "memory", 1, 1.5), "max_size must be a whole number"),
         (("L1", "memory", 1, None, "first"), "CacheLayer 'L1': priority must be a number, not 'first'"),
+        (("L1", "memory", 1, None, math.nan), "CacheLayer 'L1': priority must be a number, not nan"),
         ((5, "memory", 1), "CacheLayer.name must be a str, not int"),
     ],
     ids=repr,
@@ -179,6 +183,15 @@ def test_a_type_that_cannot_be_stored_exactly_is_refused_with_the_manager() -> N
 
     with pytest.raises(ConfigurationError, match=r"types: .*Plain is none of Enum, dataclass, NamedTuple and pydantic"):
         CacheManager(CacheConfig(types=[Plain]))
+
+
+@pytest.mark.parametrize("taker", [CacheManager, UnifiedCacheManager, RedisBackend])
+@pytest.mark.parametrize("given", [URL, {"redis_url": URL}, MEMORY, CacheConfig, 0, ""], ids=str)
+def test_what_takes_a_configuration_takes_nothing_else_and_says_what_to_write(taker: Any, given: object) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"{taker.__name__} takes a CacheConfig, not .*: write .*\(CacheConfig"
+    ):
+        taker(given)
 
 
 def test_a_missing_extra_is_named_with_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,6 +226,22 @@ async def test_arguments_that_do_not_fit_raise_as_they_do_without_a_cache(cache:
             await attempt
 
 
+# --- wrong use
+
+
+def test_parentheses_are_needed() -> None:
+    async def function() -> int:
+        return 1
+
+    with pytest.raises(ConfigurationError, match=r"write @cached\(\)"):
+        cached(function)  # type: ignore[arg-type]  # the mistake
+
+
+def test_a_key_func_must_be_a_function() -> None:
+    with pytest.raises(ConfigurationError, match="key_func takes the arguments of a call"):
+        cached(key_func="user")  # type: ignore[arg-type]  # the mistake
+
+
 # --- lives
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurelis.cache._flight import Abandoned, Failed, Flight, Flights, Settled, enter
+from aurelis.cache._flight import Abandoned, Failed, Flight, Settled, enter
+from aurelis.cache._flights import Flights
 from aurelis.cache.exceptions import RecursiveLoadError
 from tests.loops import LoopThread, loop_threads
 from tests.managers import WITHIN, eventually, eventually_blocking

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
@@ -16,6 +16,7 @@ import redis
 from aurelis.cache import CacheManager
 from aurelis.cache.exceptions import CacheClosedError
 from aurelis.cache.telemetry import names
+from tests.conftest import TOPOLOGIES
 from tests.loops import LoopThread, loop_threads
 from tests.managers import (
     WITHIN,
@@ -286,6 +287,49 @@ def test_a_program_that_never_closes_its_cache_ends_promptly_and_well(redis_url:
     assert time.monotonic() - begin < WITHIN
 
 
+def test_connections_end_with_their_event_loop_and_a_cache_that_is_forgotten_ends_with_its_thread(
+    own_redis: ServerProcess,
+) -> None:
+    """Without a warning: `asyncio.run` closes what the cache has opened in it."""
+    printed = run_script(
+        """
+        import asyncio, gc, sys, threading, time
+        from aurelis.cache import CacheConfig, CacheManager
+        from tests.servers import redis_command
+
+        sys.stderr = sys.stdout
+        port = int(sys.argv[1].rpartition(":")[2].partition("/")[0])
+
+        def connections() -> int:
+            return redis_command(port, "CLIENT LIST").count(b"id=") - 1
+
+        def eventually(number: int) -> bool:
+            deadline = time.monotonic() + 10
+            while connections() != number and time.monotonic() < deadline:
+                time.sleep(0.01)
+            return connections() == number
+
+        async def use(cache: CacheManager, number: int) -> None:
+            await asyncio.gather(*(cache.set(f"k{each}", number) for each in range(20)))
+            assert await cache.get("k1") == number
+
+        def run() -> None:
+            cache = CacheManager(CacheConfig(redis_url=sys.argv[1], timeout=10, heartbeat=60))
+            for number in range(3):
+                asyncio.run(use(cache, number))
+                gc.collect()
+                # One in which the cache hears of changes, and one for its signs of life.
+                print(eventually(2))
+
+        run()
+        gc.collect()
+        print(eventually(0), [thread.name for thread in threading.enumerate()])
+        """,
+        own_redis.url,
+    )
+    assert printed == "True\nTrue\nTrue\nTrue ['MainThread']\n"
+
+
 def test_a_program_that_ends_during_a_load_ends_promptly(redis_url: str) -> None:
     printed = run_script(
         """
@@ -386,33 +430,172 @@ def test_a_forked_child_works_with_the_manager_of_its_parent(redis_url: str) -> 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_forked_child_does_not_wait_for_threads_that_it_does_not_have() -> None:
-    """What another thread of the parent had locked when it forked would stay locked in the child for ever."""
+def test_a_forked_child_does_not_wait_for_threads_that_it_does_not_have(redis_url: str) -> None:
+    """What other threads of the parent had locked when it forked, here all there is, stays locked for ever."""
     printed = run_script(
         """
-        import os, signal
-        from aurelis.cache import get_cache_manager, manager
-        from aurelis.cache._bridge import Bridge
-        from aurelis.cache.telemetry import otel
+        import asyncio, gc, os, signal, sys, threading
+        import httpx2
+        from aurelis.cache import CacheConfig, CacheManager, get_cache_manager
+        from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
 
-        bridge = Bridge()
+        memory = get_cache_manager().manager
+        shared = CacheManager(CacheConfig(redis_url=sys.argv[1], timeout=5))
+        half, go = threading.Event(), threading.Event()
 
-        async def work() -> int:
-            return 1
+        class Slow(httpx2.AsyncByteStream):
+            async def __aiter__(self):
+                yield b"half"
+                half.set()
+                await asyncio.to_thread(go.wait)
 
-        with bridge._lock, manager._process.lock, otel._PROVIDERS._lock:
+        def origin(body):
+            fields = {"cache-control": "max-age=60"}
+            return httpx2.MockTransport(lambda request: httpx2.Response(200, headers=fields, stream=body))
+
+        async def ask(cache, path, body):
+            async with httpx2.AsyncClient(transport=AsyncCacheTransport(origin(body), cache=cache)) as client:
+                return (await client.get(f"http://origin{path}")).content
+
+        async def loaded():
+            return 2
+
+        async def use(cache):
+            await cache.set("k", 1, tags=["t"])
+            assert await cache.get_many(["k", "l"]) == {"k": 1}
+            assert await cache.get_or_compute("loaded", loaded) == 2
+            await cache.invalidate_tags("t")
+            await cache.delete("k")
+            await cache.clear()
+            assert await ask(cache, "/quick", httpx2.ByteStream(b"whole")) == b"whole"
+            assert await cache.get("k") is None
+
+        def use_all():
+            for cache in memory, shared:
+                asyncio.run(use(cache))
+                with httpx2.Client(transport=CacheTransport(origin(httpx2.ByteStream(b"read")), cache=cache)) as client:
+                    assert client.get("http://origin/read").content == b"read"
+
+        def locks():
+            kind = type(threading.Lock())
+            for thing in gc.get_objects():
+                if str(type(thing).__module__).startswith("aurelis"):
+                    slots = [slot for base in type(thing).__mro__ for slot in vars(base).get("__slots__", ())]
+                    parts = [getattr(thing, slot, None) for slot in slots]
+                    for part in (*parts, *getattr(thing, "__dict__", {}).values()):
+                        if isinstance(part, kind):
+                            yield type(thing).__name__, part
+
+        use_all()
+        thread = threading.Thread(target=lambda: asyncio.run(ask(memory, "/slow", Slow())))
+        thread.start()  # a response is on its way
+        half.wait()
+        held = [(name, lock) for name, lock in locks() if lock.acquire(timeout=5)]
+        child = os.fork()
+        if child == 0:
+            signal.alarm(10)
+            use_all()
+            gc.collect()  # ends what belonged to the parent's threads
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        for name, lock in held:
+            lock.release()
+        go.set()
+        thread.join()
+        print(status, {"Guard", "MemoryBackend", "Recording", "RedisBackend"} <= {name for name, _ in held})
+        """,
+        redis_url,
+        PYTHONWARNINGS="ignore",
+    )
+    assert printed == "0 True\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_child_finds_no_memory_half_changed() -> None:
+    """A thread of the parent may have been in the middle of a change, of which the child would never see the end."""
+    printed = run_script(
+        """
+        import asyncio, os, signal
+        from aurelis.cache.layers.memory import MemoryBackend
+
+        memory = MemoryBackend(max_size=2)
+
+        async def use() -> object:
+            for number in range(3):
+                await memory.set(f"key {number}", number)
+            return [await memory.get(f"key {number}") for number in range(3)]
+
+        asyncio.run(use())
+        with memory._lock:
+            del memory.entries._Cache__data["key 1"]  # as when a thread stops within `del memory.entries[...]`
             child = os.fork()
             if child == 0:
                 signal.alarm(10)
-                assert bridge.run(work()) == 1
-                otel._PROVIDERS.sets = ()
-                get_cache_manager()
+                assert asyncio.run(memory.get("key 2")) is None
+                assert asyncio.run(use()) == [None, 1, 2]
+                assert memory.entries.evicted.n == 2
                 os._exit(0)
         print(os.waitpid(child, 0)[1])
         """,
         PYTHONWARNINGS="ignore",
     )
     assert printed == "0\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_a_forked_child_has_no_connections_of_its_parent(topology_url: Callable[[str], str], topology: str) -> None:
+    """They would end with the child alone; and whoever closes one in the child must not disturb the parent."""
+    printed = run_script(
+        """
+        import asyncio, gc, os, socket, sys, time
+        from aurelis.cache import CacheConfig, CacheManager
+        from aurelis.cache.telemetry import names
+        from tests.managers import series
+
+        cache = CacheManager(CacheConfig(redis_url=sys.argv[1], timeout=10, heartbeat=0.2))
+
+        def connections() -> int:
+            found = 0
+            for descriptor in os.listdir("/proc/self/fd"):
+                try:
+                    with socket.socket(fileno=os.dup(int(descriptor))) as copy:
+                        found += bool(copy.getpeername())  # those of event loops to themselves have no name
+                except OSError:
+                    pass
+            return found
+
+        async def use(value: int) -> None:
+            await cache.set("k", value)
+            assert await cache.get("missing") is None
+            assert await cache.get("k") == value
+            await asyncio.sleep(0.1)  # who was asked for the way is left
+
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(use(1))
+        before = connections()
+        child = os.fork()
+        if child == 0:
+            assert connections() == 0
+            asyncio.run(use(2))
+            begin = time.monotonic()
+            asyncio.run(cache.aclose())
+            assert time.monotonic() - begin < 5  # nobody answers in the loops of the parent's threads
+            cache._engine.stack.lower[0].layer._inherited.clear()
+            gc.collect()
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        time.sleep(0.6)
+        assert connections() == before > 1
+        loop.run_until_complete(use(3))
+        print(status, series(cache, names.GAPS))
+        loop.run_until_complete(cache.aclose())
+        loop.close()
+        """,
+        topology_url(topology),
+        PYTHONWARNINGS="ignore",
+    )
+    assert printed == "0 {}\n"
 
 
 def test_waiting_is_counted_across_loops(cache: CacheManager) -> None:

@@ -7,6 +7,7 @@ import doctest
 import logging
 import math
 import random
+import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -17,15 +18,16 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aurelis.cache import CacheLayer, CacheManager, manager
+from aurelis.cache import CacheLayer, CacheManager, _guard, manager
 from aurelis.cache.exceptions import CacheClosedError, CacheError, RecursiveLoadError, UnstorableValueError
 from aurelis.cache.telemetry import names
-from aurelis.cache.testing import ManualClock
+from aurelis.cache.testing import ManualClock, SharedMemory
+from aurelis.cache.testing._layer_contract import ODD_KEYS
 from aurelis.cache.typing import SharedLayer
+from tests.broken_layers import Kept, Plain
 from tests.codecs import examples as ex
 from tests.codecs.examples import same
 from tests.codecs.test_values import EXACT
-from tests.layers.test_contract import ODD_KEYS
 from tests.managers import WITHIN, configuration, count, eventually, opened, requests, series
 
 PATIENT = 10.0
@@ -931,6 +933,48 @@ async def test_closing_cancels_loads_that_do_not_end_and_tells_their_callers(eac
     assert (origin.loads, origin.cancelled) == (1, 1)
 
 
+async def test_closing_that_is_cancelled_ends_everything_all_the_same(redis_url: str) -> None:
+    cache = CacheManager(configuration(redis_url=redis_url, timeout=PATIENT))
+    threads = set(threading.enumerate())
+    origin = Origin()
+    tasks = await callers(cache, origin, 3)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(cache.aclose(timeout=WITHIN), 0.1)
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [CacheClosedError] * 3
+    assert (origin.loads, origin.cancelled) == (1, 1)
+    assert not [thread for thread in {*threading.enumerate()} - threads if thread.name == "aurelis-cache"]
+    with redis.Redis.from_url(redis_url) as raw:
+        await eventually(lambda: raw.info("clients")["connected_clients"] == 1)
+        assert not raw.keys("*:l:*")
+
+
+@pytest.mark.parametrize("problem", [LookupError, TimeoutError])
+async def test_a_layer_that_does_not_close_keeps_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, problem: type[Exception]
+) -> None:
+    monkeypatch.setattr(_guard, "_FAREWELL", 0.05)
+    stubborn, polite = SharedMemory().node(), SharedMemory().node(name="l3")
+    closed: list[str] = []
+
+    async def close_badly() -> None:
+        closed.append("stubborn")
+        if problem is LookupError:
+            raise LookupError("secret")
+        await asyncio.Event().wait()
+
+    async def close() -> None:
+        closed.append("polite")
+
+    monkeypatch.setattr(stubborn, "aclose", close_badly)
+    monkeypatch.setattr(polite, "aclose", close)
+    async with CacheManager(configuration(), lower=[stubborn, polite]) as cache:
+        await cache.set("k", 1)
+    assert closed == ["stubborn", "polite"]
+    assert f"closing the layer l2 failed: {problem.__name__}" in caplog.text
+    assert "secret" not in caplog.text
+
+
 async def test_a_closed_cache_holds_no_values() -> None:
     class Value:
         pass
@@ -985,3 +1029,20 @@ async def test_random_operations_at_once_leave_nothing_behind(shared: CacheManag
             await asyncio.sleep(0)
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
         assert outcome is None or isinstance(outcome, asyncio.CancelledError)
+
+
+async def test_after_a_restart_what_is_invalidated_in_a_layer_of_ones_own_is_gone() -> None:
+    """The numbers of a new process are above those of the entries that the one before has left there."""
+    clock = ManualClock()
+    kept: Kept = {}
+    async with CacheManager(configuration(), clock=clock, lower=[Plain(clock, kept)]) as before:
+        for number in range(5):
+            await before.invalidate_tags("other")
+            await before.set(f"k{number}", number, tags=["t"])
+    (size,) = {entry.size for entry in kept.values()}
+    assert size > 0
+    clock.advance(1)
+    async with CacheManager(configuration(), clock=clock, lower=[Plain(clock, kept)]) as after:
+        assert await after.get("k4") == 4
+        await after.invalidate_tags("t")
+        assert await after.get_many(["k1", "k4"]) == {}

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgpack import packb
 
-from aurelis.cache._news import GRACE, Heard, Kind, Message, decode, encode, hear
+from aurelis.cache._news import GRACE, Heard, decode, encode, hear
+from aurelis.cache.typing import Kind, Message
 
 TICKS = 64
 """Instants are multiples of 1/64 s, so that sums of them are exact."""

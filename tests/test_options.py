@@ -21,6 +21,7 @@ from aurelis.cache._options import seconds
         pytest.param(math.inf, math.inf, id="infinite"),
         pytest.param(timedelta(minutes=2, milliseconds=500), 120.5, id="timedelta"),
         pytest.param(timedelta(0), 0.0, id="timedelta-zero"),
+        pytest.param(10**400, math.inf, id="beyond-floats"),
     ],
 )
 def test_durations_become_seconds(given_value: float | timedelta, expected: float) -> None:
@@ -29,7 +30,7 @@ def test_durations_become_seconds(given_value: float | timedelta, expected: floa
     assert result == expected
 
 
-@pytest.mark.parametrize("value", [-1, -0.001, math.nan, -math.inf, timedelta(seconds=-1), timedelta.min])
+@pytest.mark.parametrize("value", [-1, -0.001, math.nan, -math.inf, -(10**400), timedelta(seconds=-1), timedelta.min])
 def test_what_is_negative_or_no_number_is_refused_with_its_name_and_value(value: float | timedelta) -> None:
     with pytest.raises(ValueError, match=r"^l1_ttl must be 0 or more seconds \(math.inf: never expires\), not "):
         seconds(value, "l1_ttl")

@@ -1,6 +1,7 @@
 """What Redis could not be told is told when it answers again, and until then it counts as told."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -41,8 +42,9 @@ async def until(read: Callable[[], Awaitable[object]], expected: object) -> None
         await asyncio.sleep(0.01)
 
 
-async def test_a_value_that_was_not_stored_is_stored_later(redis_url: str) -> None:
-    options = {"namespace": "later", "timeout": 0.2, "breaker_pause": 0.1}
+@pytest.mark.parametrize("timeout", [0.2, math.inf])
+async def test_a_value_that_was_not_stored_is_stored_later(redis_url: str, timeout: float) -> None:
+    options = {"namespace": "later", "timeout": timeout, "breaker_pause": 0.1}
     layers = [CacheLayer("L2", "redis", 600)]
     with Proxy(redis_url) as proxy:
         async with (

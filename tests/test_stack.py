@@ -11,7 +11,9 @@ import pytest
 from aurelis.cache._entry import Details, Entry
 from aurelis.cache._generations import Generations
 from aurelis.cache._guard import Budget, Guard
-from aurelis.cache._stack import Keep, Packed, Permit, Stack
+from aurelis.cache._leases import Permit
+from aurelis.cache._packing import Keep, Packed
+from aurelis.cache._stack import Stack
 from aurelis.cache.codecs import ValueCodec
 from aurelis.cache.exceptions import LayerError, LayerTimeout, LayerUnavailableError
 from aurelis.cache.layers.memory import MemoryBackend
@@ -232,7 +234,8 @@ async def test_a_cancelled_probe_leaves_its_place_to_the_next(bed: Bed) -> None:
     assert bed.counted(names.BREAKER, state="closed") == 1
 
 
-async def test_a_probe_whose_event_loop_is_gone_does_not_keep_the_layer_out_for_ever(bed: Bed) -> None:
+@pytest.mark.parametrize("patience", [WITHIN, math.inf])
+async def test_a_probe_whose_event_loop_is_gone_does_not_keep_the_layer_out_for_ever(bed: Bed, patience: float) -> None:
     await bed.break_upper()
     bed.upper.error = None
     bed.clock.advance(PAUSE * 2)
@@ -240,7 +243,7 @@ async def test_a_probe_whose_event_loop_is_gone_does_not_keep_the_layer_out_for_
     def probe_and_vanish() -> None:
         loop = asyncio.new_event_loop()
         bed.upper.hangs = asyncio.Event()
-        task = loop.create_task(bed.stack.lookup("k", bed.budget()))
+        task = loop.create_task(bed.stack.lookup("k", Budget(patience)))
         loop.run_until_complete(asyncio.sleep(0))
         assert bed.upper.under_way
         loop.close()
@@ -253,7 +256,7 @@ async def test_a_probe_whose_event_loop_is_gone_does_not_keep_the_layer_out_for_
     bed.upper.calls.clear()
     await bed.stack.lookup("k", bed.budget())
     assert bed.upper.calls == []
-    bed.clock.advance(WITHIN)
+    bed.clock.advance(30)
     await bed.stack.lookup("k", bed.budget())
     assert bed.upper.calls == ["get"]
     assert bed.counted(names.BREAKER, state="closed") == 1

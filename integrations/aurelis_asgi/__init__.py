@@ -7,6 +7,13 @@ Example:
     >>> app = CacheMiddleware(app, cache=CacheManager(), rules=[CacheRule("/catalog/*", ttl=60)])
 """
 
+from aurelis.cache.exceptions import MissingExtraError
+
+try:
+    import starlette  # noqa: F401  # to say what is missing
+except ModuleNotFoundError as error:
+    raise MissingExtraError("asgi", "aurelis_asgi") from error
+
 from aurelis.cache.http import TRACKING_PARAMETERS, CacheRule, load_rules
 
 from ._admin import admin_app

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from hashlib import blake2b
 from urllib.parse import unquote, urlsplit
@@ -74,15 +74,17 @@ class CacheMiddleware:
         cache_control_fields: Sequence[str] = ("CDN-Cache-Control",),
         cache_status: Tells = True,
     ) -> None:
-        for rule in rules:
-            if not isinstance(rule, CacheRule):
-                raise ConfigurationError(f"rules must hold CacheRule(...), not {type(rule).__name__}")
-        if max_body_bytes < 1:
-            raise ConfigurationError("max_body_bytes must be 1 or more")
+        if not callable(app):
+            raise ConfigurationError(f"CacheMiddleware takes an ASGI app, not {type(app).__name__}")
+        if not isinstance(rules, Iterable):
+            raise ConfigurationError("rules must be a sequence of CacheRule(...): put it into [...]")
         if cache_status not in (True, False, "debug"):
             raise ConfigurationError(f"cache_status={cache_status!r}: pass True, False or 'debug'")
         self.app = app
         self.rules = tuple(rules)
+        for rule in self.rules:
+            if not isinstance(rule, CacheRule):
+                raise ConfigurationError(f"rules must hold CacheRule(...), not {type(rule).__name__}")
         self._max_body_bytes = max_body_bytes
         self._honour_request_directives = honour_request_directives
         self._targets = target_names(cache_control_fields)

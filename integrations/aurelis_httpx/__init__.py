@@ -6,6 +6,13 @@ Example:
     >>> client = httpx.AsyncClient(transport=AsyncCacheTransport(cache=CacheManager()))
 """
 
+from aurelis.cache.exceptions import MissingExtraError
+
+try:
+    import httpx  # noqa: F401  # to say what is missing
+except ModuleNotFoundError as error:
+    raise MissingExtraError("httpx", "aurelis_httpx") from error
+
 from ._transports import AsyncCacheTransport, CacheTransport
 
 __all__ = ["AsyncCacheTransport", "CacheTransport"]

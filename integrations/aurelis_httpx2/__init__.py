@@ -6,6 +6,13 @@ Example:
     >>> client = httpx2.AsyncClient(transport=AsyncCacheTransport(cache=CacheManager()))
 """
 
+from aurelis.cache.exceptions import MissingExtraError
+
+try:
+    import httpx2  # noqa: F401  # to say what is missing
+except ModuleNotFoundError as error:
+    raise MissingExtraError("httpx2", "aurelis_httpx2") from error
+
 from ._transports import AsyncCacheTransport, CacheTransport
 
 __all__ = ["AsyncCacheTransport", "CacheTransport"]

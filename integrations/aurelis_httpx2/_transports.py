@@ -19,6 +19,7 @@ from aurelis.cache.client import (
     LiveBody,
     ReplayedBody,
     ReplayedResponse,
+    require_transport,
 )
 
 
@@ -88,8 +89,8 @@ class CacheTransport(httpx2.BaseTransport):
             `Cache-Control` (RFC 9213), the first that is there; `None`: `CDN-Cache-Control` if it is shared.
 
     Raises:
-        ConfigurationError: `max_body_bytes` is not positive, or a name is none.
-        TypeError: `cache` is no manager.
+        ConfigurationError: `max_body_bytes` is not positive, a name is none, or a switch is neither `True` nor `False`.
+        TypeError: `cache` is no manager, or `inner_transport` no transport of this kind.
         ValueError: `ttl` is negative or not a number.
     """
 
@@ -120,6 +121,7 @@ class CacheTransport(httpx2.BaseTransport):
             ),
         )
         self._inner = httpx2.HTTPTransport() if inner_transport is None else inner_transport
+        require_transport(self._inner, "handle_request")
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Answer one request.
@@ -184,6 +186,7 @@ class AsyncCacheTransport(httpx2.AsyncBaseTransport):
             ),
         )
         self._inner = httpx2.AsyncHTTPTransport() if inner_transport is None else inner_transport
+        require_transport(self._inner, "handle_async_request")
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Answer one request.

@@ -213,10 +213,22 @@ async def test_a_response_may_say_that_it_is_for_those_with_authorization_too(ma
 def test_wrong_settings_fail_at_construction(manager: CacheManager) -> None:
     with pytest.raises(ConfigurationError, match="CacheRule"):
         CacheMiddleware(fixed(), cache=manager, rules=["/catalog/*"])  # type: ignore[list-item]  # the mistake
-    with pytest.raises(ConfigurationError, match="max_body_bytes"):
-        CacheMiddleware(fixed(), cache=manager, max_body_bytes=0)
+    for rules in (None, CacheRule("/", ttl=60)):
+        with pytest.raises(ConfigurationError, match=r"put it into \[\.\.\.\]"):
+            CacheMiddleware(fixed(), cache=manager, rules=rules)  # type: ignore[arg-type]  # the mistake
+    for size in (0, 1.5, "1"):
+        with pytest.raises(ConfigurationError, match="max_body_bytes"):
+            CacheMiddleware(fixed(), cache=manager, max_body_bytes=size)  # type: ignore[arg-type]  # the mistake
+    with pytest.raises(ConfigurationError, match="takes an ASGI app, not NoneType"):
+        CacheMiddleware(None, cache=manager)  # type: ignore[arg-type]  # the mistake
     with pytest.raises(TypeError, match="CacheManager"):
         CacheMiddleware(fixed(), cache="redis://")  # type: ignore[arg-type]  # the mistake
+
+
+async def test_rules_may_come_from_an_iterator(manager: CacheManager) -> None:
+    app = CacheMiddleware(fixed(), cache=manager, rules=iter([CacheRule("/**", ttl=60)]))  # type: ignore[arg-type]
+    await ask(app)
+    assert (await ask(app)).cache_status == f"{manager.config.name}; hit; ttl=60"
 
 
 async def test_cache_may_be_a_unified_manager_or_left_out(manager: CacheManager) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import openai
 import pytest
 
+from aurelis.cache.telemetry import names
 from tests.client.stack import Stack
 from tests.client.upstream import BREAK, Asked, Gate, Reply, Upstream, chat_reply, json_reply, stream_reply
-from tests.managers import eventually
+from tests.managers import configuration, eventually, opened, series
 from tests.models.examples import DONE, STREAM, chat, completion, dump, event, piece
 
 BOTH = pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -113,6 +114,45 @@ async def test_a_stream_that_is_no_whole_answer_is_not_stored(stack: Stack, upst
     again = await stack.send("POST", url, json=chat(stream=True))
     assert upstream.calls == 2
     assert first.body == again.body == b"".join(chunk for chunk in reply.chunks if isinstance(chunk, bytes))
+
+
+TRAILING = b": bye\n\n"
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["memory", "redis"])
+async def test_what_follows_the_terminator_reaches_its_readers_and_is_not_stored(
+    stack: Stack, upstream: Upstream, redis_url: str, shared: bool
+) -> None:
+    url, call = f"{upstream.url}/v1/chat/completions", chat(stream=True)
+    rest = Gate()
+    upstream.replies(stream_reply(*STREAM, rest, TRAILING))
+    async with opened(configuration(redis_url=redis_url if shared else None, timeout=10)) as manager:
+        client = stack.client(stack.transport(cache=manager))
+        first = await stack.open("POST", url, client=client, json=call)
+        received = b""
+        while not received.endswith(DONE):
+            received += await first.chunk() or b""
+        assert (await stack.send("POST", url, client=client, json=call)).is_hit
+        rest.open()
+        assert await first.rest() == [TRAILING]
+        await first.close()
+        again = await stack.send("POST", url, client=client, json=call)
+        assert again.is_hit
+        assert again.body == received == b"".join(STREAM)
+        assert upstream.calls == 1
+        assert series(manager, names.STORES) == {((names.STORE_RESULT, "stored"),): 1}
+
+
+async def test_a_stream_that_outgrows_the_limit_with_its_terminator_is_not_stored(
+    stack: Stack, upstream: Upstream
+) -> None:
+    url, call = f"{upstream.url}/v1/chat/completions", chat(stream=True)
+    client = stack.client(max_body_bytes=sum(map(len, STREAM)) - 1)
+    for _ in range(2):
+        answer = await stack.send("POST", url, client=client, json=call)
+        assert answer.body == b"".join(STREAM)
+    assert upstream.calls == 2
+    assert series(stack.manager, names.STORES) == {((names.STORE_RESULT, "too_large"),): 2}
 
 
 async def test_an_answer_cut_by_its_length_is_not_stored(stack: Stack, upstream: Upstream) -> None:

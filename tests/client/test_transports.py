@@ -130,6 +130,8 @@ async def test_a_unified_manager_will_do(stack: Stack, upstream: Upstream) -> No
         ({"ttl": float("nan")}, ValueError),
         ({"max_body_bytes": 0}, ConfigurationError),
         ({"cache_control_fields": ["a b"]}, ConfigurationError),
+        ({"max_body_bytes": "1"}, ConfigurationError),
+        ({"shared": "no"}, ConfigurationError),
         ({"cache": "redis://"}, TypeError),
     ],
     ids=str,
@@ -137,6 +139,14 @@ async def test_a_unified_manager_will_do(stack: Stack, upstream: Upstream) -> No
 async def test_wrong_options_are_refused_at_once(stack: Stack, options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         stack.transport(stack.mock(lambda request: None), **options)
+
+
+async def test_an_inner_transport_must_be_one_of_this_kind(stack: Stack) -> None:
+    other = stack.library.AsyncHTTPTransport if stack.blocking else stack.library.HTTPTransport
+    for wrong in (stack.manager, other(), "http://127.0.0.1"):
+        with pytest.raises(TypeError, match=r"inner_transport must be a transport with handle_.*cache=") as caught:
+            stack.transport(wrong)
+        assert type(wrong).__name__ in str(caught.value)
 
 
 async def test_closing_closes_the_inner_transport_and_not_the_manager(stack: Stack) -> None:

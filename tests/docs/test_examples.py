@@ -3,6 +3,9 @@
 import doctest
 import importlib
 import pkgutil
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 import aurelis.cache
 from aurelis.cache import set_cache_manager
+from aurelis.cache.testing import LayerContract
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -34,6 +38,12 @@ def blocks(page: Path) -> list[Example]:
     return list(PARSER.parse(page).examples())
 
 
+def files(page: Path) -> dict[str, str]:
+    """Returns the blocks of a page that are files, which others of the page import, by the name in their first line."""
+    named = [(re.match(r"# (\w+\.py)\n", block.parsed), str(block.parsed)) for block in blocks(page)]
+    return {match.group(1): text for match, text in named if match is not None}
+
+
 @pytest.fixture(autouse=True)
 def own_process_manager() -> Iterator[None]:
     """No example sees what another one left in the process's manager."""
@@ -43,11 +53,26 @@ def own_process_manager() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("page", "line"), [pytest.param(*each, id=":".join(each)) for each in examples()])
-def test_a_block_of_python_runs(page: str, line: str) -> None:
+def test_a_block_of_python_runs(page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in files(ROOT / page).items():
+        (tmp_path / name).write_text(text)
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
     document: Document = PARSER.parse(ROOT / page)
     (example,) = [example for example in document.examples() if str(example.line) == line]
     document.namespace["__name__"] = "example"
     example.evaluate()
+
+
+def test_the_layer_of_the_page_on_layers_passes_its_tests(tmp_path: Path) -> None:
+    for name, text in files(ROOT / "docs" / "layers.md").items():
+        (tmp_path / name).write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-c", "/dev/null"]
+    completed = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    passed = re.search(r"^(\d+) passed", completed.stdout, re.MULTILINE)
+    assert passed is not None
+    assert int(passed.group(1)) == sum(name.startswith("test_") for name in dir(LayerContract))
 
 
 def modules() -> list[str]:

@@ -1,7 +1,7 @@
-"""What every layer promises, whatever it keeps its entries in."""
+"""Our layers keep what every layer promises, whatever they keep entries in, and have the same methods for values."""
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -12,28 +12,92 @@ from aurelis.cache import MemoryBackend, RedisBackend
 from aurelis.cache._entry import Entry
 from aurelis.cache.codecs import ValueCodec
 from aurelis.cache.exceptions import UnstorableValueError
-from aurelis.cache.testing import ManualClock
-from aurelis.cache.typing import Layer
+from aurelis.cache.http import StoredResponse, VariantIndex
+from aurelis.cache.testing import (
+    Chaos,
+    ChaosLayer,
+    ChaosSharedLayer,
+    LayerContract,
+    ManualClock,
+    NewsroomContract,
+    SearchableLayerContract,
+    SharedLayerContract,
+    SharedMemory,
+)
+from aurelis.cache.typing import Clock, Layer, SharedLayer
 from tests.conftest import TOPOLOGIES
 from tests.managers import configuration
+from tests.shared_layers import SilentLayer, Truth
 
-CODEC = ValueCodec()
-ODD_KEYS = [
-    "",
-    " ",
-    "a b",
-    "{tag}",
-    "}{",
-    "*",
-    "[a-z]?",
-    "a:b:c",
-    "a\nb\r\n",
-    "\x00",
-    "%2A",
-    "schlüssel ✓",
-    "\ud800 alone",
-    "k" * 5000,
-]
+CODEC = ValueCodec((StoredResponse, VariantIndex))
+
+
+# --- the contracts
+
+
+class TestMemory(LayerContract):
+    """The layer in the process, below another one."""
+
+    async def make_layer(self, clock: Clock) -> MemoryBackend:
+        return MemoryBackend(max_size=10_000, clock=clock)
+
+
+class TestRedis(NewsroomContract, SearchableLayerContract):
+    """Redis in all its topologies."""
+
+    real_time = True
+
+    @pytest.fixture(autouse=True, params=TOPOLOGIES)
+    def _empty_redis(self, request: pytest.FixtureRequest, topology_url: Callable[[str], str]) -> None:
+        self.url = topology_url(request.param)
+
+    async def make_layers(self, count: int, clock: Clock) -> Sequence[RedisBackend]:
+        return [self._backend("own", clock) for _ in range(count)]
+
+    async def make_neighbour(self, clock: Clock) -> RedisBackend:
+        return self._backend("ow", clock)
+
+    def _backend(self, namespace: str, clock: Clock) -> RedisBackend:
+        config = configuration(redis_url=self.url, namespace=namespace, timeout=10)
+        return RedisBackend(config, codec=CODEC, clock=clock)
+
+
+class TestSharedMemory(NewsroomContract, SearchableLayerContract):
+    """What stands in for Redis in tests, for one server and for a cluster."""
+
+    @pytest.fixture(autouse=True, params=["server", "cluster"])
+    def _kind(self, request: pytest.FixtureRequest) -> None:
+        self.cluster = request.param == "cluster"
+
+    async def make_layers(self, count: int, clock: Clock) -> Sequence[Layer]:
+        shared = SharedMemory(clock, cluster=self.cluster)
+        return [shared.node() for _ in range(count)]
+
+
+class TestChaosSharedLayer(TestSharedMemory):
+    """A layer with faults, as long as nothing goes wrong."""
+
+    async def make_layers(self, count: int, clock: Clock) -> Sequence[Layer]:
+        shared = SharedMemory(clock, cluster=self.cluster)
+        return [ChaosSharedLayer(shared.node(), Chaos()) for _ in range(count)]
+
+
+class TestChaosLayer(LayerContract):
+    """Likewise, of one that is not shared."""
+
+    async def make_layer(self, clock: Clock) -> ChaosLayer:
+        return ChaosLayer(MemoryBackend(max_size=10_000, clock=clock), Chaos())
+
+
+class TestSilentLayer(SharedLayerContract):
+    """A shared layer without messages, which keeps entries as they are."""
+
+    async def make_layers(self, count: int, clock: Clock) -> Sequence[SharedLayer]:
+        truth = Truth(clock)
+        return [SilentLayer(truth) for _ in range(count)]
+
+
+# --- values
 
 
 @dataclass
@@ -42,11 +106,6 @@ class Bed:
 
     layer: MemoryBackend | RedisBackend
     clock: ManualClock
-
-    def entry(self, value: object, life: float = 60.0, stale_for: float = 0.0) -> Entry:
-        """Returns an entry that is fresh for `life` seconds."""
-        now = self.clock.monotonic()
-        return Entry(value, CODEC.dumps(value), now + life, now + life + stale_for, 100)
 
     async def is_gone(self, key: str, life: float) -> bool:
         """Returns whether the entry is gone after its life; Redis goes by its own time."""
@@ -68,114 +127,6 @@ async def bed(request: pytest.FixtureRequest, topology_url: Callable[[str], str]
         layer = RedisBackend(configuration(redis_url=topology_url(request.param), timeout=10), clock=clock)
     yield Bed(layer, clock)
     await layer.aclose()
-
-
-# --- entries
-
-
-async def test_it_is_a_layer(bed: Bed) -> None:
-    """Checked by the type checker."""
-    layer: Layer = bed.layer
-    assert layer.name in {"l1", "l2"}
-
-
-async def test_nothing_is_found_where_nothing_was_stored(bed: Bed) -> None:
-    assert await bed.layer.lookup("k") is None
-    assert await bed.layer.lookup_many(["k", "l"]) == {}
-    assert not await bed.layer.remove("k")
-
-
-@pytest.mark.parametrize("value", ["text", None, {"a": [1, (2,)]}, b"", 2**80], ids=repr)
-async def test_an_entry_comes_back_with_its_value_and_its_life(bed: Bed, value: object) -> None:
-    await bed.layer.store("k", bed.entry(value, 60, stale_for=30))
-    found = await bed.layer.lookup("k")
-    assert found is not None
-    assert CODEC.loads(found.payload or CODEC.dumps(found.value)) == value
-    assert found.fresh_until - bed.clock.monotonic() == pytest.approx(60, abs=1)
-    assert found.expires - bed.clock.monotonic() == pytest.approx(90, abs=1)
-
-
-async def test_what_never_expires_comes_back_so(bed: Bed) -> None:
-    await bed.layer.store("k", bed.entry("v", math.inf))
-    found = await bed.layer.lookup("k")
-    assert found is not None
-    assert found.fresh_until == found.expires == math.inf
-
-
-async def test_what_may_be_served_stale_for_ages_stays_fresh_for_its_own_time_only(bed: Bed) -> None:
-    await bed.layer.store("k", bed.entry("v", 60, stale_for=1e12))
-    found = await bed.layer.lookup("k")
-    assert found is not None
-    assert found.fresh_until - bed.clock.monotonic() == pytest.approx(60, abs=1)
-    assert found.expires - bed.clock.monotonic() > 1e8
-
-
-async def test_an_expired_entry_is_not_found(bed: Bed) -> None:
-    await bed.layer.store("k", bed.entry("v", 0.05))
-    assert await bed.is_gone("k", 0.05)
-    assert await bed.layer.lookup_many(["k"]) == {}
-    assert not await bed.layer.remove("k")
-
-
-async def test_a_life_too_short_to_measure_still_replaces_what_was_there(bed: Bed) -> None:
-    await bed.layer.store("k", bed.entry("old", 60))
-    await bed.layer.store("k", bed.entry("new", 0.0001))
-    assert await bed.is_gone("k", 0.0001)
-    await bed.layer.store_many({"l": bed.entry("old", 60)})
-    await bed.layer.store_many({"l": bed.entry("new", 0.0001), "m": bed.entry("new", 60)})
-    assert await bed.is_gone("l", 0.0001)
-
-
-async def test_storing_again_replaces(bed: Bed) -> None:
-    await bed.layer.store("k", bed.entry("old"))
-    await bed.layer.store("k", bed.entry("new"))
-    found = await bed.layer.lookup("k")
-    assert found is not None
-    assert found.value == "new"
-
-
-async def test_many_are_stored_and_found_together(bed: Bed) -> None:
-    values = {f"k{number}": number for number in range(300)}
-    await bed.layer.store_many({key: bed.entry(value) for key, value in values.items()})
-    found = await bed.layer.lookup_many([*values, "missing"])
-    assert {key: entry.value for key, entry in found.items()} == values
-
-
-async def test_removing_says_whether_it_was_there(bed: Bed) -> None:
-    await bed.layer.store("k", bed.entry("v"))
-    await bed.layer.store("l", bed.entry("v"))
-    assert await bed.layer.remove("k")
-    assert not await bed.layer.remove("k")
-    assert await bed.layer.lookup("l") is not None
-
-
-async def test_removing_all_leaves_nothing(bed: Bed) -> None:
-    await bed.layer.remove_all()
-    await bed.layer.store_many({f"k{number}": bed.entry(number) for number in range(1500)})
-    await bed.layer.remove_all()
-    assert await bed.layer.lookup_many([f"k{number}" for number in range(1500)]) == {}
-
-
-async def test_odd_keys_are_kept_apart(bed: Bed) -> None:
-    await bed.layer.store_many({key: bed.entry(number) for number, key in enumerate(ODD_KEYS)})
-    found = await bed.layer.lookup_many(ODD_KEYS)
-    assert {key: entry.value for key, entry in found.items()} == {key: number for number, key in enumerate(ODD_KEYS)}
-    for number, key in enumerate(ODD_KEYS):
-        entry = await bed.layer.lookup(key)
-        assert entry is not None
-        assert entry.value == number
-        assert await bed.layer.remove(key)
-        assert len(await bed.layer.lookup_many(ODD_KEYS)) == len(ODD_KEYS) - number - 1
-
-
-async def test_it_can_be_closed_twice_and_used_again(bed: Bed) -> None:
-    await bed.layer.aclose()
-    await bed.layer.aclose()
-    await bed.layer.store("k", bed.entry("v"))
-    assert await bed.layer.lookup("k") is not None
-
-
-# --- values
 
 
 async def test_a_value_is_set_got_and_deleted(bed: Bed) -> None:
@@ -237,3 +188,19 @@ async def test_callers_do_not_share_what_they_can_change(bed: Bed) -> None:
     got: Any = await bed.layer.get("k")
     got["rows"].append(3)
     assert await bed.layer.get("k") == {"rows": [1]}
+
+
+async def test_stale_time_beyond_all_measure_is_kept_as_far_as_it_goes(bed: Bed) -> None:
+    now = bed.clock.monotonic()
+    await bed.layer.store("k", Entry("v", None, now + 60, now + 1e12, 100))
+    found = await bed.layer.lookup("k")
+    assert found is not None
+    assert found.expires - now > 1e8
+
+
+async def test_a_closed_layer_can_be_used_again(bed: Bed) -> None:
+    await bed.layer.store("k", Entry("v", None, math.inf, math.inf, 100))
+    await bed.layer.aclose()
+    await bed.layer.store("k", Entry("v", None, math.inf, math.inf, 100))
+    assert await bed.layer.lookup("k") is not None
+    assert await bed.layer.remove("k")

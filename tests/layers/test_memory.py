@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from aurelis.cache import MemoryBackend
 from aurelis.cache._entry import Entry
+from aurelis.cache.codecs import ValueCodec
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.testing import ManualClock
 from tests.managers import WITHIN
@@ -102,7 +103,12 @@ async def test_the_key_counts_too() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"max_size": 0}, {"max_size": -1}, {"max_bytes": 0}, {"ttl": -1}, {"ttl": math.nan}, {"ttl": "60"}],
+    [
+        *({"max_size": size} for size in (0, -1, True, 1.5, "10", None)),
+        *({"max_bytes": size} for size in (0, "10")),
+        *({"ttl": ttl} for ttl in (-1, math.nan, "60")),
+        {"copy": "no"},
+    ],
     ids=str,
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
@@ -200,6 +206,29 @@ async def test_without_copies_any_object_is_handed_out_as_it_is() -> None:
     value = object()
     await layer.set("k", value)
     assert await layer.get("k") is value
+
+
+async def test_below_another_layer_it_hands_out_copies_unless_it_is_told_not_to() -> None:
+    codec = ValueCodec()
+    value = {"rows": [1]}
+    given = Entry(value, codec.dumps(value), math.inf, math.inf, 0)
+    for copy in (True, False):
+        layer = MemoryBackend(copy=copy)
+        await layer.store("k", given)
+        first, second = await layer.lookup("k"), await layer.lookup("k")
+        assert first is not None
+        assert second is not None
+        assert (first.value is value, first.value is second.value) == (not copy, not copy)
+        assert first.value == second.value == value
+        assert layer.entries.currsize > 1  # it was given none
+
+
+async def test_below_another_layer_it_unpacks_what_comes_packed() -> None:
+    layer = MemoryBackend(copy=False)
+    await layer.store("k", Entry(None, ValueCodec().dumps([1]), math.inf, math.inf, 0))
+    found = await layer.lookup("k")
+    assert found is not None
+    assert found.value == [1]
 
 
 async def test_a_dropped_value_is_not_held_any_longer() -> None:

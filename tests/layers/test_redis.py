@@ -13,13 +13,14 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aurelis.cache import CacheConfig, RedisBackend
+from aurelis.cache import CacheConfig, CacheManager, RedisBackend
 from aurelis.cache._entry import Entry
 from aurelis.cache.codecs import ValueCodec
 from aurelis.cache.exceptions import ConfigurationError, FrameError, LayerError, LayerTimeout
 from aurelis.cache.layers._link import ServerLink
+from aurelis.cache.telemetry import names
 from tests.loops import loop_threads
-from tests.managers import WITHIN, configuration
+from tests.managers import WITHIN, configuration, count, eventually
 from tests.servers import ServerProcess, redis_command
 
 PATIENT = 10.0
@@ -261,7 +262,8 @@ def commands(url: str) -> dict[str, int]:
 async def test_each_operation_is_one_round_trip(redis_url: str, layer: RedisBackend, raw: redis.Redis) -> None:
     """The commands inside the script run in the server. Between client and server goes one EVALSHA."""
     now = layer._clock.monotonic()
-    await layer.lookup("k")  # the script is loaded and the connection is open
+    await layer.lookup("k")  # the scripts are loaded and the connection is open
+    await layer.remove("k")
     raw.config_resetstat()
     await layer.store("k", entry(1, now))
     assert commands(redis_url) == {"set": 1}
@@ -269,8 +271,11 @@ async def test_each_operation_is_one_round_trip(redis_url: str, layer: RedisBack
     await layer.lookup("k")
     assert commands(redis_url) == {"evalsha": 1, "get": 1, "pttl": 1}
     raw.config_resetstat()
-    await layer.lookup_many([f"k{number}" for number in range(100)] + ["k"])
-    assert commands(redis_url) == {"evalsha": 1, "get": 101, "pttl": 1}
+    keys = [f"k{number}" for number in range(100)] + ["k"]
+    await layer.lookup_many(keys)  # the script is loaded
+    raw.config_resetstat()
+    await layer.lookup_many(keys)
+    assert commands(redis_url) == {"multi": 1, "mget": 1, "evalsha": 1, "pttl": 101, "exec": 1}
     raw.config_resetstat()
     await layer.remove("k")
     sent = commands(redis_url)
@@ -284,6 +289,9 @@ async def test_a_script_that_the_server_has_forgotten_is_loaded_again(layer: Red
     raw.script_flush()
     assert await layer.get("k") == 1
     assert await layer.get("k") == 1
+    for _ in range(2):
+        raw.script_flush()
+        assert (await layer.lookup_many(["k", "l"]))["k"].value == 1
 
 
 # --- failures
@@ -355,6 +363,21 @@ async def test_no_more_connections_are_opened_than_configured(redis_url: str, ra
     assert found == list(range(500))
     assert after["total_connections_received"] - before["total_connections_received"] == 5
     await layer.aclose()
+
+
+async def test_closing_opens_no_further_connection(redis_url: str, raw: redis.Redis) -> None:
+    """Who listens to other processes must not take the end for a loss."""
+
+    def received() -> int:
+        stats: Any = raw.info("stats")
+        return int(stats["total_connections_received"])
+
+    manager = CacheManager(configuration(redis_url=redis_url))
+    await manager.get("k")
+    await eventually(lambda: count(manager, names.MESSAGES))
+    before = received()
+    await manager.aclose()
+    assert received() == before
 
 
 async def test_a_url_that_allows_fewer_connections_is_obeyed(redis_url: str) -> None:

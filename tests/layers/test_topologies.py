@@ -696,7 +696,7 @@ async def test_the_documented_permissions_are_what_a_user_needs(
     url = topology_url(topology)
     if topology == "server":
         nodes = [request.getfixturevalue("shared_redis")]
-        rules = documented("every server")
+        rules = f"{documented('every server')} {documented('also one server, and those behind sentinels')}"
     else:
         nodes = request.getfixturevalue("shared_cluster").primaries
         rules = f"{documented('every server')} {documented('also nodes of a cluster')}"

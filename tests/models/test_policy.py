@@ -223,6 +223,12 @@ def test_a_body_of_another_length_than_announced_is_not_kept(fields: Fields, kep
     assert decision == Discard("truncated") if not kept else isinstance(decision, Store)
 
 
+def test_a_stream_that_has_come_to_its_own_end_is_kept_though_more_was_announced() -> None:
+    length = b"%d" % (sum(map(len, STREAM)) + 1)
+    decision = POLICY.on_loaded(STREAMED, loaded(*STREAM, headers=(*STREAM_HEADERS, (b"content-length", length))))
+    assert isinstance(decision, Store)
+
+
 @pytest.mark.parametrize(
     ("cache_control", "refused"),
     [

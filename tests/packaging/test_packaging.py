@@ -16,7 +16,22 @@ PACKAGES = ("aurelis/cache", "aurelis_asgi", "aurelis_cli", "aurelis_httpx", "au
 
 # What works with an extra and nothing else; the empty name is the installation without extras.
 PROMISES: Mapping[str, str] = {
-    "": "from aurelis.cache import CacheConfig, CacheManager, cached",
+    "": """
+        import importlib
+        from aurelis.cache import CacheConfig, CacheManager, cached
+
+        def says_what_is_missing(extra, attempt, *arguments, **options):
+            try:
+                attempt(*arguments, **options)
+            except ImportError as error:
+                assert f'pip install "aurelis-cache[{extra}]"' in str(error), error
+            else:
+                raise AssertionError(extra)
+
+        says_what_is_missing("redis", CacheConfig, redis_url="redis://127.0.0.1:6379/0")
+        for extra in ("asgi", "httpx", "httpx2"):
+            says_what_is_missing(extra, importlib.import_module, f"aurelis_{extra}")
+    """,
     "redis": """
         from aurelis.cache import CacheConfig, RedisBackend
         RedisBackend(CacheConfig(redis_url="redis://127.0.0.1:6379/0"))

@@ -13,8 +13,9 @@ from typing import cast
 import pytest
 
 from aurelis.cache import CacheManager, RedisBackend
-from aurelis.cache._news import GRACE, Message
+from aurelis.cache._news import GRACE
 from aurelis.cache.telemetry import names
+from aurelis.cache.typing import Message
 from tests.fleet import Fleet, Json, Report
 from tests.managers import count, eventually
 from tests.proxies import Drop, Fault, Hang, Proxy, Refuse

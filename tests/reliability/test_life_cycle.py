@@ -1,13 +1,11 @@
-"""Servers that fork, several event loops and threads, and the end of it all: nothing is shared by mistake, and nothing
-is left."""
+"""Processes that fork, several event loops and threads, and the end of it all: nothing is shared by mistake, and
+nothing is left."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,28 +17,20 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from aurelis.cache import CacheManager
+from aurelis_asgi import CacheMiddleware, CacheRule
 from aurelis_httpx import AsyncCacheTransport, CacheTransport
-from tests.conftest import ROOT
 from tests.fleet import Fleet, Json, Report
 from tests.loops import loop_threads
 from tests.managers import WITHIN, eventually, eventually_blocking, requests
 from tests.reliability.board import Board, cache_of
-from tests.servers import HOST, ServerProcess, free_port, redis_command
+from tests.servers import ServerProcess, connections, keys, redis_command
 
 CHILDREN = 4
 CALLERS = 200
-
-
-def connections(server: ServerProcess) -> int:
-    """How many connections the server has, besides the one that asks."""
-    return redis_command(server.port, "CLIENT LIST").count(b"id=") - 1
-
-
-def keys(server: ServerProcess, pattern: str) -> bytes:
-    """Which keys the server has."""
-    return redis_command(server.port, f"KEYS {pattern}")
 
 
 # --- fork
@@ -132,68 +122,6 @@ def test_preloaded_workers_share_what_they_should_and_nothing_else(own_redis: Se
     assert keys(own_redis, "fleet:l:*") == b"*0\r\n"
 
 
-def test_workers_of_uvicorn_share_one_cache_and_end_cleanly(own_redis: ServerProcess) -> None:
-    port = free_port()
-    command = [
-        "-m",
-        "uvicorn",
-        "tests.reliability.app:app",
-        "--workers",
-        "2",
-        "--port",
-        str(port),
-        "--log-level",
-        "error",
-    ]
-    path = os.pathsep.join(str(ROOT / folder) for folder in ("src", "integrations", "."))
-    environ = {**os.environ, "PYTHONPATH": path, "APP_REDIS_URL": own_redis.url}
-    server = subprocess.Popen([sys.executable, *command], env=environ, cwd=ROOT, stdin=subprocess.DEVNULL)
-    try:
-        until_served(port, server)
-        answers = asked(port, "/value/1", 40)
-        assert len({worker for _, worker in answers}) == 2
-        (before,) = {load for load, _ in answers}
-        assert asked(port, "/invalidate", 1) == [("done",)]
-        eventually_blocking(lambda: is_loaded_anew(port, before))
-    finally:
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(WITHIN) in (0, -signal.SIGTERM)
-    assert connections(own_redis) == 0
-    assert keys(own_redis, "app:l:*") == b"*0\r\n"
-
-
-def is_loaded_anew(port: int, before: str) -> bool:
-    """Whether both workers answer with one later load."""
-    answers = asked(port, "/value/1", 20)
-    loads = {load for load, _ in answers}
-    return len(loads) == 1 and before not in loads and len({worker for _, worker in answers}) == 2
-
-
-def until_served(port: int, server: subprocess.Popen[bytes]) -> None:
-    """Waits until both workers answer."""
-    deadline = time.monotonic() + WITHIN
-    workers: set[str] = set()
-    while len(workers) < 2:
-        assert server.poll() is None
-        assert time.monotonic() < deadline
-        try:
-            workers |= {worker for _, worker in asked(port, "/value/0", 8)}
-        except httpx.TransportError:
-            time.sleep(0.05)
-
-
-def asked(port: int, path: str, times: int) -> list[tuple[str, ...]]:
-    """Asks so often at once, each time on a connection of its own; returns the words of the answers."""
-
-    def ask(_: int) -> tuple[str, ...]:
-        response = httpx.get(f"http://{HOST}:{port}{path}", trust_env=False, timeout=WITHIN)
-        assert response.status_code == 200
-        return tuple(response.text.split())
-
-    with ThreadPoolExecutor(times) as threads:
-        return list(threads.map(ask, range(times)))
-
-
 # --- several loops and threads, and the end
 
 
@@ -281,7 +209,7 @@ def test_closing_leaves_no_task_thread_connection_or_lease(own_redis: ServerProc
 
 
 async def mixed(report: Report, url: str, number: int, board: str) -> Json:
-    """Asks by an `httpx.Client` in threads and by an `httpx.AsyncClient` at once, both with one cache."""
+    """Asks by an `httpx.Client` in threads, by an `httpx.AsyncClient` and an app at once, all with one cache."""
     cache = cache_of(url, heartbeat=0.3)
     numbers = Board(board, 2)
     loads: list[str] = []
@@ -300,6 +228,10 @@ async def mixed(report: Report, url: str, number: int, board: str) -> Json:
             path = f"/{turn % 10}"
             assert client.get(f"http://origin{path}").text == f"{path} {version}"
         return 50
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.01)
+        await PlainTextResponse(f"{scope['path']} {numbers[0]}")(scope, receive, send)
 
     async def ask_later(client: httpx.AsyncClient, version: int) -> int:
         for turn in range(50):
@@ -321,13 +253,18 @@ async def mixed(report: Report, url: str, number: int, board: str) -> Json:
         ThreadPoolExecutor(8) as threads,
     ):
         transport = AsyncCacheTransport(httpx.MockTransport(answer_later), cache=cache)
-        async with httpx.AsyncClient(transport=transport) as async_client:
+        app = CacheMiddleware(page, cache=cache, rules=[CacheRule("/*", ttl=60)])
+        async with (
+            httpx.AsyncClient(transport=transport) as async_client,
+            httpx.AsyncClient(transport=httpx.ASGITransport(app)) as user,
+        ):
             for version in range(2):
                 loop = asyncio.get_running_loop()
                 work: list[Coroutine[Any, Any, int] | asyncio.Future[int]] = [
                     loop.run_in_executor(threads, ask, client, version) for _ in range(8)
                 ]
                 work += [ask_later(async_client, version) for _ in range(8)]
+                work += [ask_later(user, version) for _ in range(8)]
                 work += [compute(version) for _ in range(8)]
                 asked += sum(await asyncio.gather(*work))
                 report(version)

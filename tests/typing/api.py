@@ -21,8 +21,15 @@ from aurelis.cache import (
     get_cache_manager,
     set_cache_manager,
 )
-from aurelis.cache.testing import ManualClock
-from aurelis.cache.typing import Layer
+from aurelis.cache.testing import (
+    LayerContract,
+    ManualClock,
+    NewsroomContract,
+    SearchableLayerContract,
+    SharedMemory,
+    SharedNode,
+)
+from aurelis.cache.typing import Clock, Layer, Newsroom, SearchableLayer, SharedLayer
 
 
 async def number() -> int:
@@ -129,3 +136,38 @@ def configurations() -> None:
     CacheManager("redis://127.0.0.1")  # type: ignore[arg-type]
     MemoryBackend(10, 60, 1000)  # type: ignore[call-arg]
     config.ttl = 1  # type: ignore[misc]
+
+
+class OwnLayers(NewsroomContract, SearchableLayerContract):
+    """Tests of a layer of one's own, which may inherit several contracts in any order."""
+
+    async def make_layers(self, count: int, clock: Clock) -> list[SharedNode]:
+        """Says of what type they are."""
+        shared = SharedMemory(clock)
+        return [shared.node() for _ in range(count)]
+
+
+class OtherOrder(SearchableLayerContract, NewsroomContract):
+    """Likewise."""
+
+
+class Synchronous(LayerContract):
+    """A layer is made in an event loop."""
+
+    def make_layer(self, clock: Clock) -> Layer:  # type: ignore[override]
+        """No coroutine."""
+        return MemoryBackend(clock=clock)
+
+
+async def contracts(node: SharedNode, redis: RedisBackend) -> None:
+    """What they are about."""
+    assert_type(OwnLayers().test_numbers_only_grow(), None)
+    shared: list[SharedLayer] = [node, redis]
+    searchable: list[SearchableLayer] = [node, redis]
+    newsrooms: list[Newsroom] = [node, redis]
+    CacheManager(lower=[*shared, node, MemoryBackend()])
+    assert searchable
+    assert newsrooms
+
+    CacheManager(lower=[object()])  # type: ignore[list-item]
+    CacheManager(lower=searchable)  # type: ignore[arg-type]

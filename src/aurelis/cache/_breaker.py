@@ -34,8 +34,8 @@ def admit(state: Breaker, now: float, *, pause: float) -> tuple[Breaker, bool]:
     """The next state, and whether this caller may ask the layer. Unless the state was closed, it asks as a probe.
 
     Args:
-        pause: seconds after which a probe counts as lost (its event loop was closed, its process was forked) and
-            another one may go; longer than a probe can take.
+        pause: finite seconds after which a probe counts as lost (its event loop was closed, its process was forked)
+            and another one may go; longer than a probe takes, unless it has no end.
     """
     if state.kind == "closed":
         return state, True

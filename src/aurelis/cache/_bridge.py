@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import threading
 import weakref
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from ._forking import renew_in_children
 from .exceptions import CacheClosedError
 
 T = TypeVar("T")
+
+_PATIENCE: Final = 5.0
+"""Seconds that closing waits for what is under way in the private loop."""
 
 
 class Bridge:
@@ -25,8 +30,15 @@ class Bridge:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._pid = 0
-        _ALL.add(self)
+        self._spawned: set[asyncio.Task[None]] = set()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """The thread is the parent's, and so is what runs in it."""
+        self._lock = threading.Lock()
+        self._spawned = set()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run the coroutine in the private loop and wait for its result. Not to be called from that loop.
@@ -44,38 +56,64 @@ class Bridge:
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run the coroutine in the private loop without waiting for it."""
         with self._lock:
-            asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+            loop = self._running_loop()
+            loop.call_soon_threadsafe(self._begin, loop, coroutine)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = loop.create_task(coroutine)
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
+
+    def end_spawned(self) -> None:
+        """Cancel what was spawned, and wait until it has ended. Not to be called from the private loop."""
+        with self._lock:
+            loop = self._loop if self._pid == os.getpid() else None
+            ending = None if loop is None else asyncio.run_coroutine_threadsafe(self._end_spawned(), loop)
+        if ending is not None:
+            with contextlib.suppress(TimeoutError):
+                ending.result(_PATIENCE)
+
+    async def _end_spawned(self) -> None:
+        tasks = list(self._spawned)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def close(self, last: Coroutine[Any, Any, None] | None = None) -> None:
-        """Run `last`, cancel what else runs, and end the thread. Closing twice is harmless."""
+        """Run `last`, cancel what else runs, and end the thread; it is gone then, unless something in it hangs.
+
+        Closing twice is harmless. Not to be called from the private loop.
+        """
         with self._lock:
-            loop, self._loop = self._loop, None
-        if loop is None or self._pid != os.getpid():
+            loop, thread, self._loop = self._loop, self._thread, None
+        if loop is None or thread is None or self._pid != os.getpid():
             if last is not None:
                 last.close()
             return
-        if last is not None:
-            asyncio.run_coroutine_threadsafe(last, loop).result()
-        loop.call_soon_threadsafe(loop.stop)
+        try:
+            if last is not None:
+                with contextlib.suppress(TimeoutError):
+                    asyncio.run_coroutine_threadsafe(last, loop).result(_PATIENCE)
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(_PATIENCE)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None or self._pid != os.getpid():  # a forked child has the object but not the thread
             self._pid = os.getpid()
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=_serve, args=(self._loop,), name="aurelis-cache", daemon=True).start()
+            self._thread = threading.Thread(target=_serve, args=(self._loop,), name="aurelis-cache", daemon=True)
+            self._thread.start()
+            # Who forgets a cache without closing it does not keep the thread.
+            weakref.finalize(self, _stop, self._loop, self._pid).atexit = False
         return self._loop
 
 
-_ALL: weakref.WeakSet[Bridge] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for bridge in list(_ALL):
-        bridge._lock = threading.Lock()  # a thread of the parent may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def _stop(loop: asyncio.AbstractEventLoop, pid: int) -> None:
+    if pid == os.getpid():
+        with contextlib.suppress(RuntimeError):  # it is closed by now
+            loop.call_soon_threadsafe(loop.stop)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -83,6 +121,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
         loop.run_until_complete(_cancel_others())  # threads wait for them
+        loop.run_until_complete(loop.shutdown_asyncgens())  # connections end with their loop
     finally:
         loop.close()
 

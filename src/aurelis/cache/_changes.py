@@ -7,6 +7,8 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 
+from ._forking import renew_in_children
+
 
 class Changes:
     """Who stores a key now, and the last change of it since they began."""
@@ -14,6 +16,11 @@ class Changes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._stores: dict[str, list[dict[str, float]]] = {}
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """What is being stored the parent stores."""
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def during(self, keys: Iterable[str]) -> Iterator[Mapping[str, float]]:

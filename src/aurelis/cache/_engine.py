@@ -7,16 +7,22 @@ and a body, all on the same flights and layers.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from secrets import token_hex
 from typing import Any, Final, TypeVar
 
 from ._bridge import Bridge, run_inline
 from ._clock import Clock
 from ._entry import NO_DETAILS, Details, Entry
-from ._flight import Flight, Flights
+from ._first_layer import Found
+from ._flight import Flight
+from ._flights import Flights
 from ._guard import Budget
+from ._leases import Permit
 from ._listening import Listening
-from ._stack import Found, Keep, Permit, Stack
+from ._packing import Keep
+from ._stack import Stack
 from .exceptions import CacheClosedError, CacheError, LayerError
 from .telemetry import names
 from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span
@@ -147,10 +153,11 @@ class Engine:
         """The values found, each key counted as one request."""
         values: dict[str, object] = {}
         keys = list(dict.fromkeys(keys))
-        for key in keys:
-            if (value := self._read(key)) is not MISSING:
-                values[key] = value
-        missing = [key for key in keys if key not in values]
+        if self._entries:
+            for key in keys:
+                if key in self._entries and (value := self._read(key)) is not MISSING:
+                    values[key] = value
+        missing = [key for key in keys if key not in values] if values else keys
         if missing:
             for key in missing:
                 self.check(key)
@@ -160,7 +167,8 @@ class Engine:
                 if self.stack.lower:
                     with self.telemetry.span("get"):
                         seen = await self.stack.lookup_many(missing, await self.ready())
-                        found = {key: hit for key, hit in seen.items() if self._fresh(hit) is not None}
+                        now = self._monotonic()
+                        found = {key: hit for key, hit in seen.items() if now < hit.entry.fresh_until}
             finally:  # as in `get`
                 self.telemetry.miss.n += len(missing) - len(found)
             for key, hit in found.items():
@@ -292,12 +300,39 @@ class Engine:
             finally:
                 self.telemetry.duration(self._monotonic() - begin, "fill", error_type=error_type)
 
+    async def acquire(
+        self,
+        key: str,
+        budget: Budget,
+        *,
+        tags: tuple[str, ...] = (),
+        again: bool,
+        life: float,
+        memory_ttl: float = math.inf,
+    ) -> tuple[Found | None, Permit]:
+        """`Stack.acquire`, which leaves no lease behind when its caller is cancelled."""
+        token = token_hex(16).encode()
+        act = self.stack.acquire(key, token, budget, tags=tags, again=again, life=life, memory_ttl=memory_ttl)
+        if self.stack.shared is None:
+            return await act
+        asking = asyncio.create_task(act)
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # The layer may be giving it just now, and then nobody else would load for as long as a lease lasts.
+            self.flights.run_to_its_end(self._decline(asking))
+            raise
+
+    async def _decline(self, asking: asyncio.Task[tuple[Found | None, Permit]]) -> None:
+        _, permit = await asking
+        await self.stack.release(permit, self.stack.budget())
+
     async def release(self, permit: Permit, budget: Budget) -> None:
         """End the lease of a load that has nothing to store, within the request's budget or without the request."""
         if budget.left > 0:
             await self.stack.release(permit, budget)
-        elif not self.closed:
-            self.flights.run(self.stack.release(permit, self.stack.budget()))
+        else:
+            self.flights.run_to_its_end(self.stack.release(permit, self.stack.budget()))
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine of the engine for a caller without an event loop."""
@@ -326,9 +361,19 @@ class Engine:
         if self.stack.recovery is not None:
             self.stack.recovery.closed = True
         self._entries = {}
-        await self.flights.aclose(timeout)
-        await self.stack.aclose()
-        await asyncio.get_running_loop().run_in_executor(None, self.bridge.close, self.stack.aclose())
+        loop = asyncio.get_running_loop()
+        try:
+            await self.flights.aclose(timeout)
+        except BaseException:  # who closes is cancelled, and so is what else is under way
+            await self.flights.aclose(0)
+            raise
+        finally:
+            try:
+                # Who listens would take the end of its connection for a loss, and open another one.
+                await loop.run_in_executor(None, self.bridge.end_spawned)
+                await self.stack.aclose()
+            finally:
+                await loop.run_in_executor(None, self.bridge.close, self.stack.aclose())
 
     async def after(self, flights: Iterable[Flight[Any] | None]) -> Budget:
         """Wait until what these flights loaded is stored, so that what comes next comes after it; charge the time."""

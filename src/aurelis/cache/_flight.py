@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import os
 import threading
-import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextvars import Context, ContextVar
+from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from ._forking import renew_in_children
 from ._gate import Gate
 from .exceptions import RecursiveLoadError
+from .telemetry._cells import Cell
 
 T = TypeVar("T")
 
@@ -56,15 +54,21 @@ class Abandoned:
 
 ABANDONED = Abandoned()
 _NOBODY = threading.Thread()  # never started, so never alive
-_POLL = 0.02
-"""Seconds between two looks at loads of other event loops, while closing."""
 _current: ContextVar[Flight[Any] | None] = ContextVar("aurelis_cache_flight", default=None)
 
 
 class _Graph:
     """Who waits for whom is one graph over all caches, changed under one lock."""
 
-    lock = threading.Lock()
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
+
+
+_graph = _Graph()
 
 
 class Flight(Generic[T]):
@@ -92,6 +96,7 @@ class Flight(Generic[T]):
         "_storing",
         "_task",
         "_thread",
+        "_waiters",
         "fenced",
         "generation",
         "holds",
@@ -104,8 +109,9 @@ class Flight(Generic[T]):
         "unclaimed",
     )
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, waiters: Cell | None = None) -> None:
         self.key = key
+        self._waiters = waiters
         self.outcome: Settled[T] | Failed | Abandoned | None = None
         self.fenced = False
         self.unclaimed = False
@@ -149,6 +155,12 @@ class Flight(Generic[T]):
     def lose(self) -> None:
         """Nobody runs the load any more. Takes no lock: a garbage collector calls this."""
         self._thread = _NOBODY
+
+    def lose_follower(self) -> None:
+        """One of those who share it is gone without a word. Takes no lock: a garbage collector calls this."""
+        self._refs -= 1
+        if self._waiters is not None:
+            self._waiters.n -= 1
 
     def settle(self, result: T) -> None:
         """Give everybody the result."""
@@ -216,14 +228,14 @@ class Flight(Generic[T]):
         Raises:
             RecursiveLoadError: the other one waits, perhaps through further ones, for this one.
         """
-        with _Graph.lock:
+        with _graph.lock:
             if other is self or other._reaches(self):
                 raise RecursiveLoadError("the load waits for the result of itself, directly or through other loads")
             self._awaits[other] = self._awaits.get(other, 0) + 1
 
     def awaits_no_more(self, other: Flight[Any]) -> None:
         """The opposite of `awaits`."""
-        with _Graph.lock:
+        with _graph.lock:
             if (left := self._awaits.pop(other, 0) - 1) > 0:
                 self._awaits[other] = left
 
@@ -251,267 +263,11 @@ class Flight(Generic[T]):
         return self._loop.is_running()
 
 
-class Flights:
-    """The flights of one cache."""
-
-    def __init__(self) -> None:
-        self._reset()
-        _ALL.add(self)
-
-    def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._flights: dict[str, Flight[Any]] = {}
-        self._apart: set[Flight[Any]] = set()
-        self._tasks: dict[asyncio.Task[None], None] = {}  # in the order in which they began
-        self._own: dict[asyncio.Task[None], None] = {}
-        self.waiting = 0
-
-    def join(self, key: str) -> tuple[Flight[Any], bool]:
-        """The flight of the key, and whether the caller leads it and has to start it.
-
-        The caller must `leave` it in any case.
-
-        Raises:
-            RecursiveLoadError: the caller is part of a load that this flight waits for.
-        """
-        with self._lock:
-            flight = self._flights.get(key)
-            if flight is not None and isinstance(flight.outcome, Abandoned):
-                flight = None
-            if flight is None:
-                flight = Flight(key)
-                self._flights[key] = flight
-                leads = True
-            else:
-                leads = False
-                if (current := _current.get()) is not None:
-                    current.awaits(flight)
-                flight._refs += 1
-                self.waiting += 1
-        if leads and (current := _current.get()) is not None:
-            current.awaits(flight)
-        return flight, leads
-
-    def apart(self, key: str) -> Flight[Any]:
-        """A flight of the key that the caller leads and nobody can join; an invalidation still reaches it."""
-        flight: Flight[Any] = Flight(key)
-        with self._lock:
-            self._apart.add(flight)
-        if (current := _current.get()) is not None:
-            current.awaits(flight)
-        return flight
-
-    def behind(self, key: str) -> Flight[Any] | None:
-        """A flight that no caller waits for, which the cache itself leads; `None`: the key is being loaded already."""
-        with self._lock:
-            if (other := self._flights.get(key)) is not None:
-                if other.alive():
-                    return None
-                other.fenced = True  # its loop is gone, or pauses
-            flight = self._flights[key] = Flight(key)
-            flight._refs = 0
-            flight._keep = True
-        return flight
-
-    def start(
-        self, flight: Flight[Any], load: Coroutine[Any, Any, None], context: Context | None = None
-    ) -> asyncio.Task[None]:
-        """Run the load in a task of this event loop, and return the task. It must settle the flight, and `land` it.
-
-        Args:
-            context: of the task; `None`: a copy of the caller's.
-        """
-        loop = asyncio.get_running_loop()
-        flight._loop = loop
-        task = loop.create_task(load, context=context)
-        flight._task = task
-        self._tasks[task] = None
-        task.add_done_callback(partial(self._ended, flight))
-        return task
-
-    def _ended(self, flight: Flight[Any], task: asyncio.Task[None]) -> None:
-        self._tasks.pop(task, None)
-        if flight.outcome is None:  # cancelled before it began
-            flight.abandon()
-            self.land(flight)
-
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something of the cache's own in this event loop until it ends or the cache is closed."""
-        task = asyncio.get_running_loop().create_task(work, context=Context())
-        self._own[task] = None
-        task.add_done_callback(self._forget_own)
-
-    def _forget_own(self, task: asyncio.Task[None]) -> None:
-        self._own.pop(task, None)
-
-    def leave(self, flight: Flight[Any], *, leads: bool) -> None:
-        """One caller less. The last one cancels a load that has no outcome worth keeping."""
-        with self._lock:
-            flight._refs -= 1
-            if not leads:
-                self.waiting -= 1
-            last = flight._refs == 0 and not flight._keep
-            if last:
-                self._apart.discard(flight)
-                if self._flights.get(flight.key) is flight:
-                    # First out of the map, then cancelled: nobody can join a load that is about to end.
-                    del self._flights[flight.key]
-                # A later invalidation does not find it either, so what resists its cancellation must not be stored.
-                flight.fenced = flight.fenced or flight._task is not None
-        if (current := _current.get()) is not None:
-            current.awaits_no_more(flight)
-        task = flight._task
-        if last and task is not None and not task.done():
-            loop = task.get_loop()
-            if loop is _running_loop():
-                task.cancel()
-            else:
-                with contextlib.suppress(RuntimeError):  # that loop is closed, and the task with it
-                    loop.call_soon_threadsafe(task.cancel)
-
-    def land(self, flight: Flight[Any]) -> None:
-        """Nobody can join it any more."""
-        with self._lock:
-            self._apart.discard(flight)
-            if self._flights.get(flight.key) is flight:
-                del self._flights[flight.key]
-
-    def claim(self, flight: Flight[Any]) -> bool:
-        """Whether the caller's request is the one that the flight's load is counted for: the first to ask, if any."""
-        with self._lock:
-            claimed, flight.unclaimed = flight.unclaimed, False
-        return claimed
-
-    def fence(self, key: str, before: float = math.inf) -> Flight[Any] | None:
-        """An invalidation of the key: a load under way is not stored, and later callers begin a new one.
-
-        Args:
-            before: the generation of the invalidation; what began with it or later is not overtaken.
-
-        Returns:
-            The flight: where it is storing its result already, that is to be waited for.
-        """
-        with self._lock:
-            for apart in self._apart:
-                apart.fenced = apart.fenced or (apart.key == key and apart.generation < before)
-            flight = self._flights.get(key)
-            if flight is None or flight.generation >= before:
-                return None
-            del self._flights[key]
-            flight.fenced = True
-        return flight
-
-    def fence_tagged(
-        self, tags: Iterable[str], implied: Callable[[str], tuple[str, ...]], before: float = math.inf
-    ) -> list[Flight[Any]]:
-        """An invalidation of tags; returns the flights of what has one of them.
-
-        Args:
-            implied: gives the tags that follow from a key.
-            before: as for `fence`.
-        """
-        wanted = frozenset(tags)
-        found = []
-        with self._lock:
-            for flight in (*self._flights.values(), *self._apart):
-                if flight.generation >= before:
-                    continue
-                if not wanted.isdisjoint(flight.tags) or not wanted.isdisjoint(implied(flight.key)):
-                    flight.fenced = True
-                    found.append(flight)
-                    if self._flights.get(flight.key) is flight:
-                        del self._flights[flight.key]
-        return found
-
-    def fence_matching(self, matches: Callable[[str], bool]) -> list[Flight[Any]]:
-        """An invalidation of all keys that match; returns their flights."""
-        with self._lock:
-            flights = [flight for flight in (*self._flights.values(), *self._apart) if matches(flight.key)]
-            for flight in flights:
-                flight.fenced = True
-                if self._flights.get(flight.key) is flight:
-                    del self._flights[flight.key]
-        return flights
-
-    def begun(self) -> list[Flight[Any]]:
-        """Those that have something to be loaded, and whose result would be stored."""
-        with self._lock:
-            return [flight for flight in (*self._flights.values(), *self._apart) if flight.holds and not flight.fenced]
-
-    def fence_one(self, flight: Flight[Any]) -> None:
-        """Something has overtaken this one."""
-        with self._lock:
-            flight.fenced = True
-            if self._flights.get(flight.key) is flight:
-                del self._flights[flight.key]
-
-    def fence_all(self) -> list[Flight[Any]]:
-        """An invalidation of everything; returns all flights."""
-        with self._lock:
-            flights = [*self._flights.values(), *self._apart]
-            for flight in flights:
-                flight.fenced = True
-            self._flights.clear()
-        return flights
-
-    async def aclose(self, timeout: float) -> None:
-        """Let the loads of all running event loops end within `timeout` seconds, then cancel them."""
-        loop = asyncio.get_running_loop()
-        for own in list(self._own):
-            with contextlib.suppress(RuntimeError):  # that loop is closed by now
-                own.get_loop().call_soon_threadsafe(own.cancel)
-        if here := [own for own in self._own if own.get_loop() is loop]:
-            await asyncio.wait(here, timeout=timeout)
-        deadline = loop.time() + timeout
-        while (tasks := self._under_way()) and loop.time() < deadline:
-            await _first_of(tasks, loop, min(timeout, deadline - loop.time()))
-        for task in tasks:
-            with contextlib.suppress(RuntimeError):  # that loop is closed by now
-                task.get_loop().call_soon_threadsafe(task.cancel)
-        deadline = loop.time() + timeout
-        while (tasks := self._under_way()) and loop.time() < deadline:
-            await _first_of(tasks, loop, min(timeout, deadline - loop.time()))
-        # What has ended may not have been told yet that it did.
-        for task in [task for task in list(self._tasks) if task.done()]:
-            self._tasks.pop(task, None)
-
-    def _under_way(self) -> list[asyncio.Task[None]]:
-        # A copy, because other threads change the set.
-        return [task for task in list(self._tasks) if not task.done() and task.get_loop().is_running()]
-
-
-async def _first_of(tasks: list[asyncio.Task[None]], loop: asyncio.AbstractEventLoop, timeout: float) -> None:
-    """Wait until one of the tasks has ended, or for a moment if some of them run in other loops."""
-    here = [task for task in tasks if task.get_loop() is loop]
-    if len(here) < len(tasks):
-        timeout = min(timeout, _POLL)
-    if here:
-        await asyncio.wait(here, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    else:
-        await asyncio.sleep(timeout)
-
-
 def enter(flight: Flight[Any]) -> None:
     """Say that the current context runs this flight's load. To be called in the load's own task."""
     _current.set(flight)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-_ALL: weakref.WeakSet[Flights] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    # No loop of the parent runs in a child, so a flight that was inherited would never end.
-    _Graph.lock = threading.Lock()
-    for flights in list(_ALL):
-        flights._reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def current() -> Flight[Any] | None:
+    """The flight whose load the current context is part of."""
+    return _current.get()

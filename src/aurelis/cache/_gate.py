@@ -15,10 +15,11 @@ class Gate:
     An `asyncio.Event` belongs to one loop and a `threading.Event` blocks one, so neither serves callers of both kinds.
     """
 
-    __slots__ = ("_lock", "_opened", "_waiters")
+    # No lock, which a garbage collector or a forked child could find taken: whoever waits is noted first and then looks
+    # whether it is open, whoever opens it says so first and then looks who waits. So at least one sees the other.
+    __slots__ = ("_opened", "_waiters")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         # In order; those who leave are taken out at once, or a gate that stays closed would gather them without end.
         self._waiters: dict[asyncio.Future[None] | threading.Event, None] = {}
         self._opened = False
@@ -29,12 +30,11 @@ class Gate:
 
     def open(self) -> None:
         """Let everybody through. Opening it again does nothing."""
-        with self._lock:
-            self._opened = True
-            waiters, self._waiters = list(self._waiters), {}
-        if not waiters:
+        self._opened = True
+        if not self._waiters:
             return
-        here = _running_loop()
+        waiters, self._waiters = list(self._waiters), {}
+        here = running_loop()
         elsewhere: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
         for waiter in waiters:
             if isinstance(waiter, threading.Event):
@@ -59,11 +59,10 @@ class Gate:
         if self.is_open():
             return True
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        with self._lock:
-            if self.is_open():
-                return True
-            self._waiters[future] = None
+        self._waiters[future] = None
         try:
+            if self._opened:
+                return True
             if alive is None:
                 await future
                 return True
@@ -86,10 +85,7 @@ class Gate:
             False when `alive` said no, or the time is over, and it is still closed.
         """
         event = threading.Event()
-        with self._lock:
-            if self.is_open():
-                return True
-            self._waiters[event] = None
+        self._waiters[event] = None
         try:
             while not self.is_open():
                 step = min(poll, patience)
@@ -103,11 +99,11 @@ class Gate:
             self._leave(event)
 
     def _leave(self, waiter: asyncio.Future[None] | threading.Event) -> None:
-        # In one step and without the lock, which this thread may hold: a garbage collector ends forgotten waits.
         self._waiters.pop(waiter, None)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop of this thread, if it runs one."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from ._clock import Clock
+from ._forking import renew_in_children
 
 Verdict = Literal["valid", "soft", "invalid", "unknown"]
 
@@ -42,6 +43,8 @@ class Generations:
     Args:
         shared: a layer below holds the truth; otherwise this is it.
         trust: seconds for which a copy is relied on while there is no word from other processes.
+        first: the generation to begin with, where this is the truth: above those of entries that an earlier process has
+            left in a layer below.
 
     Attributes:
         mark: changes whenever an entry in memory may have become out of date.
@@ -50,9 +53,9 @@ class Generations:
         pending: tags whose invalidation the shared layer has not been told yet: nothing with one of them is valid.
     """
 
-    def __init__(self, clock: Clock, *, shared: bool, trust: float) -> None:
+    def __init__(self, clock: Clock, *, shared: bool, trust: float, first: int = 0) -> None:
         self.mark = 0
-        self.latest = 0
+        self.latest = first
         self.in_step = False
         self.pending: frozenset[str] = frozenset()
         self._shared = shared
@@ -62,6 +65,7 @@ class Generations:
         self._known: dict[str, _Known] = {}  # the longest known first
         self._floor = 0  # where this is the truth: entries below it may have had a tag that is forgotten by now
         self._verify_before = 0
+        renew_in_children(self)
 
     def unknown(self, tags: Iterable[str]) -> list[str]:
         """Those that have to be asked for before an entry with them can be judged."""
@@ -172,6 +176,7 @@ class Generations:
         self._known[tag] = record
 
     def after_fork(self) -> None:
-        """A thread of the parent may have held the lock, and nobody listens for this process yet."""
+        """Where this is a copy, nobody keeps it in step in this process yet."""
         self._lock = threading.Lock()
-        self.lost_step()
+        if self._shared:
+            self.lost_step()

@@ -5,23 +5,31 @@ It counts what happens and turns whatever a layer raises into a `LayerError`.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from . import _breaker
 from ._clock import Clock
 from ._deadline import Deadline
+from ._forking import renew_in_children
 from .exceptions import LayerError, LayerTimeout, LayerUnavailableError
 from .telemetry import names
 from .telemetry.otel import Telemetry
 from .typing import Layer
 
+_LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
 
 _PAUSE_JITTER = 0.2
+_FAREWELL: Final = 5.0
+"""Seconds that a layer may take to close."""
+_LONGEST_PROBE = 30.0
+"""Seconds after which a probe may be lost even if its request would wait longer, perhaps for ever."""
 
 
 class Budget:
@@ -52,6 +60,12 @@ class Guard:
         self.miss = telemetry.lookup(layer.name, names.MISS)
         self.error = telemetry.lookup(layer.name, "error")
         self.skipped = telemetry.lookup(layer.name, "skipped")
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """A probe that is under way is the parent's."""
+        self._lock = threading.Lock()
+        self._breaker = _breaker.released(self._breaker, self._clock.monotonic(), probe=True)
 
     async def call(self, operation: str, act: Callable[[], Awaitable[T]], budget: Budget | None) -> T:
         """Do it within the budget (`None`: the layer has deadlines of its own), and charge the time to it.
@@ -91,6 +105,14 @@ class Guard:
         self._failed(problem, operation, begin, budget, probe)
         raise problem
 
+    async def aclose(self) -> None:
+        """Close the layer. One that fails or hangs is left as it is: whoever closes could do nothing about it."""
+        try:
+            async with asyncio.timeout(_FAREWELL):
+                await self.layer.aclose()
+        except Exception as error:  # noqa: BLE001  # as in `call`
+            _LOG.warning("closing the layer %s failed: %s", self.name, type(error).__name__)
+
     def _failed(self, problem: LayerError, operation: str, begin: float, budget: Budget | None, probe: bool) -> None:
         now = self._clock.monotonic()
         if budget is not None:
@@ -102,9 +124,9 @@ class Guard:
         self._telemetry.duration(now - begin, operation, self.name, kind)
 
     def _admit(self, now: float, budget: Budget | None) -> bool:
-        longest = self._pause if budget is None else max(self._pause, budget.left)
+        patience = 0.0 if budget is None else min(budget.left, _LONGEST_PROBE)
         with self._lock:  # of all threads exactly one becomes the probe
-            state, admitted = _breaker.admit(self._breaker, now, pause=longest)
+            state, admitted = _breaker.admit(self._breaker, now, pause=max(self._pause, patience))
             self._note(state)
         return admitted
 

@@ -5,46 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import weakref
-from collections.abc import AsyncGenerator, Coroutine
-from typing import Any, Final, Protocol, runtime_checkable
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from . import _news
 from ._bridge import Bridge
-from ._flight import Flight, Flights
+from ._flight import Flight
+from ._flights import Flights
+from ._forking import renew_in_children
 from ._gate import Gate
 from ._stack import Stack
 from .telemetry.otel import Telemetry
+from .typing import Message, Newsroom
 
 _LOG = logging.getLogger("aurelis.cache")
 
 _MISSED: Final = 2.5
 """Heartbeats without a word, after which the connection counts as lost."""
 _FIRST_PAUSE: Final = 0.05
-
-
-@runtime_checkable
-class Newsroom(Protocol):
-    """A shared layer that carries word of changes."""
-
-    @property
-    def node(self) -> str:
-        """Name of this process there."""
-        ...
-
-    @property
-    def own_thread(self) -> bool:
-        """Whether it can be listened to in a thread of its own; otherwise the first event loop that asks listens."""
-        ...
-
-    def news(self) -> AsyncGenerator[_news.Message | None, None]:
-        """Messages as they come; `None` when a subscription begins. Raises anything when it ends."""
-        ...
-
-    async def beat(self) -> None:
-        """Send a sign of life, which comes back as a message."""
-        ...
 
 
 class Listening:
@@ -70,7 +49,12 @@ class Listening:
         self._begun = False
         self.started = False
         self.closed = False
-        _ALL.add(self)
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Nobody listens for this process yet."""
+        self._gate = Gate()
+        self._begun = self.started = False
 
     async def start(self, patience: float) -> None:
         """Begin to listen, once for each process, and wait `patience` seconds at most until it has begun.
@@ -127,7 +111,7 @@ class Listening:
             if flight.outcome is None and flight.holds is not None and not await flight.holds():
                 self._flights.fence_one(flight)
 
-    def heard(self, state: _news.Heard, message: _news.Message, now: float) -> _news.Heard:
+    def heard(self, state: _news.Heard, message: Message, now: float) -> _news.Heard:
         """Do what a message says; returns what has been heard by now."""
         own = message.node == self._newsroom.node
         self._telemetry.message("sent" if own else "received", message.kind)
@@ -199,17 +183,3 @@ async def _beat(newsroom: Newsroom, heartbeat: float) -> None:
             async with asyncio.timeout(heartbeat):
                 await newsroom.beat()
         await asyncio.sleep(heartbeat)
-
-
-_ALL: weakref.WeakSet[Listening] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for listening in list(_ALL):
-        listening._stack.generations.after_fork()
-        listening._gate = Gate()
-        listening._begun = listening.started = False
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -8,33 +8,17 @@ from time to time repeats the last number, which shows a message that was lost a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 from msgpack import packb, unpackb
 
-Kind = Literal["keys", "tags", "soft", "beat"]
+from .typing import Kind, Message
+
 _KINDS: Final = frozenset({"keys", "tags", "soft", "beat"})
 
 GRACE: Final = 1.0
 """Seconds for which a message may be behind others."""
 _MAX_AHEAD: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message.
-
-    Attributes:
-        number: its generation; of a `beat`, that of the last change.
-        node: who sends it.
-        kind: `keys` or `tags` were changed; `soft`: tags were made stale; `beat`: a sign of life.
-        names: of the keys or tags.
-    """
-
-    number: int
-    node: str
-    kind: Kind
-    names: tuple[str, ...] = ()
 
 
 def encode(node: str, kind: Kind, names: tuple[str, ...] = ()) -> bytes:

@@ -23,9 +23,33 @@ def seconds(value: Duration, name: str = "ttl") -> float:
         value = value.total_seconds()
     elif isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
-    if math.isnan(value) or value < 0:
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number beyond what a float can count
+        number = math.inf if value > 0 else -math.inf
+    if math.isnan(number) or number < 0:
         raise ValueError(f"{name} must be 0 or more seconds (math.inf: never expires), not {value!r}")
-    return float(value)
+    return number
+
+
+def whole(name: str, value: object) -> None:
+    """Refuse what is not a whole number of 1 or more.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {value!r}")
+
+
+def yes_or_no(name: str, value: object) -> None:
+    """Refuse what is neither `True` nor `False`: any text would count as true.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name} must be True or False, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +105,7 @@ class EntryOptions:
         for name in ("soft_timeout", "hard_timeout", "memory_ttl"):
             if getattr(self, name) == 0:
                 raise ConfigurationError(f"EntryOptions: {name} must be more than 0 seconds")
-        if not isinstance(self.background_completion, bool):
-            raise ConfigurationError("EntryOptions: background_completion must be True or False")
+        yes_or_no("EntryOptions: background_completion", self.background_completion)
         if self.early_refresh is not None and not 0 < _number(self.early_refresh) < 1:
             raise ConfigurationError("EntryOptions: early_refresh is a part of the ttl, between 0 and 1")
         if self.early_beta is not None and not 0 < _number(self.early_beta) < math.inf:

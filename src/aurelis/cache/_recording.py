@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
+from ._forking import renew_in_children
 from ._gate import Gate
 
 WINDOW = 64 * 1024
@@ -52,6 +53,11 @@ class Recording:
         self._last = False
         self._complete = False
         self._error: tuple[BaseException, TracebackType | None] | None = None
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Nobody records or reads it any more, but what did is let go of in the child as well."""
+        self._lock = threading.Lock()
 
     def append(self, chunk: bytes, *, last: bool = False) -> None:
         """Take the next chunk. Empty ones are ignored: a replay must not invent what a framework would not send.
@@ -68,8 +74,7 @@ class Recording:
             self._waiting_bytes += len(chunk)
             if self.kept and self.size > self._limit:
                 self.kept = False
-            if not self.kept:
-                self._drop()
+            self._drop_unless_kept()
             arrived, self._arrived = self._arrived, Gate()
         arrived.open()
 
@@ -118,12 +123,20 @@ class Recording:
 
     def _full(self) -> Gate | None:
         with self._lock:
-            if self.kept or self._waiting_bytes <= WINDOW or not self._readers:
+            if self._room.is_open():  # somebody was lost
+                self._room = Gate()
+                self._drop_unless_kept()
+            if self.kept or self._waiting_bytes <= WINDOW or all(reader.closed for reader in self._readers):
                 return None
             return self._room
 
+    def _drop_unless_kept(self) -> None:
+        if not self.kept:
+            self._drop()
+
     def _drop(self) -> None:
-        reached = min((reader.position for reader in self._readers), default=self._dropped + len(self._chunks))
+        positions = (reader.position for reader in self._readers if not reader.closed)
+        reached = min(positions, default=self._dropped + len(self._chunks))
         count = reached - self._dropped
         if count > 0:
             self._waiting_bytes -= sum(map(len, self._chunks[:count]))
@@ -140,11 +153,11 @@ class Recording:
 class Reader:
     """One caller's way through a recording."""
 
-    __slots__ = ("_closed", "_recording", "position")
+    __slots__ = ("_recording", "closed", "position")
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
-        self._closed = False
+        self.closed = False
         self.position = 0
 
     async def next(self) -> bytes | None:
@@ -193,11 +206,10 @@ class Reader:
         """Let go; a pending `next` raises `ReaderClosed`. Closing twice is harmless."""
         recording = self._recording
         with recording._lock:
-            self._closed = True
+            self.closed = True
             if self in recording._readers:
                 recording._readers.remove(self)
-            if not recording.kept:
-                recording._drop()
+            recording._drop_unless_kept()
             arrived, recording._arrived = recording._arrived, Gate()
             room, recording._room = recording._room, Gate()
             if recording._complete:
@@ -205,11 +217,16 @@ class Reader:
         arrived.open()
         room.open()
 
+    def lose(self) -> None:
+        """Nobody will read on. Takes no lock: a garbage collector calls this."""
+        self.closed = True
+        self._recording._room.open()
+
     def _take(self) -> tuple[bytes | None, Gate | None]:
         recording = self._recording
         room = None
         with recording._lock:
-            if self._closed:
+            if self.closed:
                 raise ReaderClosed
             index = self.position - recording._dropped
             if index < len(recording._chunks):

@@ -10,10 +10,8 @@ the shared layer says; otherwise its key is removed, so that nobody reads what i
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import threading
-import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 from ._clock import Clock
 from ._entry import Entry
+from ._forking import renew_in_children
 from ._generations import Generations
 from ._guard import Budget, Guard
 from ._tags import EVERYTHING
@@ -35,6 +34,7 @@ _MAX_VALUES: Final = 1_000
 _MAX_INTENTS: Final = 100_000
 _FIRST_PAUSE: Final = 0.1
 _LAST_PAUSE: Final = 5.0
+_LONGEST_ATTEMPT: Final = 30.0
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +58,7 @@ class Recovery:
 
     Args:
         guard: in front of the shared layer.
-        timeout: seconds for each attempt.
+        timeout: seconds for each attempt, if that is not longer than any answer takes.
         spawn: runs something in the background.
         forget: forgets a key in memory, as the shared layer has now.
     """
@@ -79,7 +79,7 @@ class Recovery:
         self._generations = generations
         self._telemetry = telemetry
         self._clock = clock
-        self._timeout = timeout
+        self._timeout = min(timeout, _LONGEST_ATTEMPT)
         self._spawn = spawn
         self._forget_in_memory = forget
         self._lock = threading.Lock()
@@ -88,7 +88,14 @@ class Recovery:
         self.keys: dict[str, _KeyIntent] = {}
         self.tags: dict[str, _TagIntent] = {}
         self._values = 0
-        _ALL.add(self)
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """The parent tells what it could not."""
+        self._lock = threading.Lock()
+        self._running = False
+        self.keys, self.tags, self._values = {}, {}, 0
+        self._generations.pending = frozenset()
 
     @property
     def pending(self) -> int:
@@ -227,19 +234,3 @@ class Recovery:
                     del self.tags[tag]
             self._generations.pending = frozenset(self.tags)
         self._telemetry.recovered("invalidated", len(tags))
-
-
-_ALL: weakref.WeakSet[Recovery] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for recovery in list(_ALL):
-        # The parent tells what it could not; a thread of it may have held the lock.
-        recovery._lock = threading.Lock()
-        recovery._running = False
-        recovery.keys, recovery.tags, recovery._values = {}, {}, 0
-        recovery._generations.pending = frozenset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

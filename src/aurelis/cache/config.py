@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ._options import Duration, seconds
+from ._options import Duration, seconds, whole, yes_or_no
 from ._redis_url import parse_redis_url
 from .exceptions import ConfigurationError, MissingExtraError
 
@@ -45,8 +46,9 @@ class CacheLayer:
             )
         _positive_duration(f"CacheLayer {self.name!r}: ttl", self.ttl)
         if self.max_size is not None:
-            _whole(f"CacheLayer {self.name!r}: max_size", self.max_size)
-        if isinstance(self.priority, bool) or not isinstance(self.priority, (int, float)):
+            whole(f"CacheLayer {self.name!r}: max_size", self.max_size)
+        priority: object = self.priority
+        if isinstance(priority, bool) or not isinstance(priority, (int, float)) or math.isnan(priority):
             raise ConfigurationError(f"CacheLayer {self.name!r}: priority must be a number, not {self.priority!r}")
 
 
@@ -118,12 +120,16 @@ class CacheConfig:
         if self.serialization != "msgpack":
             raise ConfigurationError(_why_not(self.serialization))
         for name in ("max_size", "max_bytes", "breaker_failures", "redis_max_connections"):
-            _whole(name, getattr(self, name))
+            whole(name, getattr(self, name))
         for name in ("copy", "redis_ssl", "span_attributes"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigurationError(f"{name} must be True or False, not {getattr(self, name)!r}")
+            yes_or_no(name, getattr(self, name))
         for name in ("ttl", "l1_ttl", "timeout", "breaker_pause", "lease", "heartbeat"):
             _positive_duration(name, getattr(self, name))
+        for name in ("lease", "heartbeat"):
+            if seconds(getattr(self, name)) == math.inf:
+                raise ConfigurationError(f"{name} must be finite: otherwise nobody ever notices that a process is gone")
+        if self.redis_password is not None and not isinstance(self.redis_password, str):
+            raise ConfigurationError(f"redis_password must be a str, not {type(self.redis_password).__name__}")
         if self.spans not in ("none", "io", "all"):
             raise ConfigurationError(f"spans must be 'none', 'io' or 'all', not {self.spans!r}")
         if self.secret is not None:
@@ -154,16 +160,23 @@ class CacheConfig:
         return hashlib.blake2b(secret, digest_size=32, person=b"aurelis-cache").digest()
 
 
+def require_config(what: str, config: object) -> None:
+    """Refuse what is no configuration, a URL for instance.
+
+    Raises:
+        ConfigurationError: it is something else.
+    """
+    if not isinstance(config, CacheConfig):
+        raise ConfigurationError(
+            f"{what} takes a CacheConfig, not {type(config).__name__}: write {what}(CacheConfig(redis_url=...))"
+        )
+
+
 def _text(name: str, value: object, why: str = "") -> None:
     if not isinstance(value, str):
         raise ConfigurationError(f"{name} must be a str, not {type(value).__name__}")
     if not value:
         raise ConfigurationError(f"{name} must not be empty{why}")
-
-
-def _whole(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {value!r}")
 
 
 def _check_secret(value: object) -> None:

@@ -53,8 +53,8 @@ def cached(
         cache: manager; `None` means the process's, found at each call, so nothing is made when a module is imported.
 
     Raises:
-        ConfigurationError: the function is not a coroutine function; or it is a bound method or a `functools.partial`,
-            whose own arguments would be missing in the key, and there is no `key_func`.
+        ConfigurationError: there are no parentheses; the function is not a coroutine function; or it is a bound method
+            or a `functools.partial`, whose own arguments would be missing in the key, and there is no `key_func`.
         UnkeyableError: when called, with an argument that cannot be part of a key (a session, a request, `self`); the
             message names the argument.
         ValueError: the ttl is negative or not a number.
@@ -71,6 +71,10 @@ def cached(
         computing
         [49, 49]
     """
+    if callable(ttl):
+        raise ConfigurationError("@cached needs parentheses: write @cached() or @cached(ttl=60)")
+    if key_func is not None and not callable(key_func):
+        raise ConfigurationError("@cached: key_func takes the arguments of a call and returns a str")
     life = seconds(ttl)
     given = None if cache is None else manager_of(cache)
 

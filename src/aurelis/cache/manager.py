@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -15,21 +14,22 @@ from . import _patterns, _tags
 from ._clock import SYSTEM_CLOCK, Clock
 from ._computing import DEFAULT_OPTIONS, Computing
 from ._engine import MISSING, Engine
+from ._forking import renew_in_children
 from ._generations import Generations
 from ._guard import Guard
 from ._keys import CacheKeyBuilder, escape
-from ._listening import Listening, Newsroom
+from ._listening import Listening
 from ._options import Duration, EntryOptions, seconds
 from ._recovery import Recovery
 from ._stack import Stack
 from .codecs import ValueCodec
-from .config import CacheConfig, CacheLayer
+from .config import CacheConfig, CacheLayer, require_config
 from .exceptions import ConfigurationError
 from .http import StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
 from .telemetry import names
 from .telemetry.otel import Telemetry
-from .typing import Layer, SharedLayer
+from .typing import Layer, Newsroom, SharedLayer
 
 T = TypeVar("T")
 
@@ -47,14 +47,14 @@ class CacheManager:
         config: `None` means `CacheConfig()`: in memory only.
         clock: for tests that move time.
         lower: layers of your own below those of the configuration, in the order in which they are asked. One that is a
-            `SharedLayer` takes the part of Redis. `aurelis.cache.testing` has tests that a layer must pass.
+            `SharedLayer` takes the part of Redis. `aurelis.cache.testing` has the tests that a layer must pass.
 
     Attributes:
         config: the configuration.
         key_builder: builds keys in this cache's namespace.
 
     Raises:
-        ConfigurationError: a layer cannot be built from the configuration.
+        ConfigurationError: it is no configuration, or a layer cannot be built from it.
 
     Example:
         >>> import asyncio
@@ -69,7 +69,8 @@ class CacheManager:
     def __init__(
         self, config: CacheConfig | None = None, *, clock: Clock = SYSTEM_CLOCK, lower: Sequence[Layer] = ()
     ) -> None:
-        self.config = config or CacheConfig()
+        self.config = CacheConfig() if config is None else config
+        require_config("CacheManager", self.config)
         self.key_builder = CacheKeyBuilder(self.config.namespace)
         self._engine = _build_engine(self.config, clock, lower)
         self._read_memory = self._engine.read_memory
@@ -245,6 +246,8 @@ class UnifiedCacheManager:
 
     def __init__(self, config_or_manager: CacheConfig | CacheManager | None = None) -> None:
         self._made = not isinstance(config_or_manager, CacheManager)
+        if self._made and config_or_manager is not None:
+            require_config("UnifiedCacheManager", config_or_manager)
         if isinstance(config_or_manager, CacheManager):
             self.manager = config_or_manager
         else:
@@ -369,17 +372,13 @@ class _ProcessManager:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.manager: UnifiedCacheManager | None = None
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        self.lock = threading.Lock()
 
 
 _process = _ProcessManager()
-
-
-def _after_fork() -> None:
-    _process.lock = threading.Lock()  # a thread of the parent may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def get_cache_manager() -> UnifiedCacheManager:
@@ -423,6 +422,7 @@ def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> 
     guards += [_guarded(layer, seconds(config.ttl), config, clock, telemetry) for layer in lower]
     prefix = escape(config.namespace) + ":"
     shared = any(isinstance(guard.layer, SharedLayer) for guard in guards)
+    first = int(clock.time() * 1_000_000) if guards and not shared else 0  # as Redis begins, in microseconds
     stack = Stack(
         memory,
         memory_ttl,
@@ -431,7 +431,7 @@ def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> 
         copy=config.copy,
         clock=clock,
         timeout=seconds(config.timeout),
-        generations=Generations(clock, shared=shared, trust=min(seconds(config.l1_ttl), _TRUST)),
+        generations=Generations(clock, shared=shared, trust=min(seconds(config.l1_ttl), _TRUST), first=first),
         prefix=prefix,
     )
     engine = Engine(stack, telemetry, clock)

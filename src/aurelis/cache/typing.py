@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
+from ._clock import Clock
 from ._decisions import Bypass, Confirm, Discard, Follow, Load, Lookup, Pass, Record, Refuse, Reraise, Serve, Store
-from ._entry import Entry
+from ._entry import Details, Entry
 
 Q_contra = TypeVar("Q_contra", contravariant=True)
 H_contra = TypeVar("H_contra", contravariant=True)
@@ -82,9 +83,13 @@ class ExchangePolicy(Policy[Q_contra, R_contra], Protocol[Q_contra, H_contra, R_
 
 
 class Layer(Protocol):
-    """A place where entries are kept, addressed by full key.
+    """A place where entries are kept, addressed by full key, which may be any string.
 
-    A layer may raise anything when it is in trouble: the guard in front of it counts and contains it.
+    The entries that it is given hold the value and its packed form. Those that it gives hold a value of the caller's
+    own, with the packed form beside it if the value can be changed, and their size.
+
+    A layer may raise anything when it is in trouble: the guard in front of it counts and contains it. The guard cancels
+    what takes too long, and the layer is of use afterwards. `aurelis.cache.testing.LayerContract` tests all of this.
     """
 
     @property
@@ -109,7 +114,7 @@ class Layer(Protocol):
         ...
 
     async def remove(self, key: str) -> bool:
-        """Forget the key; true if it was there."""
+        """Forget the key; true if it was there and not expired."""
         ...
 
     async def remove_all(self) -> None:
@@ -142,16 +147,20 @@ class Acquired:
 class SharedLayer(Layer, Protocol):
     """A layer that several processes share, which keeps order between them.
 
-    It numbers invalidations: each gets the next generation. It keeps the generations of tags, the last hard and the
-    last soft invalidation of each. And it knows who loads a key: a *lease* is a token under the key for a limited time.
-    Whatever changes a key ends its lease, so the token is a fence, too: a result is stored only while the token that
-    was there before the load began is still there.
+    It numbers changes: each `assign`, `take`, `announce` and `invalidate` gets the next generation, above all before.
+    It keeps the generations of tags, the last hard and the last soft invalidation of each. And it knows who loads a
+    key: a *lease* is a token under the key for a limited time. Whatever changes a key ends its lease, so the token is a
+    fence, too: a result is stored only while the token that was there before the load began is still there.
+
+    A manager stores here by `publish` and `assign` and removes by `take`; `store` need not end a lease.
+    `aurelis.cache.testing.SharedLayerContract` tests all of this.
     """
 
     async def acquire(self, key: str, own: bytes, *, again: bool, life: float) -> Acquired:
         """What is stored or, if there is nothing or `again`, who loads: the asker if nobody else does.
 
-        The lease lasts for `life` seconds. Its token is made of `own`, unlike that of any other load.
+        The lease lasts for `life` seconds. Its token is made of `own`, unlike that of any other load. One that this
+        process has already is that of a load which it has given up, and is replaced.
         """
         ...
 
@@ -164,7 +173,10 @@ class SharedLayer(Layer, Protocol):
         ...
 
     async def publish(self, key: str, lease: bytes, entries: Mapping[str, Entry], *, release: bool) -> bool:
-        """Keep the entries if the key's lease is still this one; whether it was."""
+        """Keep the entries if the key's lease is still this one, which need not be the asker's; whether it was.
+
+        With `release` the lease ends.
+        """
         ...
 
     async def assign(self, entries: Mapping[str, Entry]) -> int:
@@ -180,17 +192,23 @@ class SharedLayer(Layer, Protocol):
         ...
 
     async def generations(self, tags: Sequence[str]) -> Mapping[str, tuple[int, int]]:
-        """The last hard and soft invalidation of all these tags. Of a tag without a record, it is now."""
+        """The last hard and soft invalidation of all these tags.
+
+        For a tag without a record it is now, which becomes its record: what it had before may have been lost.
+        """
         ...
 
     async def invalidate(self, tags: Sequence[str], *, soft: bool, known: int) -> int:
-        """Give the tags the next generation, above `known`, and tell other processes; returns it."""
+        """Give the tags the next generation, above `known`, and tell other processes; returns it.
+
+        Of a tag without a record a soft invalidation is a hard one, too.
+        """
         ...
 
 
 @runtime_checkable
 class SearchableLayer(Protocol):
-    """A layer whose keys can be looked through."""
+    """A layer whose keys can be looked through. `aurelis.cache.testing.SearchableLayerContract` tests it."""
 
     def keys(self, start: str) -> AsyncGenerator[list[str], None]:
         """The keys whose `category:identifier` begins with `start`, and perhaps others, one round trip a batch."""
@@ -201,17 +219,73 @@ class SearchableLayer(Protocol):
         ...
 
 
+Kind = Literal["keys", "tags", "soft", "beat"]
+"""What a message is about: keys or tags that were changed, tags that were made stale, or nothing but its sender."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Word of a change, from one process to all.
+
+    Attributes:
+        number: its generation; of a `beat`, that of the last change.
+        node: who sends it.
+        kind: `keys` or `tags` were changed; `soft`: tags were made stale; `beat`: a sign of life.
+        names: of the keys or tags.
+    """
+
+    number: int
+    node: str
+    kind: Kind
+    names: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Newsroom(Protocol):
+    """A shared layer that carries word of changes. `aurelis.cache.testing.NewsroomContract` tests it.
+
+    Each change has one message with its generation, and all who listen get it, the sender too, once the change is done.
+    So who hears all numbers has missed nothing. Messages may overtake each other and come twice.
+    """
+
+    @property
+    def node(self) -> str:
+        """Name of this process there."""
+        ...
+
+    @property
+    def own_thread(self) -> bool:
+        """Whether it can be listened to in a thread of its own; otherwise the first event loop that asks listens.
+
+        Then the layer is used by several threads at once, each with an event loop of its own.
+        """
+        ...
+
+    def news(self) -> AsyncGenerator[Message | None, None]:
+        """Messages as they come; `None` when a subscription begins. Raises anything when it ends."""
+        ...
+
+    async def beat(self) -> None:
+        """Send a sign of life, which repeats the last number and comes back as a message."""
+        ...
+
+
 __all__ = [
     "Acquired",
     "Bypass",
+    "Clock",
     "Confirm",
+    "Details",
     "Discard",
     "Entry",
     "ExchangePolicy",
     "Follow",
+    "Kind",
     "Layer",
     "Load",
     "Lookup",
+    "Message",
+    "Newsroom",
     "Pass",
     "Policy",
     "Record",

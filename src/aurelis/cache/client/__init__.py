@@ -11,7 +11,7 @@ from aurelis.cache.manager import AnyManager
 from ._bodies import LedBody, LiveBody, ReplayedBody, ReplayedResponse
 from ._cache import ClientCache
 from ._library import Library, Request, Response
-from ._options import ClientOptions
+from ._options import ClientOptions, require_transport
 
 __all__ = [
     "DEFAULT_MAX_BODY_BYTES",
@@ -26,4 +26,5 @@ __all__ = [
     "ReplayedResponse",
     "Request",
     "Response",
+    "require_transport",
 ]

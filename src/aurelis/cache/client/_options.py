@@ -5,10 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aurelis.cache._options import Duration, seconds
-from aurelis.cache.exceptions import ConfigurationError
+from aurelis.cache._options import Duration, seconds, whole, yes_or_no
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES
 from aurelis.cache.http import target_names
+
+
+def require_transport(inner: object, method: str) -> None:
+    """Refuse what cannot ask an origin: a manager in its place, or a transport of the other kind.
+
+    Args:
+        method: that answers a request.
+
+    Raises:
+        TypeError: it has no such method.
+    """
+    if not callable(getattr(inner, method, None)):
+        raise TypeError(
+            f"inner_transport must be a transport with {method}(), not {type(inner).__name__}; "
+            "a cache is given as cache=..."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +42,7 @@ class ClientOptions:
             shared, and none otherwise.
 
     Raises:
-        ConfigurationError: `max_body_bytes` is not positive, or a name is none.
+        ConfigurationError: `max_body_bytes` is not positive, a name is none, or a switch is neither `True` nor `False`.
         ValueError: `ttl` is negative or not a number.
     """
 
@@ -41,8 +56,9 @@ class ClientOptions:
 
     def __post_init__(self) -> None:
         seconds(self.ttl)
-        if self.max_body_bytes < 1:
-            raise ConfigurationError(f"max_body_bytes must be 1 or more, not {self.max_body_bytes}")
+        for name in ("shared", "share_across_credentials", "honour_cache_control", "honour_request_directives"):
+            yes_or_no(name, getattr(self, name))
+        whole("max_body_bytes", self.max_body_bytes)
         self.targets()
 
     def targets(self) -> tuple[bytes, ...] | None:

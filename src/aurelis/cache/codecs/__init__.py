@@ -1,6 +1,6 @@
 """Values to bytes and back: what is stored, and the frame around it."""
 
-from ._frames import MSGPACK_VALUES, Frame, decode_frame, encode_frame
+from ._frames import MSGPACK_VALUES, Frame, decode_frame, encode_frame, open_frame, to_bytes
 from ._sharing import is_immutable, size_of
 from ._values import ValueCodec
 
@@ -11,5 +11,7 @@ __all__ = [
     "decode_frame",
     "encode_frame",
     "is_immutable",
+    "open_frame",
     "size_of",
+    "to_bytes",
 ]

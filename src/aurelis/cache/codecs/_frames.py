@@ -33,6 +33,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from math import isfinite
 from typing import Final
 from zlib import crc32
 
@@ -50,6 +51,7 @@ _CHECK: Final = struct.Struct(">I")
 _BODY: Final = struct.Struct(">dddQBIIQ")
 _MAX_GENERATION: Final = 2**64 - 1
 _CHECKED_FROM: Final = len(_MAGIC) + _CHECK.size
+_KEY_AT: Final = _HEADER.size
 
 
 @dataclass(slots=True)
@@ -91,7 +93,7 @@ def encode_frame(frame: Frame) -> bytes:
         raise FrameError("header", "the codec is not in 0 to 255, or the generation not in 0 to 2**64 - 1")
     if not (0.0 <= frame.details.lead < math.inf and 0.0 <= frame.details.spread < math.inf):
         raise FrameError("header", "lead and spread must be finite, 0 or more")
-    key = frame.key.encode("utf-8", "surrogatepass")
+    key = to_bytes(frame.key)
     details = b"" if frame.details is NO_DETAILS else _pack_details(frame.details)
     times = (frame.created, frame.fresh_for, frame.stale_for, frame.generation)
     body = _BODY.pack(*times, frame.codec, len(key), len(details), len(frame.payload))
@@ -112,6 +114,15 @@ def decode_frame(data: bytes, key: str) -> Frame:
             ``"check"`` (damaged), ``"key"`` (the frame of another key), ``"header"`` (a time outside of its
             range). Nothing else, whatever the bytes.
     """
+    payload, stale_for, generation, details, created, fresh_for, codec = open_frame(data, key)
+    return Frame(key, created, fresh_for, stale_for, payload, codec, generation, details)
+
+
+def open_frame(data: bytes, key: str) -> tuple[bytes, float, int, Details, float, float, int]:
+    """Return payload, stale for, generation, details, created, fresh for and codec of the frame that bytes hold.
+
+    As `decode_frame`, for who reads a hundred at once: a record for each would be a tenth of the work.
+    """
     try:
         header = _HEADER.unpack_from(data)
     except struct.error:
@@ -119,17 +130,25 @@ def decode_frame(data: bytes, key: str) -> Frame:
     magic, check, created, fresh_for, stale_for, generation, codec, key_size, details_size, payload_size = header
     if magic != _MAGIC:
         raise FrameError(_foreign(magic))
-    details_at = _HEADER.size + key_size
+    details_at = _KEY_AT + key_size
     payload_at = details_at + details_size
     if len(data) != payload_at + payload_size:
         raise FrameError("truncated")
     if crc32(memoryview(data)[_CHECKED_FROM:]) != check:
         raise FrameError("check")
-    if data[_HEADER.size : details_at] != key.encode("utf-8", "surrogatepass"):
+    if data[_KEY_AT:details_at] != to_bytes(key):
         raise FrameError("key")
     _require_range(created, fresh_for, stale_for)
     details = _unpack_details(data[details_at:payload_at]) if details_size else NO_DETAILS
-    return Frame(key, created, fresh_for, stale_for, data[payload_at:], codec, generation, details)
+    return data[payload_at:], stale_for, generation, details, created, fresh_for, codec
+
+
+def to_bytes(key: str) -> bytes:
+    """Return the UTF-8 of a key, which may hold lone surrogates."""
+    try:
+        return key.encode()
+    except UnicodeEncodeError:
+        return key.encode("utf-8", "surrogatepass")  # naming an error handler costs more than all the rest
 
 
 def _pack_details(details: Details) -> bytes:
@@ -169,5 +188,5 @@ def _foreign(start: bytes) -> str:
 
 def _require_range(created: float, fresh_for: float, stale_for: float) -> None:
     # Written so that NaN, for which every comparison is false, is refused.
-    if not (math.isfinite(created) and fresh_for >= 0.0 and stale_for >= 0.0):
+    if not (isfinite(created) and fresh_for >= 0.0 and stale_for >= 0.0):
         raise FrameError("header", "created must be finite, fresh_for and stale_for 0 or more")

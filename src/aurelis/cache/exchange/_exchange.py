@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from functools import partial
-from secrets import token_hex
 from typing import Any, Final, Generic, TypeVar
 
 from aurelis.cache._bridge import run_inline
 from aurelis.cache._decisions import Bypass, Follow, Load, Lookup, Pass, Record, Refuse, Serve
 from aurelis.cache._entry import Entry
+from aurelis.cache._first_layer import Found
 from aurelis.cache._flight import Abandoned, Failed, Flight, enter
 from aurelis.cache._guard import Budget
-from aurelis.cache._stack import Found
+from aurelis.cache._options import whole
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.manager import AnyManager, manager_of
@@ -48,6 +48,10 @@ class Exchange(Generic[Q]):
         cache: manager; `None` means the process's.
         policy: the rules.
         max_body_bytes: larger bodies pass through and are not stored.
+
+    Raises:
+        ConfigurationError: `max_body_bytes` is not positive.
+        TypeError: `cache` is no manager.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Exchange(Generic[Q]):
         *,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
     ) -> None:
+        whole("max_body_bytes", max_body_bytes)
         self.manager = manager_of(cache)
         self.engine = self.manager._engine
         self.policy = policy
@@ -460,9 +465,7 @@ class Exchange(Generic[Q]):
                 stale = found.entry
         # Processes do not wait for each other here, as a stream cannot be shared between them. The permit only says
         # whether an invalidation has overtaken the load.
-        _, permit = await ways.run(
-            self.engine.stack.acquire(key, token_hex(16).encode(), budget, again=True, life=_LONGEST_LOAD)
-        )
+        _, permit = await ways.run(self.engine.acquire(key, budget, again=True, life=_LONGEST_LOAD))
         flight.generation = permit.generation
         flight.holds = partial(self.engine.stack.holds, permit, self.engine.stack.implied(key), _LONGEST_LOAD)
         return Recorder(self, request, flight, key, stale, budget, ways, seat, permit, behind)

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from aurelis.cache import _tags
 from aurelis.cache._decisions import Discard, Follow, Store
 from aurelis.cache._entry import NO_DETAILS, Details, Entry
-from aurelis.cache._stack import Keep, Permit
+from aurelis.cache._leases import Permit
+from aurelis.cache._packing import Keep
 from aurelis.cache.exceptions import CacheError
 from aurelis.cache.http import (
     HttpPolicy,

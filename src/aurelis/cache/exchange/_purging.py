@@ -7,8 +7,8 @@ from typing import Final
 
 from aurelis.cache import _patterns, _tags
 from aurelis.cache._entry import Entry
+from aurelis.cache._first_layer import Found
 from aurelis.cache._keys import escape
-from aurelis.cache._stack import Found
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.http import StoredResponse
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of

@@ -14,8 +14,9 @@ from aurelis.cache._engine import Engine
 from aurelis.cache._entry import NO_DETAILS, Details, Entry
 from aurelis.cache._flight import Flight, Settled
 from aurelis.cache._guard import Budget
+from aurelis.cache._leases import Permit
+from aurelis.cache._packing import Keep
 from aurelis.cache._recording import Reader, Recording
-from aurelis.cache._stack import Keep, Permit
 from aurelis.cache.exceptions import LayerError
 from aurelis.cache.http import Fields, LoadedResponse, ResponseHead, VariantIndex
 from aurelis.cache.telemetry import names
@@ -141,10 +142,10 @@ class Recorder(Generic[Q]):
         self._begin = self._engine.clock.monotonic()
         self._request_time = self._engine.clock.time()
         self._response_time = 0.0
+        self._limit = exchange.max_body_bytes
         self._head: ResponseHead | None = None
         self._recording: Recording | None = None
         self._terminator: Terminator | None = None
-        self._stored_bytes = -1
         self.terminated = False
         self.ended = False
         self.over = False
@@ -219,7 +220,7 @@ class Recorder(Generic[Q]):
         )
         limit = self._exchange.max_body_bytes
         if isinstance(decision, Record):
-            limit = limit if decision.max_body_bytes is None else decision.max_body_bytes
+            self._limit = limit = limit if decision.max_body_bytes is None else decision.max_body_bytes
             if _announced(head) > limit:
                 decision = Pass("too-large", lasting=True)
         self._exchange.note(self._key, decision)
@@ -258,9 +259,10 @@ class Recorder(Generic[Q]):
         recording = self._recording
         assert recording is not None, "head() comes first"
         if self._terminator is not None and not self.terminated and recording.kept and self._terminator.feed(data):
-            # The protocol's own end: callers that stop reading here must find the answer stored.
+            # The protocol's own end: callers that stop reading here must find the answer stored. What may follow is for
+            # those who read it now.
             self.terminated = True
-            await self._ways.run(self._store((*recording.chunks(), data)))
+            await self._store_if_kept(recording, data)
         if last:
             self._flight.keep()  # readers may leave once they have it
         recording.append(data, last=last)
@@ -277,10 +279,8 @@ class Recorder(Generic[Q]):
         self.ended = self.over = True
         # Whoever leaves now, what has come whole is stored.
         self._flight.keep()
-        if recording.kept and recording.size != self._stored_bytes:
-            await self._ways.run(self._store(recording.chunks()))
-        elif not recording.kept and self._flight_recorded():
-            self._engine.telemetry.store("too_large")
+        if not self.terminated:
+            await self._store_if_kept(recording)
         recording.finish()
         self._engine.flights.land(self._flight)
 
@@ -353,6 +353,13 @@ class Recorder(Generic[Q]):
         outcome = self._flight.outcome
         return isinstance(outcome, Settled) and isinstance(outcome.result.decision, Record)
 
+    async def _store_if_kept(self, recording: Recording, last: bytes = b"") -> None:
+        """Store the body, with `last` at its end, unless it is too large or nobody wanted to keep it."""
+        if recording.kept and recording.size + len(last) <= self._limit:
+            await self._ways.run(self._store((*recording.chunks(), last) if last else recording.chunks()))
+        elif self._flight_recorded():
+            self._engine.telemetry.store("too_large")
+
     async def _store(self, chunks: tuple[bytes, ...]) -> None:
         engine = self._engine
         assert self._head is not None
@@ -364,7 +371,6 @@ class Recorder(Generic[Q]):
             self._response_time,
             self.route,
         )
-        self._stored_bytes = sum(map(len, chunks))
         decision = self._exchange.policy.on_loaded(self._request, loaded)
         if not isinstance(decision, Store):
             engine.telemetry.store(decision.reason)

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from aurelis.cache import _news
 from aurelis.cache._entry import Entry
-from aurelis.cache.typing import Acquired
+from aurelis.cache.typing import Acquired, Kind, Message
 
 from ._link import Link
 from ._names import Names
@@ -166,7 +166,7 @@ class Coordination(ABC):
         self._saw(known)
         link = self._link()
         names = [self._names.tag(tag) for tag in tags]
-        kind: _news.Kind = "soft" if soft else "tags"
+        kind: Kind = "soft" if soft else "tags"
         if link.single:
             word = _news.encode(self.node, kind, tuple(tags))
             arguments = (self._known, self._names.channel, word, int(soft), _TAG_LIFE)
@@ -183,7 +183,7 @@ class Coordination(ABC):
         word = _news.encode(self.node, "beat")
         await self._link().script(BEAT, (self._names.clock,), (self._names.channel, word))
 
-    async def news(self) -> AsyncGenerator[_news.Message | None, None]:
+    async def news(self) -> AsyncGenerator[Message | None, None]:
         """What the others tell; `None` whenever a subscription begins, so that what came before it may be missing.
 
         Raises:
@@ -214,13 +214,13 @@ class Coordination(ABC):
         self._saw(generation)
         return generation
 
-    async def _announce(self, link: Link, kind: _news.Kind, names: tuple[str, ...]) -> int:
+    async def _announce(self, link: Link, kind: Kind, names: tuple[str, ...]) -> int:
         arguments = (self._known, self._names.channel, _news.encode(self.node, kind, names))
         generation = int(await link.script(ANNOUNCE, (self._names.clock,), arguments))
         self._saw(generation)
         return generation
 
-    def _word(self, generation: int, kind: _news.Kind, names: tuple[str, ...]) -> bytes:
+    def _word(self, generation: int, kind: Kind, names: tuple[str, ...]) -> bytes:
         return b"%d %b" % (generation, _news.encode(self.node, kind, names))
 
     def _saw(self, generation: int) -> None:

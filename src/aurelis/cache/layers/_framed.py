@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aurelis.cache._clock import Clock
 from aurelis.cache._entry import Entry
-from aurelis.cache.codecs import Frame, ValueCodec, decode_frame, encode_frame, is_immutable
+from aurelis.cache.codecs import Frame, ValueCodec, encode_frame, is_immutable, open_frame
 from aurelis.cache.exceptions import FrameError
 
 _FOREVER: Final = 10 * 365 * 86_400.0
@@ -22,22 +22,23 @@ class Framed:
     _clock: Clock
     _damaged: Callable[[FrameError], None]
 
-    def _entry(self, key: str, data: bytes, life: int) -> Entry | None:
-        """The entry of a frame that lives for `life` more milliseconds, -1: for ever; `None`: damaged or not ours."""
+    def _entry(self, key: str, data: bytes, life: int, now: float | None = None) -> Entry | None:
+        """The entry of a frame that lives for `life` more milliseconds, -1: for ever; `None`: damaged or not ours.
+
+        Args:
+            now: monotonic, seconds, for who has read many at once.
+        """
         try:
-            frame = decode_frame(data, key)
-            value = self._codec.loads(frame.payload)
+            payload, stale_for, generation, details, *_ = open_frame(data, key)
+            value = self._codec.loads(payload)
         except FrameError as error:
             self._damaged(error)
             return None
-        now = self._clock.monotonic()
         # The server's clock says how long it has to live (-1: no expiry); ours only counts on from here.
-        expires = math.inf if life < 0 else now + life / 1000
-        fresh_until = expires - frame.stale_for
-        size = len(frame.payload) + len(key)
+        expires = math.inf if life < 0 else (self._clock.monotonic() if now is None else now) + life / 1000
         # A mutable value comes with its packed form: the value is this caller's own, the next one unpacks another.
-        payload = None if is_immutable(value) else frame.payload
-        return Entry(value, payload, fresh_until, expires, size, frame.generation, frame.details)
+        kept = None if is_immutable(value) else payload
+        return Entry(value, kept, expires - stale_for, expires, len(payload) + len(key), generation, details)
 
     def _frame(self, key: str, entry: Entry) -> tuple[bytes, int | None]:
         """An entry's frame, and its life in milliseconds; `None`: for ever."""

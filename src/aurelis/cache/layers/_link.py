@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
+from hiredis import pack_command
 from redis.asyncio import ConnectionPool
 from redis.asyncio.client import PubSub
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
@@ -124,7 +125,7 @@ class ServerLink:
     async def execute(self, *command: Any) -> Any:
         """Run one command."""
         async with self._connection() as connection:
-            await connection.send_command(*command)
+            await connection.send_packed_command(pack_command(command))
             return await connection.read_response()
 
     async def pipeline(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
@@ -132,7 +133,7 @@ class ServerLink:
         answers: list[Any] = []
         demoted = False
         async with self._connection() as connection:
-            await connection.send_packed_command(connection.pack_commands(commands))
+            await connection.send_packed_command(b"".join([pack_command(tuple(command)) for command in commands]))
             for _command in commands:
                 try:
                     answers.append(await connection.read_response())
@@ -145,16 +146,16 @@ class ServerLink:
 
     async def script(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes | int] = ()) -> Any:
         """Run a script, which Redis gets to know when it does not know it yet."""
-        # `_connection` and `known` written out: a context manager and a call would cost every hit.
+        # `_connection` written out: a context manager would cost every hit.
         await self._slots.acquire()
         try:
             connection = await self._take()
             try:
-                await connection.send_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
+                await connection.send_packed_command(pack_command(script.known(keys, arguments)))
                 try:
                     return await connection.read_response()
                 except NoScriptError:
-                    await connection.send_command(*script.told(keys, arguments))
+                    await connection.send_packed_command(pack_command(script.told(keys, arguments)))
                     return await connection.read_response()
             except ReadOnlyError:
                 await connection.disconnect(nowait=True)

@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from aurelis.cache._keys import escape
+from aurelis.cache.codecs import to_bytes
 
 _GLOB: Final = re.compile(rb"[*?\[\]\\^]")
 # A key as `CacheKeyBuilder` makes it when there are params: namespace, version:category:identifier, digest.
@@ -86,7 +87,7 @@ def tagged(key: str) -> bytes:
         namespace, thing, params = parts.groups()
         text = f"{{{thing}}}:{namespace}:{params}"
     elif key and key[0] != "}":
-        text = f"{{{key}}}"
+        text = "{" + key + "}"
     else:  # Redis takes `{}` for no tag at all, and would put the records of this key into different slots
         text = f"{{.{escape(key)}}}."
-    return text.encode("utf-8", "surrogatepass")
+    return to_bytes(text)

@@ -35,6 +35,15 @@ return found
 """Value and remaining life (ms) of entries. A key that holds something else than a string is some other program's: it
 is reported as an empty frame, which no frame of ours is."""
 
+LIVES: Final = Script("""
+local lives = {}
+for i, key in ipairs(KEYS) do
+  lives[i] = redis.call('PTTL', key)
+end
+return lives
+""")
+"""Remaining life (ms) of entries; -1: for ever, -2: there is none."""
+
 ACQUIRE: Final = Script(
     _NOW
     + """

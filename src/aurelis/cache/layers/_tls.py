@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from ssl import SSLContext
-from typing import Any
 
-from redis.asyncio.connection import RedisSSLContext, SSLConnection
+from redis.asyncio.connection import RedisSSLContext
+
+from aurelis.cache._forking import renew_in_children
 
 
 class Certificates:
@@ -27,7 +28,12 @@ class Certificates:
         self._files = [file for file in (context.keyfile, context.certfile, context.ca_certs) if file is not None]
         self._lock = threading.Lock()
         self._seen: list[int] = []
+        renew_in_children(self)
         self.get()
+
+    def after_fork(self) -> None:
+        """A thread of the parent may be loading them."""
+        self._lock = threading.Lock()
 
     def get(self) -> SSLContext:
         """The context; redis-py calls it by this name."""
@@ -38,11 +44,3 @@ class Certificates:
                 self._seen = seen
             loaded: SSLContext = self._context.get()
             return loaded
-
-
-class TLSConnection(SSLConnection):
-    """A connection with certificates of its link."""
-
-    def __init__(self, *, certificates: Certificates, **options: Any) -> None:
-        super().__init__(**options)
-        self.ssl_context = certificates  # type: ignore[assignment]  # all that redis-py asks of it is `get`

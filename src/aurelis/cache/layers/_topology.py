@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.connection import AbstractConnection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
@@ -20,11 +19,11 @@ from aurelis.cache.config import CacheConfig
 from aurelis.cache.exceptions import ConfigurationError
 
 from ._cluster import ClusterLink, Server
+from ._connections import PlainConnection, PrimaryConnection, SocketConnection, TLSConnection, TLSPrimaryConnection
 from ._link import Link, ServerLink
 from ._sentinel import Sentinels, primary_pool
-from ._tls import Certificates, TLSConnection
+from ._tls import Certificates
 
-_Class = type[Connection | UnixDomainSocketConnection]
 _OPTIONS = "redis_url is refused by redis-py ({}): check the options after the '?'"
 _SENTINEL = "sentinel_"
 # Options of the servers that are the sentinels', too.
@@ -102,7 +101,7 @@ class Topology:
         slots = asyncio.Semaphore(self.limit)
         if self.kind == "sentinel":
             sentinels = Sentinels(self.servers, _class(self.kind, self.tls), self.sentinel_options)
-            managed = _TLSManaged if self.tls else SentinelManagedConnection
+            managed = TLSPrimaryConnection if self.tls else PrimaryConnection
             return ServerLink(
                 primary_pool(self.service, sentinels, {**self.options, "connection_class": managed}), slots
             )
@@ -116,7 +115,7 @@ class Topology:
         return ConnectionPool(_TLSSubscriber if self.tls else _Subscriber, choose=choose, **self.options)
 
 
-class _Subscriber(Connection):
+class _Subscriber(PlainConnection):
     """A connection to a node that is chosen each time it connects."""
 
     def __init__(self, *, choose: Callable[[], Server], **options: Any) -> None:
@@ -132,14 +131,10 @@ class _TLSSubscriber(_Subscriber, TLSConnection):
     """The same, encrypted."""
 
 
-class _TLSManaged(SentinelManagedConnection, TLSConnection):
-    """An encrypted connection to the primary that sentinels name."""
-
-
-def _class(kind: Kind, tls: bool) -> _Class:
+def _class(kind: Kind, tls: bool) -> type[AbstractConnection]:
     if kind == "socket":
-        return UnixDomainSocketConnection
-    return TLSConnection if tls else Connection
+        return SocketConnection
+    return TLSConnection if tls else PlainConnection
 
 
 def _settings() -> dict[str, Any]:
@@ -161,9 +156,7 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None or name.startswith("socket_")}
 
 
-def _checked(
-    connection_class: type[Connection | UnixDomainSocketConnection], options: dict[str, Any]
-) -> dict[str, Any]:
+def _checked(connection_class: type[AbstractConnection], options: dict[str, Any]) -> dict[str, Any]:
     """The options, once redis-py takes them; with the certificates that they name, where there are some."""
     try:
         if connection_class is not TLSConnection:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 
 from cachetools import LRUCache
 
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
-from aurelis.cache._options import Duration, seconds
+from aurelis.cache._forking import renew_in_children
+from aurelis.cache._options import Duration, seconds, whole, yes_or_no
 from aurelis.cache.codecs import ValueCodec, is_immutable, size_of
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.telemetry._cells import Cell
@@ -37,6 +39,10 @@ class Entries(LRUCache[str, Entry]):
 
     def __missing__(self, key: str) -> Entry:
         return _NOTHING
+
+    def begin_anew(self) -> None:
+        """Forget everything, also where a change was left half done."""
+        super().__init__(int(self.maxsize), attrgetter("size"))
 
     def popitem(self) -> tuple[str, Entry]:
         """Drop the least recently used entry."""
@@ -77,8 +83,9 @@ class MemoryBackend:
         codec: ValueCodec | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        if max_size < 1 or max_bytes < 1:
-            raise ConfigurationError("MemoryBackend: max_size and max_bytes must be 1 or more")
+        whole("MemoryBackend: max_size", max_size)
+        whole("MemoryBackend: max_bytes", max_bytes)
+        yes_or_no("MemoryBackend: copy", copy)
         self.max_size = max_size
         self.max_bytes = max_bytes
         try:
@@ -93,6 +100,14 @@ class MemoryBackend:
         self._lock = threading.Lock()
         self._to_sweep: list[str] = []
         self._writes = 0
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """What a thread of the parent was just changing may be half done in the child, so it begins with nothing."""
+        if self._lock.locked():
+            self.entries.begin_anew()
+            self._to_sweep = []
+        self._lock = threading.Lock()
 
     # Values
 
@@ -172,21 +187,26 @@ class MemoryBackend:
     # Layer
 
     async def lookup(self, key: str) -> Entry | None:
-        """The entry, or `None`."""
-        return self.peek(key)
+        """The entry, or `None`. Its value is the caller's own, or one that nobody can change.
+
+        Raises:
+            FrameError: the value is of a type that the codec does not know.
+        """
+        entry = self.peek(key)
+        return None if entry is None else self._given(entry)
 
     async def lookup_many(self, keys: Sequence[str]) -> Mapping[str, Entry]:
-        """The entries found."""
-        return {key: entry for key in keys if (entry := self.peek(key)) is not None}
+        """The entries found; raises as `lookup`."""
+        return {key: self._given(entry) for key in keys if (entry := self.peek(key)) is not None}
 
     async def store(self, key: str, entry: Entry) -> None:
         """Keep the entry if it fits."""
-        self.put(key, entry)
+        self.put(key, self._kept(key, entry))
 
     async def store_many(self, entries: Mapping[str, Entry]) -> None:
         """Keep those that fit."""
         for key, entry in entries.items():
-            self.put(key, entry)
+            self.put(key, self._kept(key, entry))
 
     async def remove(self, key: str) -> bool:
         """Forget the key; true if it was there and alive."""
@@ -200,6 +220,14 @@ class MemoryBackend:
 
     async def aclose(self) -> None:
         """Nothing to give back."""
+
+    def _kept(self, key: str, entry: Entry) -> Entry:
+        if entry.payload is not None and (entry.value is None or (self._copy and not is_immutable(entry.value))):
+            return replace(entry, value=None, size=len(entry.payload) + len(key))
+        return replace(entry, payload=None, size=size_of(entry.value) + len(key))
+
+    def _given(self, entry: Entry) -> Entry:
+        return replace(entry, value=entry.value if entry.payload is None else self._codec.loads(entry.payload))
 
     def _put(self, key: str, entry: Entry) -> bool:
         if entry.until == -math.inf:

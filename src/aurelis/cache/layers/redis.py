@@ -8,36 +8,41 @@ the cancellation of a task that is sending).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
+from aurelis.cache._forking import renew_in_children
 from aurelis.cache._options import Duration, seconds
 from aurelis.cache.codecs import ValueCodec
-from aurelis.cache.config import CacheConfig
+from aurelis.cache.config import CacheConfig, require_config
 from aurelis.cache.exceptions import FrameError, LayerError, LayerTimeout, MissingExtraError
 
 from ._framed import Framed
 
 try:
-    from redis.exceptions import RedisError
+    from redis.exceptions import NoScriptError, RedisError
 
     from ._coordination import Coordination, set_command, succeeded
     from ._link import Link
     from ._names import Names
-    from ._scripts import LOOKUP
+    from ._scripts import LIVES, LOOKUP
     from ._topology import Topology
 except ImportError as error:
     raise MissingExtraError("redis", "RedisBackend") from error
 
 _LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
+_End = AsyncGenerator[None, None]
 
 _SCAN_COUNT: Final = 500
+_ABSENT: Final = -2
+"""In place of the life of what is not there."""
 
 
 class RedisBackend(Framed, Coordination):
@@ -51,7 +56,7 @@ class RedisBackend(Framed, Coordination):
         damaged: called with the error for each frame that is damaged or not ours.
 
     Raises:
-        ConfigurationError: the configuration has no `redis_url`, or redis-py refuses it.
+        ConfigurationError: it is no configuration, has no `redis_url`, or redis-py refuses that.
     """
 
     name = "l2"
@@ -64,6 +69,7 @@ class RedisBackend(Framed, Coordination):
         clock: Clock = SYSTEM_CLOCK,
         damaged: Callable[[FrameError], None] | None = None,
     ) -> None:
+        require_config("RedisBackend", config)
         self._topology = Topology.parse(config)
         self._config = config
         self._codec = codec or ValueCodec(config.types)
@@ -73,6 +79,15 @@ class RedisBackend(Framed, Coordination):
         self._names = Names(config.namespace)
         self._lock = threading.Lock()  # several threads look for the clients of their loops
         self._links: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Link] = weakref.WeakKeyDictionary()
+        self._ends: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _End] = weakref.WeakKeyDictionary()
+        self._inherited: list[object] = []
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """The clients are the parent's; they are kept, since their end could be that of what they share with it."""
+        self._lock = threading.Lock()
+        self._inherited += [self._links, self._ends]
+        self._links, self._ends = weakref.WeakKeyDictionary(), weakref.WeakKeyDictionary()
 
     # Values
 
@@ -137,17 +152,17 @@ class RedisBackend(Framed, Coordination):
 
     async def lookup_many(self, keys: Sequence[str]) -> Mapping[str, Entry]:
         """The entries found; one round trip to each server."""
-        entries: dict[str, Entry] = {}
         link = self._link()
         names = [self._names.entry(key) for key in keys]
-        groups = link.split(names)
-        answers = await link.scripts(LOOKUP, [([names[position] for position in group], ()) for group in groups])
-        for group, found in zip(groups, succeeded(answers), strict=True):
-            for index, frame, life in found:
-                key = keys[group[index - 1]]
-                entry = self._entry(key, frame, life)
-                if entry is not None:
-                    entries[key] = entry
+        # Copying values into a script and out of it again costs a server more than all the rest, so it is spared that
+        # where one transaction can do without. In a cluster each slot would need one.
+        found = await (_together(link, names) if link.single and len(names) > 1 else _by_slot(link, names))
+        now = self._clock.monotonic()
+        entries: dict[str, Entry] = {}
+        for position, frame, life in found:
+            entry = self._entry(keys[position], frame, life, now)
+            if entry is not None:
+                entries[keys[position]] = entry
         return entries
 
     async def store(self, key: str, entry: Entry) -> None:
@@ -175,13 +190,11 @@ class RedisBackend(Framed, Coordination):
         here = asyncio.get_running_loop()
         with self._lock:
             self._forget_closed_loops()
-            running = {loop: link for loop, link in self._links.items() if loop.is_running()}
-            for loop in running:
-                del self._links[loop]
+            running = {loop: end for loop, end in self._ends.items() if loop.is_running()}
         own = running.pop(here, None)
-        others = [future for loop, link in running.items() if (future := _closing_in(loop, link))]
+        others = [future for loop, end in running.items() if (future := _closing_in(loop, end))]
         if own is not None:
-            await own.aclose()
+            await _bring_about(own)
         if others:
             await asyncio.wait(others, timeout=self._timeout)  # a loop that is just ending may not answer any more
 
@@ -197,16 +210,20 @@ class RedisBackend(Framed, Coordination):
         return self._links.get(asyncio.get_running_loop()) or self._connect()
 
     def _connect(self) -> Link:
-        link = self._topology.link()
+        loop, link = asyncio.get_running_loop(), self._topology.link()
+        end = _end_of(link, self._links, self._ends, self._lock)
+        with contextlib.suppress(StopIteration):  # run up to where it waits
+            end.asend(None).send(None)
         with self._lock:
             self._forget_closed_loops()
-            self._links[asyncio.get_running_loop()] = link
+            self._links[loop], self._ends[loop] = link, end
         return link
 
     def _forget_closed_loops(self) -> None:
         # A client refers to its loop, so the weak keys alone would never let go of a loop that was closed.
-        for loop in [loop for loop in self._links if loop.is_closed()]:
-            del self._links[loop]
+        for loop in [loop for loop in self._ends if loop.is_closed()]:
+            self._links.pop(loop, None)
+            del self._ends[loop]
 
     async def _contained(self, operation: str, call: Awaitable[T], timeout: float | None = -1) -> T:
         try:
@@ -220,8 +237,61 @@ class RedisBackend(Framed, Coordination):
             raise LayerError(self.name, operation) from error
 
 
-def _closing_in(loop: asyncio.AbstractEventLoop, link: Link) -> asyncio.Future[None] | None:
-    closing = link.aclose()
+async def _together(link: Link, names: Sequence[bytes]) -> Iterable[tuple[int, bytes, int]]:
+    """Position, frame and life (ms) of the names that are there, all of one moment and of one server."""
+    values: Any = None
+    lives: Any = NoScriptError()
+    for script in (LIVES.known(names, ()), LIVES.told(names, ())):
+        if isinstance(lives, NoScriptError):
+            answers = await link.pipeline([("MULTI",), ("MGET", *names), script, ("EXEC",)])
+            values, lives = succeeded(answers)[-1]
+    succeeded((values, lives))
+    # What is there without being a string is some other program's, and no frame.
+    return [
+        (position, b"" if value is None else value, life)
+        for position, (value, life) in enumerate(zip(values, lives, strict=True))
+        if life != _ABSENT
+    ]
+
+
+async def _by_slot(link: Link, names: Sequence[bytes]) -> Iterable[tuple[int, bytes, int]]:
+    """The same of several servers."""
+    groups = link.split(names)
+    answers = await link.scripts(LOOKUP, [([names[position] for position in group], ()) for group in groups])
+    return [
+        (group[index - 1], frame, life)
+        for group, found in zip(groups, succeeded(answers), strict=True)
+        for index, frame, life in found
+    ]
+
+
+async def _end_of(
+    link: Link,
+    links: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Link],
+    ends: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _End],
+    lock: threading.Lock,
+) -> _End:
+    """Waits until it is closed, and closes the link then.
+
+    A generator, because those that have not ended when an event loop shuts down are closed by the loop.
+    """
+    try:
+        yield
+    finally:
+        loop = asyncio.get_running_loop()
+        with lock:
+            if links.get(loop) is link:
+                del links[loop], ends[loop]
+        await link.aclose()
+
+
+async def _bring_about(end: _End) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop does so at this very moment
+        await end.aclose()
+
+
+def _closing_in(loop: asyncio.AbstractEventLoop, end: _End) -> asyncio.Future[None] | None:
+    closing = _bring_about(end)
     try:
         return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(closing, loop))
     except RuntimeError:  # closed since, and its connections with it

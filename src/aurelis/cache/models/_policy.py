@@ -134,7 +134,8 @@ class ModelPolicy:
         refusal = self._refusal(request, loaded.head)
         if refusal is not None:
             return Discard(refusal)
-        if not _has_announced_length(loaded):
+        # A stream says itself where it ends, and something may follow.
+        if not request.call.stream and not _has_announced_length(loaded):
             return Discard("truncated")
         profile = request.call.profile
         if request.call.stream:

@@ -10,11 +10,12 @@ and there is neither between the load and the store. A build without that lock n
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+
+from aurelis.cache._forking import renew_in_children
 
 from .names import Metric
 
@@ -83,6 +84,7 @@ class Registry:
         self._ended: deque[int] = deque()
         self._retired: dict[tuple[str, Attributes], float] = {}
         self._next = 0
+        renew_in_children(self)
 
     def add(self, owner: object, table: CellTable) -> None:
         """Take the table in; when `owner` is garbage its counts are kept and its gauges end."""
@@ -139,6 +141,3 @@ def _gauges(tables: list[CellTable]) -> Iterator[tuple[str, Attributes, Callable
 
 REGISTRY = Registry()
 """The process's registry. Module-level state on purpose: the SDK exports one set of instruments per process."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=REGISTRY.after_fork)

@@ -16,6 +16,8 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
 from opentelemetry.trace import ProxyTracerProvider, Span, SpanContext, SpanKind, Status, StatusCode
 
+from aurelis.cache._forking import renew_in_children
+
 from . import names
 from ._cells import REGISTRY, Cell, CellTable
 
@@ -78,6 +80,7 @@ class _Providers:
         self.sets: tuple[Instruments, ...] = ()
         self._lock = threading.Lock()
         self._named: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
+        renew_in_children(self)
 
     def ensure_global(self) -> None:
         """Made with the first cache. The API's proxies bind to a provider that is set later."""
@@ -94,13 +97,10 @@ class _Providers:
                 self.sets = (*self.sets, instruments)
 
     def after_fork(self) -> None:
-        self._lock = threading.Lock()  # a thread of the parent may have held it
+        self._lock = threading.Lock()
 
 
 _PROVIDERS = _Providers()  # process-wide for the reason given at Instruments
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_PROVIDERS.after_fork)
 
 
 def instrument(meter_provider: MeterProvider) -> None:

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
-from aurelis.cache import _news
 from aurelis.cache._entry import Entry
-from aurelis.cache._listening import Newsroom
 from aurelis.cache.exceptions import ConfigurationError
-from aurelis.cache.typing import Acquired, Layer, SearchableLayer, SharedLayer
+from aurelis.cache.typing import Acquired, Layer, Message, Newsroom, SearchableLayer, SharedLayer
 
 T = TypeVar("T")
 
@@ -103,7 +101,7 @@ class Chaos:
         self.happened: dict[str, int] = {}
         self._random = random.Random(seed)
         self._error = error or partial(ConnectionError, "chaos")
-        self._lines: list[asyncio.Queue[_news.Message | Exception | None]] = []
+        self._lines: list[asyncio.Queue[Message | Exception | None]] = []
 
     def heal(self) -> None:
         """From now on nothing goes wrong. What hangs already goes on hanging."""
@@ -137,13 +135,11 @@ class Chaos:
             await _hang()
         return answer
 
-    async def carry(
-        self, news: AsyncGenerator[_news.Message | None, None]
-    ) -> AsyncGenerator[_news.Message | None, None]:
+    async def carry(self, news: AsyncGenerator[Message | None, None]) -> AsyncGenerator[Message | None, None]:
         """The messages that arrive, when they do."""
         if self._does("refuse", self.faults.refuse):
             raise self._error()
-        line: asyncio.Queue[_news.Message | Exception | None] = asyncio.Queue()
+        line: asyncio.Queue[Message | Exception | None] = asyncio.Queue()
         timers: set[asyncio.TimerHandle] = set()
         self._lines.append(line)
         pump = asyncio.create_task(self._pump(news, line, timers))
@@ -162,8 +158,8 @@ class Chaos:
 
     async def _pump(
         self,
-        news: AsyncGenerator[_news.Message | None, None],
-        line: asyncio.Queue[_news.Message | Exception | None],
+        news: AsyncGenerator[Message | None, None],
+        line: asyncio.Queue[Message | Exception | None],
         timers: set[asyncio.TimerHandle],
     ) -> None:
         try:
@@ -184,8 +180,8 @@ class Chaos:
 
     def _later(
         self,
-        line: asyncio.Queue[_news.Message | Exception | None],
-        message: _news.Message,
+        line: asyncio.Queue[Message | Exception | None],
+        message: Message,
         timers: set[asyncio.TimerHandle],
     ) -> None:
         lag = self._random.uniform(*self.faults.lag)
@@ -336,7 +332,7 @@ class ChaosSharedLayer(ChaosLayer):
         """Send a sign of life."""
         await self._chaos.act(self._shared.beat)
 
-    async def news(self) -> AsyncGenerator[_news.Message | None, None]:
+    async def news(self) -> AsyncGenerator[Message | None, None]:
         """Messages, those that arrive."""
         async with contextlib.aclosing(self._news.carry(self._shared.news())) as messages:
             async for message in messages:

@@ -14,7 +14,7 @@ from aurelis.cache.codecs import ValueCodec
 from aurelis.cache.exceptions import FrameError
 from aurelis.cache.http import StoredResponse, VariantIndex
 from aurelis.cache.layers._framed import Framed
-from aurelis.cache.typing import Acquired
+from aurelis.cache.typing import Acquired, Kind, Message
 
 from ._records import Records
 
@@ -328,7 +328,7 @@ class SharedNode(Framed):
         self._records.tell(self._records.number, _news.encode(self._node, "beat"))
         await _trip()
 
-    async def news(self) -> AsyncGenerator[_news.Message | None, None]:
+    async def news(self) -> AsyncGenerator[Message | None, None]:
         """What the others tell; `None` when the subscription begins.
 
         Raises:
@@ -372,7 +372,7 @@ class SharedNode(Framed):
         self._saw(generation)
         return generation
 
-    async def _announce(self, kind: _news.Kind, names: tuple[str, ...]) -> int:
+    async def _announce(self, kind: Kind, names: tuple[str, ...]) -> int:
         await _trip()
         generation = self._records.announce(self._known, _news.encode(self._node, kind, names))
         await _trip()

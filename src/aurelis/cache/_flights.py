@@ -1,0 +1,277 @@
+"""The flights of one cache: who joins, who leads, who is cancelled, and what an invalidation overtakes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context
+from functools import partial
+from typing import Any
+
+from ._flight import Abandoned, Flight, current
+from ._forking import renew_in_children
+from ._gate import running_loop
+from .telemetry._cells import Cell
+
+_POLL = 0.02
+"""Seconds between two looks at loads of other event loops, while closing."""
+
+
+class Flights:
+    """The flights of one cache."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """No loop of the parent runs in a child, so a flight that was inherited would never end."""
+        self._lock = threading.Lock()
+        self._flights: dict[str, Flight[Any]] = {}
+        self._apart: set[Flight[Any]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # in the order in which they began
+        self._own: dict[asyncio.Task[None], None] = {}
+        self._last: set[asyncio.Task[None]] = set()
+        self._waiters = Cell()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a load that another one leads."""
+        return self._waiters.n
+
+    def join(self, key: str) -> tuple[Flight[Any], bool]:
+        """The flight of the key, and whether the caller leads it and has to start it.
+
+        The caller must `leave` it in any case.
+
+        Raises:
+            RecursiveLoadError: the caller is part of a load that this flight waits for.
+        """
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is not None and isinstance(flight.outcome, Abandoned):
+                flight = None
+            if flight is None:
+                flight = Flight(key, self._waiters)
+                self._flights[key] = flight
+                leads = True
+            else:
+                leads = False
+                if (own := current()) is not None:
+                    own.awaits(flight)
+                flight._refs += 1
+                self._waiters.n += 1
+        if leads and (own := current()) is not None:
+            own.awaits(flight)
+        return flight, leads
+
+    def apart(self, key: str) -> Flight[Any]:
+        """A flight of the key that the caller leads and nobody can join; an invalidation still reaches it."""
+        flight: Flight[Any] = Flight(key, self._waiters)
+        with self._lock:
+            self._apart.add(flight)
+        if (own := current()) is not None:
+            own.awaits(flight)
+        return flight
+
+    def behind(self, key: str) -> Flight[Any] | None:
+        """A flight that no caller waits for, which the cache itself leads; `None`: the key is being loaded already."""
+        with self._lock:
+            if (other := self._flights.get(key)) is not None:
+                if other.alive():
+                    return None
+                other.fenced = True  # its loop is gone, or pauses
+            flight = self._flights[key] = Flight(key, self._waiters)
+            flight._refs = 0
+            flight._keep = True
+        return flight
+
+    def start(
+        self, flight: Flight[Any], load: Coroutine[Any, Any, None], context: Context | None = None
+    ) -> asyncio.Task[None]:
+        """Run the load in a task of this event loop, and return the task. It must settle the flight, and `land` it.
+
+        Args:
+            context: of the task; `None`: a copy of the caller's.
+        """
+        loop = asyncio.get_running_loop()
+        flight._loop = loop
+        task = loop.create_task(load, context=context)
+        flight._task = task
+        self._tasks[task] = None
+        task.add_done_callback(partial(self._ended, flight))
+        return task
+
+    def _ended(self, flight: Flight[Any], task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        if flight.outcome is None:  # cancelled before it began
+            flight.abandon()
+            self.land(flight)
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something of the cache's own in this event loop until it ends or the cache is closed."""
+        task = asyncio.get_running_loop().create_task(work, context=Context())
+        self._own[task] = None
+        task.add_done_callback(self._forget_own)
+
+    def run_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """The same for something short, which closing waits for."""
+        task = asyncio.get_running_loop().create_task(work, context=Context())
+        self._last.add(task)
+        task.add_done_callback(self._last.discard)
+
+    def _forget_own(self, task: asyncio.Task[None]) -> None:
+        self._own.pop(task, None)
+
+    def leave(self, flight: Flight[Any], *, leads: bool) -> None:
+        """One caller less. The last one cancels a load that has no outcome worth keeping."""
+        with self._lock:
+            flight._refs -= 1
+            if not leads:
+                self._waiters.n -= 1
+            last = flight._refs == 0 and not flight._keep
+            if last:
+                self._apart.discard(flight)
+                if self._flights.get(flight.key) is flight:
+                    # First out of the map, then cancelled: nobody can join a load that is about to end.
+                    del self._flights[flight.key]
+                # A later invalidation does not find it either, so what resists its cancellation must not be stored.
+                flight.fenced = flight.fenced or flight._task is not None
+        if (own := current()) is not None:
+            own.awaits_no_more(flight)
+        task = flight._task
+        if last and task is not None and not task.done():
+            loop = task.get_loop()
+            if loop is running_loop():
+                task.cancel()
+            else:
+                with contextlib.suppress(RuntimeError):  # that loop is closed, and the task with it
+                    loop.call_soon_threadsafe(task.cancel)
+
+    def land(self, flight: Flight[Any]) -> None:
+        """Nobody can join it any more."""
+        with self._lock:
+            self._apart.discard(flight)
+            if self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
+
+    def claim(self, flight: Flight[Any]) -> bool:
+        """Whether the caller's request is the one that the flight's load is counted for: the first to ask, if any."""
+        with self._lock:
+            claimed, flight.unclaimed = flight.unclaimed, False
+        return claimed
+
+    def fence(self, key: str, before: float = math.inf) -> Flight[Any] | None:
+        """An invalidation of the key: a load under way is not stored, and later callers begin a new one.
+
+        Args:
+            before: the generation of the invalidation; what began with it or later is not overtaken.
+
+        Returns:
+            The flight: where it is storing its result already, that is to be waited for.
+        """
+        with self._lock:
+            for apart in self._apart:
+                apart.fenced = apart.fenced or (apart.key == key and apart.generation < before)
+            flight = self._flights.get(key)
+            if flight is None or flight.generation >= before:
+                return None
+            del self._flights[key]
+            flight.fenced = True
+        return flight
+
+    def fence_tagged(
+        self, tags: Iterable[str], implied: Callable[[str], tuple[str, ...]], before: float = math.inf
+    ) -> list[Flight[Any]]:
+        """An invalidation of tags; returns the flights of what has one of them.
+
+        Args:
+            implied: gives the tags that follow from a key.
+            before: as for `fence`.
+        """
+        wanted = frozenset(tags)
+        found = []
+        with self._lock:
+            for flight in (*self._flights.values(), *self._apart):
+                if flight.generation >= before:
+                    continue
+                if not wanted.isdisjoint(flight.tags) or not wanted.isdisjoint(implied(flight.key)):
+                    flight.fenced = True
+                    found.append(flight)
+                    if self._flights.get(flight.key) is flight:
+                        del self._flights[flight.key]
+        return found
+
+    def fence_matching(self, matches: Callable[[str], bool]) -> list[Flight[Any]]:
+        """An invalidation of all keys that match; returns their flights."""
+        with self._lock:
+            flights = [flight for flight in (*self._flights.values(), *self._apart) if matches(flight.key)]
+            for flight in flights:
+                flight.fenced = True
+                if self._flights.get(flight.key) is flight:
+                    del self._flights[flight.key]
+        return flights
+
+    def begun(self) -> list[Flight[Any]]:
+        """Those that have something to be loaded, and whose result would be stored."""
+        with self._lock:
+            return [flight for flight in (*self._flights.values(), *self._apart) if flight.holds and not flight.fenced]
+
+    def fence_one(self, flight: Flight[Any]) -> None:
+        """Something has overtaken this one."""
+        with self._lock:
+            flight.fenced = True
+            if self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
+
+    def fence_all(self) -> list[Flight[Any]]:
+        """An invalidation of everything; returns all flights."""
+        with self._lock:
+            flights = [*self._flights.values(), *self._apart]
+            for flight in flights:
+                flight.fenced = True
+            self._flights.clear()
+        return flights
+
+    async def aclose(self, timeout: float) -> None:
+        """Let the loads of all running event loops end within `timeout` seconds, then cancel them."""
+        loop = asyncio.get_running_loop()
+        for own in list(self._own):
+            with contextlib.suppress(RuntimeError):  # that loop is closed by now
+                own.get_loop().call_soon_threadsafe(own.cancel)
+        if here := [own for own in self._own if own.get_loop() is loop]:
+            await asyncio.wait(here, timeout=timeout)
+        deadline = loop.time() + timeout
+        while (tasks := self._under_way()) and loop.time() < deadline:
+            await _first_of(tasks, loop, min(timeout, deadline - loop.time()))
+        for task in tasks:
+            with contextlib.suppress(RuntimeError):  # that loop is closed by now
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        deadline = loop.time() + timeout
+        while (tasks := self._under_way()) and loop.time() < deadline:
+            await _first_of(tasks, loop, min(timeout, deadline - loop.time()))
+        if last := [task for task in list(self._last) if task.get_loop() is loop]:
+            _, late = await asyncio.wait(last, timeout=timeout)
+            for task in late:
+                task.cancel()
+        # What has ended may not have been told yet that it did.
+        for task in [task for task in list(self._tasks) if task.done()]:
+            self._tasks.pop(task, None)
+
+    def _under_way(self) -> list[asyncio.Task[None]]:
+        # A copy, because other threads change the set.
+        return [task for task in list(self._tasks) if not task.done() and task.get_loop().is_running()]
+
+
+async def _first_of(tasks: list[asyncio.Task[None]], loop: asyncio.AbstractEventLoop, timeout: float) -> None:
+    """Wait until one of the tasks has ended, or for a moment if some of them run in other loops."""
+    here = [task for task in tasks if task.get_loop() is loop]
+    if len(here) < len(tasks):
+        timeout = min(timeout, _POLL)
+    if here:
+        await asyncio.wait(here, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    else:
+        await asyncio.sleep(timeout)
