@@ -12,6 +12,7 @@ from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware
 from tests.asgi.counts import loads, requests
 from tests.asgi.origin import Call, Gated, Origin, fixed
+from tests.asgi.sockets import fetch, served
 from tests.asgi.visits import Visit, ask
 from tests.managers import eventually
 
@@ -293,6 +294,15 @@ async def test_a_range_is_made_of_a_stored_response(manager: CacheManager) -> No
     assert visit.status == 304
     assert (await ask(app, "/", "HEAD", {"range": "bytes=0-1"})).status == 200
     assert len(origin.calls) == 2
+
+
+async def test_exactly_one_date_reaches_the_client(manager: CacheManager) -> None:
+    """RFC 9110 §6.6.1: the server's, as the app says none."""
+    async with served(CacheMiddleware(fixed(cache_control="max-age=60"), cache=manager)) as port:
+        for _ in range(2):
+            answer = await fetch(port, "/")
+            assert answer.fields["date"].count("GMT") == 1
+    assert answer.fields["age"] == "0"
 
 
 # What the request says

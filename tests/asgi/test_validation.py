@@ -1,16 +1,40 @@
 """Stored responses are validated by the app, refreshed behind clients' backs, and stand in for errors."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
-from aurelis.cache import CacheManager
-from aurelis.cache.testing import ManualClock
+from aurelis.cache import CacheConfig, CacheManager
+from aurelis.cache.testing import ManualClock, SharedMemory
 from aurelis_asgi import CacheMiddleware
 from tests.asgi.counts import coalesced, loads, requests
 from tests.asgi.origin import Call, Origin
 from tests.asgi.visits import Visit, ask
 from tests.managers import eventually, is_settled
+
+
+@pytest.fixture(params=["memory", "shared"])
+async def manager(request: pytest.FixtureRequest, clock: ManualClock) -> AsyncIterator[CacheManager]:
+    """A manager with memory alone, and one over a layer that others share."""
+    lower = [SharedMemory(clock).node()] if request.param == "shared" else []
+    async with CacheManager(CacheConfig(), clock=clock, lower=lower) as manager:
+        yield manager
+        await eventually(lambda: is_settled(manager))
+
+
+async def test_another_process_validates_what_this_one_has_stored(clock: ManualClock) -> None:
+    shared, handler = SharedMemory(clock), Tagged("no-cache")
+    origin = Origin(handler)
+    async with (
+        CacheManager(CacheConfig(), clock=clock, lower=[shared.node()]) as one,
+        CacheManager(CacheConfig(), clock=clock, lower=[shared.node()]) as other,
+    ):
+        await ask(CacheMiddleware(origin, cache=one))
+        visit = await ask(CacheMiddleware(origin, cache=other))
+        assert (visit.status, visit.body) == (200, b"body 1")
+        assert "fwd-status=304" in visit.cache_status
+        assert loads(one) + loads(other) == len(origin.calls) == 2
 
 
 class Tagged:
@@ -238,3 +262,27 @@ async def test_a_cookie_of_a_304_is_for_the_one_who_asked(manager: CacheManager,
         assert (visit.status, visit.body) == (200, b"body")
         cookies += visit.fields("set-cookie")
     assert sorted(cookies) == ["session=1", "session=2", "session=3"]
+
+
+@pytest.mark.parametrize("status", [304, 500])
+async def test_what_an_app_does_after_its_answer_is_done(
+    manager: CacheManager, clock: ManualClock, status: int
+) -> None:
+    """Background tasks, although the answer is not used."""
+    done = asyncio.Event()
+
+    async def handler(call: Call) -> None:
+        if call.number == 1:
+            await call.answer("body", cache_control="max-age=10, stale-if-error=60", etag='"1"')
+            return
+        await call.start(status, etag='"1"')
+        await call.chunk(b"", more=False)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        done.set()
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    await ask(app)
+    clock.advance(15)
+    assert (await ask(app)).body == b"body"
+    assert done.is_set()

@@ -190,7 +190,7 @@ class Recorder(Generic[Q]):
         return True
 
     async def _confirm(self, decision: Confirm, head: ResponseHead) -> None:
-        self._flight.keep()
+        self._flight.keep()  # whoever leaves now, what was confirmed is stored
         store = decision.store
         if store is not None:
             self._flight.tags = store.tags
@@ -202,6 +202,7 @@ class Recorder(Generic[Q]):
         self._substitute(Substitute(entry, names.REVALIDATED, head.status, store is not None, shared), "validated")
 
     def _substitute(self, substitute: Substitute, reason: str) -> None:
+        self._flight.keep()  # callers leave with what is stored, and the origin may have more to do after its answer
         # No request counts as a miss for this load, so it is counted as a refresh.
         self._engine.telemetry.refresh(self._behind or reason)
         if self._seat is not None:
