@@ -196,6 +196,8 @@ class Recorder(Generic[Q]):
             self._flight.tags = store.tags
             with self._flight.storing():
                 await self._ways.run(self._store_unless_fenced(store))
+        # Where each has to ask, nobody waits for the answer to another one.
+        self._exchange.note(self._key, Record(decision.fresh_for, shared=decision.fresh_for > 0))
         fresh_until = self._engine.clock.monotonic() + decision.fresh_for
         entry = Entry(decision.value, None, fresh_until, math.inf, 0)
         shared = store is not None and store.key in (None, self._key)
@@ -392,6 +394,7 @@ class Recorder(Generic[Q]):
                 index = index.after(known.value)
             values[index_key] = engine.stack.pack(index, trusted=True)
         self._published = True
+        engine.note_apart(values)
         details = Details(decision.tags) if decision.tags else NO_DETAILS
         keep = Keep(decision.fresh_for, decision.stale_for, details=details)
         engine.telemetry.store(await engine.stack.publish(values, keep, self._permit, self._budget))
