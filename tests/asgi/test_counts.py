@@ -96,7 +96,7 @@ async def test_any_mix_of_requests_is_counted_exactly(
     app = CacheMiddleware(origin, cache=manager, rules=RULES)
     dice = random.Random(seed)
     sent = posted = refused = 0
-    for _ in range(20):
+    for _ in range(60):
         clock.advance(dice.choice([0, 1, 6]))
         visits: list[Visit] = []
         for _ in range(dice.randrange(1, 15)):
