@@ -7,6 +7,7 @@ import random
 import pytest
 
 from aurelis.cache import CacheManager
+from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule
 from tests.asgi.conftest import MakeManager
 from tests.asgi.counts import loads, requests
@@ -35,11 +36,39 @@ async def by_path(call: Call) -> None:
             await call.start(200, **FRESH)
             await call.chunk(b"1")
             raise LookupError("broken")
+        case "tagged":
+            await confirmed_or_made(call, "max-age=5")
+        case "asked":
+            await confirmed_or_made(call, "no-cache")
+        case "behind":
+            await confirmed_or_made(call, "max-age=5, stale-while-revalidate=60")
+        case "standing-in":
+            if call.number % 3:
+                await call.answer("body", cache_control="max-age=5, stale-if-error=60")
+            elif call.number % 2:
+                await call.answer("failed", 500)
+            else:
+                raise LookupError("broken")
+        case "changing":
+            await call.answer("body", cache_control="max-age=5" if call.number % 2 else "no-store", etag='"1"')
         case _:
             await call.answer("body")
 
 
-TARGETS = ["/kept/1", "/kept/2", "/varying", "/passing", "/failing", "/breaking", "/rule", "/rule/own"]
+async def confirmed_or_made(call: Call, cache_control: str) -> None:
+    """A 304 for a cache that asks whether the response still holds, which it mostly does."""
+    etag = '"1"'
+    if call.field("if-none-match") == etag and call.number % 5:
+        await call.start(304, cache_control=cache_control, etag=etag)
+        await call.chunk(b"", more=False)
+    else:
+        await call.answer("body", cache_control=cache_control, etag=etag)
+
+
+TARGETS = [
+    *("/kept/1", "/kept/2", "/varying", "/passing", "/failing", "/breaking", "/rule", "/rule/own"),
+    *("/tagged", "/asked", "/behind", "/standing-in", "/changing"),
+]
 FIELDS = [
     {},
     {"accept-language": "de"},
@@ -51,14 +80,15 @@ FIELDS = [
     {"cache-control": "only-if-cached"},
     {"if-none-match": '"v1"'},
     {"range": "bytes=0-1"},
+    {"cache-control": "max-stale"},
 ]
 RULES = [CacheRule("/rule", ttl=60), CacheRule("/rule/own", ttl=60, principal=lambda _: None)]
 
 
 @pytest.mark.parametrize("layers", ["memory", "redis"])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(8))
 async def test_any_mix_of_requests_is_counted_exactly(
-    make_manager: MakeManager, request: pytest.FixtureRequest, layers: str, seed: int
+    make_manager: MakeManager, clock: ManualClock, request: pytest.FixtureRequest, layers: str, seed: int
 ) -> None:
     options = {"redis_url": request.getfixturevalue("redis_url")} if layers == "redis" else {}
     manager = make_manager(**options)
@@ -66,7 +96,8 @@ async def test_any_mix_of_requests_is_counted_exactly(
     app = CacheMiddleware(origin, cache=manager, rules=RULES)
     dice = random.Random(seed)
     sent = posted = refused = 0
-    for _ in range(20):
+    for _ in range(60):
+        clock.advance(dice.choice([0, 1, 6]))
         visits: list[Visit] = []
         for _ in range(dice.randrange(1, 15)):
             method = dice.choice(["GET", "GET", "GET", "HEAD", "POST"])
@@ -85,6 +116,9 @@ async def test_any_mix_of_requests_is_counted_exactly(
     await eventually(lambda: not origin.running and is_settled(manager))
     counted = requests(manager)
     assert sum(counted.values()) == sent
+    assert (
+        counted.keys() >= {"hit", "stale", "revalidated", "miss", "bypass"} or layers == "redis"
+    )  # which has its own time
     # A bypass is a call of the app too, unless the client wanted nothing but a stored answer.
     assert len(origin.calls) - posted == loads(manager) + counted["bypass"] - refused
 

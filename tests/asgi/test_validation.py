@@ -248,8 +248,9 @@ async def test_a_cookie_of_a_304_is_for_the_one_who_asked(manager: CacheManager,
             await call.answer("body", cache_control="max-age=10", etag='"1"')
             return
         number += 1
+        session = f"session={number}"
         await asyncio.sleep(0)
-        await call.start(304, etag='"1"', set_cookie=f"session={number}")
+        await call.start(304, etag='"1"', set_cookie=session)
         await call.chunk(b"", more=False)
 
     app = CacheMiddleware(Origin(handler), cache=manager)
@@ -286,3 +287,33 @@ async def test_what_an_app_does_after_its_answer_is_done(
     clock.advance(15)
     assert (await ask(app)).body == b"body"
     assert done.is_set()
+
+
+async def test_a_head_starts_no_refresh(manager: CacheManager, clock: ManualClock) -> None:
+    """Its response could not be stored."""
+    origin = Origin(Tagged("max-age=10, stale-while-revalidate=300"))
+    app = CacheMiddleware(origin, cache=manager)
+    await ask(app)
+    clock.advance(15)
+    assert (await ask(app, "/", "HEAD")).cache_status == "default; hit; ttl=-5"
+    assert (await ask(app, "/", "GET", {"range": "bytes=0-1"})).body == b"bo"
+    await eventually(lambda: is_settled(manager))
+    assert len(origin.calls) == 1
+
+
+async def test_nobody_waits_for_validations_in_turn(manager: CacheManager, clock: ManualClock) -> None:
+    """Also when it is long ago that it became known that each needs one."""
+    handler = Tagged("no-cache")
+    origin = Origin(handler)
+    app = CacheMiddleware(origin, cache=manager)
+    await ask(app)
+    clock.advance(100)
+    handler.gate = asyncio.Event()
+    visits = [Visit(app).begin() for _ in range(5)]
+    await eventually(lambda: origin.running)
+    handler.gate.set()
+    for visit in visits:
+        await visit.end()
+        assert "fwd=stale; fwd-status=304" in visit.cache_status
+    assert requests(manager) == {"miss": 1, "revalidated": 5}
+    assert loads(manager) == len(origin.calls) == 6

@@ -30,6 +30,9 @@ from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_cu
 T = TypeVar("T")
 
 
+_APART_BITS: Final = 2**16
+
+
 class _Missing:
     """Says that nothing was found, where `None` is a value like any other."""
 
@@ -57,6 +60,7 @@ class Engine:
         self.bridge = Bridge()
         self.listening: Listening | None = None
         self.closed = False
+        self._apart = bytearray(_APART_BITS // 8)
         # The fast path reads these directly: each attribute hop would show in its budget.
         self._entries = {} if stack.memory is None else stack.memory.entries
         self._loads = stack.read
@@ -265,6 +269,24 @@ class Engine:
         return value
 
     # Shared with `_computing` and `exchange`
+
+    def note_apart(self, keys: Iterable[str]) -> None:
+        """Remember of keys with params that there are such of their identifiers."""
+        for key in keys:
+            tags = self.stack.implied(key)
+            if len(tags) == 3:
+                bit = hash(tags[2]) % _APART_BITS
+                self._apart[bit >> 3] |= 1 << (bit & 7)
+
+    def may_be_apart(self, tag: str) -> bool:
+        """Whether there may be keys with params of an identifier, whose tag this is.
+
+        Each invalidation of a tag has all entries compared with it once more, and a record is kept of it. Most unsafe
+        requests are for what nobody has stored with params, so that is found out first, as far as this process alone
+        can know it.
+        """
+        bit = hash(tag) % _APART_BITS
+        return self.stack.shared is not None or bool(self._apart[bit >> 3] & 1 << (bit & 7))
 
     def check(self, key: str) -> None:
         """Refuse what cannot be served.

@@ -16,26 +16,20 @@ from aurelis.cache.exchange import (
     MAX_REFRESHES,
     Alone,
     Exchange,
-    Heeding,
     Hit,
     Lead,
     Live,
     Pending,
     Recorder,
     Refused,
-    Upload,
 )
 from aurelis.cache.http import (
-    SAFE_METHODS,
     CacheStatus,
     Fields,
     HttpPolicy,
     HttpRequest,
     ResponseHead,
-    combine,
     conditional,
-    invalidated,
-    invalidated_groups,
     is_not_modified,
     not_modified_fields,
     part_of,
@@ -45,6 +39,7 @@ from aurelis.cache.models import ModelPolicy, ModelRequest
 from aurelis.cache.typing import Pass, Record
 
 from ._calls import Call, Recogniser, decoded_head, patience_for_chunk, patience_for_head, shared_fields
+from ._heeding import ClientHeeding
 from ._library import Library, Request, Response
 from ._options import ClientOptions
 from ._recall import Known, Recall
@@ -97,7 +92,7 @@ class ClientCache(Generic[Q, R]):
             targets=options.targets(),
         )
         self._http: Exchange[HttpRequest] = Exchange(manager, http, max_body_bytes=options.max_body_bytes)
-        self._heeding = Heeding(self._http, http)
+        self._heeding: ClientHeeding[R] = ClientHeeding(self._library, self._recognise, self._http, http)
 
     async def send(self, request: Q, ask: Callable[[Q], Awaitable[R]]) -> R:
         """The response, from the cache or from `ask`, which then runs in a task that other callers may share.
@@ -107,7 +102,7 @@ class ClientCache(Generic[Q, R]):
         """
         found = self._find(request)
         if found is None:
-            return await self._heed(request, await ask(request))
+            return await self._heeding.unsafe(request, await ask(request))
         if isinstance(found, _Stale):
             if found.hit.refresh:
                 load = _Load(ask, request, found.call, self._library.decodes)
@@ -126,8 +121,7 @@ class ClientCache(Generic[Q, R]):
         if isinstance(answer, Alone):
             begin = self._heeding.now()
             response = await ask(request)
-            if request.method == "HEAD" and isinstance(call, HttpRequest):
-                await self._heeding.freshen(call, _head_of(response), begin)
+            await self._heeding.head(call, response, begin)
             return _mark(response, self._status.forwarded(answer.reason, detail=answer.detail))
         if isinstance(answer, Hit) and answer.refresh:
             exchange.refresh(call, answer, _Load(ask, request, call, self._library.decodes))
@@ -137,7 +131,7 @@ class ClientCache(Generic[Q, R]):
         """The same for a thread, which runs `ask` and reads its response itself."""
         found = self._find(request)
         if found is None:
-            return self._heed_blocking(request, ask(request))
+            return self._heeding.unsafe_blocking(request, ask(request))
         if isinstance(found, _Stale):
             if found.hit.refresh:
                 self._refresh_blocking(request, found.exchange, found.call, found.hit, ask)
@@ -155,61 +149,11 @@ class ClientCache(Generic[Q, R]):
         if isinstance(answer, Alone):
             begin = self._heeding.now()
             response = ask(request)
-            if request.method == "HEAD" and isinstance(call, HttpRequest):
-                self._heeding.run(self._heeding.freshen(call, _head_of(response), begin))
+            self._heeding.head_blocking(call, response, begin)
             return _mark(response, self._status.forwarded(answer.reason, detail=answer.detail))
         if isinstance(answer, Hit) and answer.refresh:
             self._refresh_blocking(request, exchange, call, answer, ask)
         return self._respond(request, call, answer, _EXTENSIONS)
-
-    async def _heed(self, request: Q, response: R) -> R:
-        """Forget what the response to an unsafe request puts out of date (RFC 9111 §4.4)."""
-        upload = await self._heed_head(request, response)
-        if upload is None:
-            return response
-        chunks: tuple[bytes, ...] = tuple([chunk async for chunk in response.stream])
-        await response.aclose()
-        await upload.chunk(b"".join(chunks), last=True)
-        return self._as_it_was(request, response, chunks)
-
-    def _heed_blocking(self, request: Q, response: R) -> R:
-        """The same for a thread."""
-        if request.method in SAFE_METHODS:
-            return response
-        upload = self._heeding.run(self._heed_head(request, response))
-        if upload is None:
-            return response
-        chunks: tuple[bytes, ...] = tuple(response.stream)
-        response.close()
-        self._heeding.run(upload.chunk(b"".join(chunks), last=True))
-        return self._as_it_was(request, response, chunks)
-
-    async def _heed_head(self, request: Q, response: R) -> Upload | None:
-        """The same; what records a response to a POST that may be stored and is short enough to be read at once."""
-        call = self._recognise.unsafe(request)
-        if call is None:
-            return None
-        head = _head_of(response)
-        fields = combine(head.headers)
-        urls = [address for url in invalidated(call, head) for address in self._recognise.addresses(url)]
-        tags = invalidated_groups(call, fields)
-        if not urls and not tags:
-            return None
-        await self._heeding.invalidate(urls, tags)
-        length = fields.get(b"content-length", b"")
-        if not length.isdigit() or len(length) > 9 or int(length) > self._options.max_body_bytes:
-            return None
-        return None if b"content-encoding" in fields else await self._heeding.upload(call, head)
-
-    def _as_it_was(self, request: Q, response: R, chunks: tuple[bytes, ...]) -> R:
-        """The response with its body unread, as its caller expects it."""
-        return self._library.response(
-            response.status_code,
-            headers=response.headers.raw,
-            stream=self._library.replayed(chunks),
-            request=request,
-            extensions=dict(response.extensions),
-        )
 
     def _refresh_blocking(
         self, request: Q, exchange: Exchange[Any], call: Call, hit: Hit, ask: Callable[[Q], R]
@@ -444,10 +388,6 @@ class _Load(Generic[Q, R]):
         self._left = True
         if self._unread is not None:
             await self._unread.aclose()
-
-
-def _head_of(response: Response) -> ResponseHead:
-    return ResponseHead(response.status_code, tuple((name.lower(), value) for name, value in response.headers.raw))
 
 
 def _asking(request: Q, call: Call, conditions: Fields) -> Q:

@@ -9,8 +9,9 @@ from aurelis.cache._recording import Reader, ReaderClosed, WaitTimeout
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused
 from ._exchange import DEFAULT_MAX_BODY_BYTES, MAX_REFRESHES, Exchange
 from ._heeding import Heeding, Upload
+from ._leading import Lead
 from ._purging import Purging, StoredEntry
-from ._recorder import Lead, Recorder
+from ._recorder import Recorder
 
 __all__ = [
     "DEFAULT_MAX_BODY_BYTES",

@@ -22,7 +22,8 @@ from aurelis.cache.telemetry import names
 from aurelis.cache.typing import ExchangePolicy
 
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused, hit_of
-from ._recorder import Lead, Loading, Recorder, Seat, Substitute, answer_of
+from ._leading import Lead
+from ._recorder import Loading, Recorder, Seat, Substitute, answer_of
 from ._ways import Async, Blocking, Ways
 
 Q = TypeVar("Q")

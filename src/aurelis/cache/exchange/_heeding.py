@@ -78,9 +78,12 @@ class Heeding:
             # Here it holds in any case.
             with suppress(CacheError):
                 await self._engine.delete(key)
-            found = (*found, tag)  # everything with params, variants and principals, has it; the plain key has not
-        with suppress(CacheError):
-            await self._engine.invalidate(found, soft=False)
+            # Everything with params, variants and principals, has the tag; the plain key has not.
+            if self._engine.may_be_apart(tag):
+                found = (*found, tag)
+        if found:
+            with suppress(CacheError):
+                await self._engine.invalidate(found, soft=False)
 
     async def freshen(self, request: HttpRequest, head: ResponseHead, request_time: float) -> None:
         """Update what a GET has stored by the response to a HEAD, or take it for stale (RFC 9111 §4.3.5).
@@ -163,6 +166,7 @@ class Heeding:
             if isinstance(index, VariantIndex) and known is not None:
                 index = index.after(known.value)
             values[index_key] = engine.stack.pack(index, trusted=True)
+        engine.note_apart(values)
         details = Details(decision.tags) if decision.tags else NO_DETAILS
         keep = Keep(decision.fresh_for, decision.stale_for, details=details)
         engine.telemetry.store(await engine.stack.publish(values, keep, permit, engine.stack.budget()))

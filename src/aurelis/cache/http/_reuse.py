@@ -74,7 +74,9 @@ def reuse(
         if _suffices(directives, stored, entry.fresh_until, now):
             return Serve(entry)
         if now < entry.fresh_until + stored.stale_while_revalidate and not _demands_fresh(directives):
-            return Serve(entry, "revalidate")
+            # Nobody else could use what the origin says to a HEAD, or of a part.
+            whole = request.method == "GET" and b"range" not in request.fields
+            return Serve(entry, "revalidate" if whole else "")
         return _miss("stale", request, stored, directives, shared=shared)
     if _demands_more(directives, stored, entry.fresh_until, now):
         return _miss("request", request, stored, directives, shared=shared)

@@ -1,0 +1,115 @@
+"""What a caller without an event loop gets who has to load a response in its own thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aurelis.cache._bridge import run_inline
+from aurelis.cache._decisions import Pass, Record
+from aurelis.cache._flight import Flight
+from aurelis.cache.http import Fields, ResponseHead
+
+from ._answers import Hit
+from ._recorder import Recorder
+
+
+@dataclass(slots=True)
+class Lead:
+    """A blocking caller has to load the response itself, in its own thread, and record it.
+
+    First `take`, then each `chunk`, then `end`; or `fail`. `close` in any case.
+
+    Attributes:
+        recorder: takes the response; not to be called directly.
+        reason: the `fwd` token of RFC 9211 §2.2.
+    """
+
+    recorder: Recorder[Any]
+    reason: str
+    _leave: Callable[[], None]
+    _flight: Flight[Any]
+    _left: bool = field(default=False)
+
+    def asking(self) -> AbstractContextManager[object]:
+        """To be held while the origin is asked."""
+        return self.recorder.asking()
+
+    @property
+    def conditions(self) -> Fields:
+        """Fields by which the origin is to be asked, as those of `Recorder`."""
+        return self.recorder.conditions
+
+    def take(self, head: ResponseHead, raw: object, *, refused: str = "") -> Record | Pass | Hit:
+        """Take the head, as `Recorder.take`. On `Pass` the load is over, and `raw` is the caller's.
+
+        Returns:
+            Instead of `None` what takes the place of the response.
+        """
+        decision = run_inline(self.recorder.take(head, raw, refused=refused))
+        if self.recorder.over:
+            self.recorder.report()
+            run_inline(self.recorder.release())
+        if decision is not None:
+            return decision
+        hit = self.recorder.stand_in(self.reason)
+        assert hit is not None
+        return hit
+
+    def chunk(self, data: bytes) -> None:
+        """Record the next piece of the body. Waits only when nothing is recorded and other readers are behind."""
+        self._flight.take_over()  # a body may be read by another thread than asked for it
+        run_inline(self.recorder.chunk(data))
+
+    def end(self) -> None:
+        """The body is complete: store it. Twice is harmless."""
+        if not self.recorder.over:
+            run_inline(self.recorder.end())
+            self.recorder.report()
+            run_inline(self.recorder.release())
+
+    def fail(self, error: BaseException) -> Hit | None:
+        """The load failed: others get the error, or what stands in for the response.
+
+        Returns:
+            What stands in for the response; `None`: raise the error.
+        """
+        if self.recorder.over:
+            return None
+        self.recorder.report(error)
+        if not isinstance(error, Exception):
+            # The thread is being interrupted. The origin has not failed, so those who wait ask it again.
+            self.recorder.abort()
+            self._flight.abandon()
+            return None
+        self.recorder.fail(error)
+        run_inline(self.recorder.release())
+        return self.recorder.stand_in(self.reason)
+
+    def close(self) -> bool:
+        """Let go of the load. Calling it again is harmless.
+
+        Returns:
+            Whether others still read what has not come yet: then load on, and ask again after each chunk. Otherwise the
+            load is over, and nothing is stored of a body that has not reached its end.
+        """
+        if not self._left:
+            self._left = True
+            self._leave()
+        if self.recorder.terminated:
+            self.end()  # what follows the protocol's own end is of no use to anybody
+        if self.recorder.over:
+            return False
+        # Once nobody is left nobody can come: the last to leave took the flight out of the map.
+        if self._flight.has_callers():
+            return True
+        self.recorder.report(ConnectionAbortedError())
+        self.recorder.abort()
+        run_inline(self.recorder.release())
+        return False
+
+    def lose(self) -> None:
+        """The caller has dropped the response unread and unclosed. Takes no lock: a garbage collector calls this."""
+        self._flight.lose()
