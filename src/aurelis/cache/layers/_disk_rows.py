@@ -149,6 +149,12 @@ def bump(connection: Connection, scope: int, tags: Sequence[bytes], number: int,
     _keep_tags(connection, scope, rows)
 
 
+def outdate(connection: Connection, scope: int, tags: Sequence[bytes], number: int) -> None:
+    """Give those tags this number that have a record."""
+    command = "UPDATE tags SET hard = ? WHERE scope = ? AND tag = ?"
+    connection.executemany(command, [(number, scope, tag) for tag in tags])
+
+
 def _keep_tags(connection: Connection, scope: int, rows: dict[bytes, tuple[int, int, int]]) -> None:
     command = (
         "INSERT INTO tags VALUES (?, ?, ?, ?, ?) ON CONFLICT (scope, tag) DO UPDATE "

@@ -17,7 +17,7 @@ from functools import partial
 from secrets import token_hex
 from typing import Final, TypeVar
 
-from aurelis.cache import _news
+from aurelis.cache import _news, _tags
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
 from aurelis.cache._options import Duration, seconds
@@ -345,6 +345,8 @@ class DiskBackend(DiskEntries):
     def _change(self, kind: Kind, names: tuple[str, ...], known: int, connection: Connection) -> int:
         now = self.database.now()
         generation = rows.tick(connection, self._scope, known, now)
+        if kind == "keys":
+            rows.outdate(connection, self._scope, [to_bytes(_tags.own(key)) for key in names], generation)
         rows.tell(connection, self._scope, b"%d %b" % (generation, _news.encode(self.node, kind, names)), now)
         return generation
 
