@@ -219,7 +219,8 @@ class Database:
             with contextlib.suppress(sqlite3.Error):  # another time
                 (free,) = connection.execute("PRAGMA freelist_count").fetchone()
                 if free > _FREE_PAGES:
-                    connection.execute(f"PRAGMA incremental_vacuum({free // 2})").fetchall()
+                    # As a script, of which all steps are taken: each frees a page.
+                    connection.executescript(f"PRAGMA incremental_vacuum({free // 2})")
 
 
 class _Handle:

@@ -24,8 +24,10 @@ _OVERHEAD: Final = 160
 Found = tuple[int, bytes, int, int]
 """Row, frame, rest of the life in milliseconds, age in milliseconds."""
 
+# Cast, since a bit that has changed may make it a text that is none, which SQLite's module would raise for.
 _FIND: Final = (
-    "SELECT f.n, f.frame, f.expires, f.stored FROM entries e JOIN frames f ON f.n = e.n WHERE e.scope = ? AND e.key = ?"
+    "SELECT f.n, CAST(f.frame AS BLOB), f.expires, f.stored "
+    "FROM entries e JOIN frames f ON f.n = e.n WHERE e.scope = ? AND e.key = ?"
 )
 _PUT: Final = (
     "INSERT INTO entries (scope, key, size, expires, used) VALUES (?, ?, ?, ?, ?) ON CONFLICT (scope, key) DO UPDATE "
