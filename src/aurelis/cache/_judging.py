@@ -68,8 +68,9 @@ class Judging:
         Raises:
             LayerError: nobody answers.
         """
-        unknown = self._generations.unknown(tags)
         own = [_tags.own(key) for key in keys] if self._below else []
+        # Before a load too, since a tag without a record begins with what is known then.
+        unknown = self._generations.unknown((*tags, _tags.BELOW) if own else tags)
         if self._guard is None or self._layer is None or not (unknown or own):
             return {}
         records = await self._guard.call("tags", partial(self._layer.generations, [*unknown, *own]), budget)
