@@ -160,6 +160,7 @@ async def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
         for number in range(10):
             await disk.set(f"{number}", number)
             clock.advance(1)
+        clock.advance(11)
         assert await disk.get("0") == 0
         clock.advance(1)
         for number in range(10, 14):
@@ -222,7 +223,6 @@ async def test_totals_are_those_of_all_processes(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / NAME)
     ((entries, size),) = connection.execute("SELECT count(*), sum(size) FROM entries").fetchall()
     assert connection.execute("SELECT entries, bytes FROM totals").fetchall() == [(entries, size)] == [(1, size)]
-    assert connection.execute("SELECT count(*) FROM frames").fetchall() == [(1,)]
     connection.close()
     await one.aclose()
     await other.aclose()

@@ -1,7 +1,8 @@
 """The database of the disk layer as event loops use it: one thread reads, another one writes.
 
-What waits to be written is one transaction: it is done when it is committed, and nobody waits for a disk to turn. A
-reader never waits for a writer, of this process or another.
+What waits to be written is one transaction, which is done when it is in the journal. Now and then the journal is
+brought to the disk, after those who waited have been told. A reader never waits for a writer, of this process or
+another.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ _TIDIED: Final = 200
 _LOOK_EVERY: Final = 1.0
 """Seconds for which the totals are believed, for telemetry."""
 _FREE_PAGES: Final = 512
+_JOURNAL: Final = 16 * 2**20
+"""Bytes, approximately, that are written to the journal before it is brought to the disk."""
+_PAGE: Final = 4096
 _GENERAL: Final = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
@@ -78,7 +82,8 @@ class Database:
         self._file = DatabaseFile(self._folder, self._patience)
         self._reader, self._writer = _Handle(self._file), _Handle(self._file)
         self._reads = Lane("aurelis-disk-read", self._run_reads, self._reader.close)
-        self._writes = Lane("aurelis-disk-write", self._run_writes, self._writer.close)
+        self._writes = Lane("aurelis-disk-write", self._run_writes, self._writer.close, self._sync)
+        self._written = 0
         self._touched: dict[int, int] = {}
         self._touching = threading.Lock()
         self._looked = -_LOOK_EVERY
@@ -100,6 +105,10 @@ class Database:
         """
         self._refuse_if_unsafe()
         return self._writes.do(work)
+
+    def wrote(self, size: int) -> None:
+        """So many bytes are written; to be called while writing."""
+        self._written += max(size, _PAGE)
 
     def touch(self, n: int, now: int) -> None:
         """A row was used; to be called while reading."""
@@ -193,6 +202,12 @@ class Database:
                 self.expired.n += expired
                 self._give_back(connection)
                 return
+
+    def _sync(self) -> None:
+        if self._written >= _JOURNAL and self._writer.is_open():
+            self._written = 0
+            with contextlib.suppress(sqlite3.Error):  # the journal waits a little longer
+                self._writer.connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _make_room(self, connection: Connection) -> tuple[int, int]:
         now = self.now()

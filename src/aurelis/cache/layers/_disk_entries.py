@@ -116,7 +116,7 @@ class DiskEntries(Framed):
     def _find(self, key: bytes, connection: Connection) -> rows.Found | None:
         now = self.database.now()
         found = rows.find(connection, self._scope, key, now)
-        if found is not None:
+        if found is not None and found[4]:
             self.database.touch(found[0], now)
         return found
 
@@ -133,6 +133,7 @@ class DiskEntries(Framed):
             rows.unlink(connection, self._scope, key, now)
             return False
         rows.put(connection, self._scope, key, frame, life, now)
+        self.database.wrote(len(frame))
         return True
 
     def _put_many(self, framed: Sequence[tuple[bytes, bytes, int | None]], connection: Connection) -> bool:
@@ -142,12 +143,12 @@ class DiskEntries(Framed):
         return rows.unlink(connection, self._scope, key, self.database.now())
 
     def _keys_after(self, last: bytes | None, connection: Connection) -> list[bytes]:
-        return rows.keys_after(connection, self._scope, last, self.database.now())
+        return rows.keys_after(connection, self._scope, last)
 
     # Inside
 
     def _found(self, key: str, found: rows.Found, now: float | None = None) -> Entry | None:
-        _, frame, life, age = found
+        _, frame, life, age, _ = found
         now = self._clock.monotonic() if now is None else now
         entry = self._entry(key, frame, life, now)
         if entry is not None:

@@ -42,13 +42,12 @@ PRAGMA auto_vacuum = INCREMENTAL;
 BEGIN;
 PRAGMA application_id = {_MARK};
 CREATE TABLE entries (
-    n INTEGER PRIMARY KEY, scope INTEGER NOT NULL, key BLOB NOT NULL,
-    size INTEGER NOT NULL, expires INTEGER NOT NULL, used INTEGER NOT NULL
+    n INTEGER PRIMARY KEY, scope INTEGER NOT NULL, key BLOB NOT NULL, size INTEGER NOT NULL,
+    expires INTEGER NOT NULL, used INTEGER NOT NULL, stored INTEGER NOT NULL, frame BLOB NOT NULL
 );
 CREATE UNIQUE INDEX entries_by_key ON entries (scope, key);
 CREATE INDEX entries_by_expiry ON entries (expires);
 CREATE INDEX entries_by_use ON entries (used);
-CREATE TABLE frames (n INTEGER PRIMARY KEY, expires INTEGER NOT NULL, stored INTEGER NOT NULL, frame BLOB NOT NULL);
 CREATE TABLE numbers (scope INTEGER PRIMARY KEY, number INTEGER NOT NULL);
 CREATE TABLE leases (
     scope INTEGER NOT NULL, key BLOB NOT NULL, token BLOB NOT NULL, since INTEGER NOT NULL, until INTEGER NOT NULL,
@@ -69,19 +68,18 @@ INSERT INTO state VALUES ('', 0);
 CREATE TRIGGER entry_in AFTER INSERT ON entries BEGIN
     UPDATE totals SET entries = entries + 1, bytes = bytes + NEW.size;
 END;
-CREATE TRIGGER entry_changed AFTER UPDATE OF size ON entries BEGIN
+CREATE TRIGGER entry_changed AFTER UPDATE OF size ON entries WHEN NEW.size <> OLD.size BEGIN
     UPDATE totals SET bytes = bytes + NEW.size - OLD.size;
 END;
 CREATE TRIGGER entry_out AFTER DELETE ON entries BEGIN
     UPDATE totals SET entries = entries - 1, bytes = bytes - OLD.size;
-    DELETE FROM frames WHERE n = OLD.n;
 END;
 CREATE TRIGGER tag_in AFTER INSERT ON tags BEGIN UPDATE totals SET tags = tags + 1; END;
 CREATE TRIGGER tag_out AFTER DELETE ON tags BEGIN UPDATE totals SET tags = tags - 1; END;
 PRAGMA user_version = 1;
 COMMIT;
 """
-# Frames apart from the rest, so that looking for what is to go, and noting what was used, does not touch them.
+# The frame comes last, so that what stands before it is read and changed without it.
 
 
 class Connection(sqlite3.Connection):
@@ -253,6 +251,8 @@ class DatabaseFile:
             # Without a way to tell that the machine has stopped, all must be on the disk at once.
             connection.execute(f"PRAGMA synchronous = {'NORMAL' if _boot() else 'FULL'}")
             connection.execute("PRAGMA journal_size_limit = 16777216")
+            # Pages. The layer brings the journal to the disk long before, when nobody waits for it.
+            connection.execute("PRAGMA wal_autocheckpoint = 16000")
             connection.execute("PRAGMA cache_size = -8192")
             connection.execute("PRAGMA trusted_schema = OFF")
         except BaseException:

@@ -21,21 +21,18 @@ _AHEAD: Final = 1000
 _OVERHEAD: Final = 160
 """Bytes for an entry beside key and frame, approximately."""
 
-Found = tuple[int, bytes, int, int]
-"""Row, frame, rest of the life in milliseconds, age in milliseconds."""
+_RECENT: Final = 10_000
+"""Milliseconds for which an entry that was used counts as such, so that reading it again need not be noted."""
+
+Found = tuple[int, bytes, int, int, bool]
+"""Row, frame, rest of the life in milliseconds, age in milliseconds, and whether its use is worth noting."""
 
 # Cast, since a bit that has changed may make it a text that is none, which SQLite's module would raise for.
-_FIND: Final = (
-    "SELECT f.n, CAST(f.frame AS BLOB), f.expires, f.stored "
-    "FROM entries e JOIN frames f ON f.n = e.n WHERE e.scope = ? AND e.key = ?"
-)
+_FIND: Final = "SELECT n, CAST(frame AS BLOB), expires, stored, used FROM entries WHERE scope = ? AND key = ?"
 _PUT: Final = (
-    "INSERT INTO entries (scope, key, size, expires, used) VALUES (?, ?, ?, ?, ?) ON CONFLICT (scope, key) DO UPDATE "
-    "SET size = excluded.size, expires = excluded.expires, used = excluded.used RETURNING n"
-)
-_PUT_FRAME: Final = (
-    "INSERT INTO frames (n, expires, stored, frame) VALUES (?, ?, ?, ?) ON CONFLICT (n) DO UPDATE "
-    "SET expires = excluded.expires, stored = excluded.stored, frame = excluded.frame"
+    "INSERT INTO entries (scope, key, size, expires, used, stored, frame) VALUES (?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (scope, key) DO UPDATE SET size = excluded.size, expires = excluded.expires, used = excluded.used, "
+    "stored = excluded.stored, frame = excluded.frame"
 )
 _MANY: Final = 500
 
@@ -45,18 +42,17 @@ _MANY: Final = 500
 
 def find(connection: Connection, scope: int, key: bytes, now: int) -> Found | None:
     """What is stored under the key and has not expired."""
-    for n, frame, expires, stored in connection.execute(_FIND, (scope, key)).fetchall():
+    for n, frame, expires, stored, used in connection.execute(_FIND, (scope, key)).fetchall():
         if expires > now and stored <= now + _AHEAD:
-            return n, frame, FOREVER if expires >= NEVER else expires - now, max(0, now - stored)
+            life = FOREVER if expires >= NEVER else expires - now
+            return n, frame, life, max(0, now - stored), abs(now - used) > _RECENT
     return None
 
 
 def put(connection: Connection, scope: int, key: bytes, frame: bytes, life: int | None, now: int) -> None:
     """Keep a frame for so many milliseconds; `None`: for ever."""
     expires = NEVER if life is None else now + life
-    row = (scope, key, size_of(key, frame), expires, now)
-    ((n,),) = connection.execute(_PUT, row).fetchall()
-    connection.execute(_PUT_FRAME, (n, expires, now, frame))
+    connection.execute(_PUT, (scope, key, size_of(key, frame), expires, now, now, frame))
 
 
 def size_of(key: bytes, frame: bytes) -> int:
@@ -76,12 +72,13 @@ def unlink_some(connection: Connection, scope: int) -> int:
     return connection.execute(command, (scope, _MANY)).rowcount
 
 
-def keys_after(connection: Connection, scope: int, last: bytes | None, now: int) -> list[bytes]:
-    """The next keys in their order; `None`: the first ones."""
-    command = "SELECT key FROM entries WHERE scope = ? AND key > ? AND expires > ? ORDER BY key LIMIT ?"
+def keys_after(connection: Connection, scope: int, last: bytes | None) -> list[bytes]:
+    """The next keys in their order, those of expired entries too; `None`: the first ones."""
+    # From the index alone: to look at each entry would be to read all the file.
+    command = "SELECT key FROM entries WHERE scope = ? AND key > ? ORDER BY key LIMIT ?"
     if last is None:
         command = command.replace("key > ?", "key >= ?")
-    return [key for (key,) in connection.execute(command, (scope, last or b"", now, _MANY)).fetchall()]
+    return [key for (key,) in connection.execute(command, (scope, last or b"", _MANY)).fetchall()]
 
 
 # Leases
@@ -100,6 +97,11 @@ def grant(connection: Connection, scope: int, key: bytes, token: bytes, life: in
     connection.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)", (scope, key, token, now, now + life))
 
 
+def are_there_leases(connection: Connection) -> bool:
+    """Whether anybody loads anything."""
+    return bool(connection.execute("SELECT 1 FROM leases LIMIT 1").fetchall())
+
+
 def end_lease(connection: Connection, scope: int, key: bytes) -> None:
     """Nobody loads the key."""
     connection.execute("DELETE FROM leases WHERE scope = ? AND key = ?", (scope, key))
@@ -112,17 +114,19 @@ def present(connection: Connection, scope: int, now: int) -> int:
     """The number of the last change. One that was lost begins with the time in microseconds."""
     for (number,) in connection.execute("SELECT number FROM numbers WHERE scope = ?", (scope,)).fetchall():
         return int(number)
-    return move(connection, scope, now * 1000)
+    return _begin(connection, scope, now * 1000)
 
 
 def tick(connection: Connection, scope: int, floor: int, now: int) -> int:
     """The next number, above the floor."""
-    return move(connection, scope, max(present(connection, scope, now), floor) + 1)
+    command = "UPDATE numbers SET number = max(number, ?) + 1 WHERE scope = ? RETURNING number"
+    for (number,) in connection.execute(command, (floor, scope)).fetchall():
+        return int(number)
+    return _begin(connection, scope, max(now * 1000, floor) + 1)
 
 
-def move(connection: Connection, scope: int, number: int) -> int:
-    """Let this be the number."""
-    connection.execute("INSERT OR REPLACE INTO numbers VALUES (?, ?)", (scope, number))
+def _begin(connection: Connection, scope: int, number: int) -> int:
+    connection.execute("INSERT INTO numbers VALUES (?, ?)", (scope, number))
     return number
 
 
@@ -153,8 +157,11 @@ def bump(connection: Connection, scope: int, tags: Sequence[bytes], number: int,
 
 def outdate(connection: Connection, scope: int, tags: Sequence[bytes], number: int) -> None:
     """Give those tags this number that have a record."""
-    command = "UPDATE tags SET hard = ? WHERE scope = ? AND tag = ?"
-    connection.executemany(command, [(number, scope, tag) for tag in tags])
+    # One look in place of many, since none has, unless there is a layer below.
+    look = "SELECT 1 FROM tags WHERE scope = ? AND tag BETWEEN ? AND ? LIMIT 1"
+    if tags and connection.execute(look, (scope, min(tags), max(tags))).fetchall():
+        command = "UPDATE tags SET hard = ? WHERE scope = ? AND tag = ?"
+        connection.executemany(command, [(number, scope, tag) for tag in tags])
 
 
 def _keep_tags(connection: Connection, scope: int, rows: dict[bytes, tuple[int, int, int]]) -> None:

@@ -49,12 +49,20 @@ class Lane:
         name: of the thread.
         run: does jobs that were waiting together; called in the thread, and sets the result or error of each.
         end: called in the thread when it ends.
+        rest: called in the thread when the results of jobs have been handed over.
     """
 
-    def __init__(self, name: str, run: Callable[[list[Job]], None], end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[list[Job]], None],
+        end: Callable[[], None],
+        rest: Callable[[], None] | None = None,
+    ) -> None:
         self._name = name
         self._run = run
         self._end = end
+        self._rest = rest
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -86,7 +94,7 @@ class Lane:
                 self._begin()
 
     def _begin(self) -> None:
-        arguments = (self._queue, self._run, self._end)
+        arguments = (self._queue, self._run, self._end, self._rest)
         self._thread = threading.Thread(target=_serve, args=arguments, name=self._name, daemon=True)
         self._thread.start()
 
@@ -136,7 +144,12 @@ class Lane:
         return thread
 
 
-def _serve(waiting: queue.SimpleQueue[Job], run: Callable[[list[Job]], None], end: Callable[[], None]) -> None:
+def _serve(
+    waiting: queue.SimpleQueue[Job],
+    run: Callable[[list[Job]], None],
+    end: Callable[[], None],
+    rest: Callable[[], None] | None,
+) -> None:
     # Holds on to nothing but the queue and what works: whoever handed something over may be forgotten meanwhile.
     last: Job | None = None
     while last is None:
@@ -149,6 +162,8 @@ def _serve(waiting: queue.SimpleQueue[Job], run: Callable[[list[Job]], None], en
         if jobs := [job for job in jobs if not job.is_given_up()]:
             run(jobs)
             _deliver(jobs)
+            if rest is not None:
+                rest()
         del jobs
     end()
     _deliver([last])

@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 
 from aurelis.cache import _news, _tags
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
+from aurelis.cache._deadline import Deadline
 from aurelis.cache._entry import Entry
 from aurelis.cache._options import Duration, seconds
 from aurelis.cache.codecs import ValueCodec, to_bytes
@@ -115,8 +116,7 @@ class DiskBackend(DiskEntries):
             if life == 0:
                 await self._contained("set", self.remove(key))
                 return True
-            frame, rest = self._frame(key, Entry(None, payload, expires, expires, len(payload)))
-            return await self._contained("set", self._keep(to_bytes(key), frame, rest))
+            return await self._contained("set", self._keep(key, Entry(None, payload, expires, expires, len(payload))))
         except LayerError:
             return False
 
@@ -137,12 +137,12 @@ class DiskBackend(DiskEntries):
         await self._contained("clear", self.remove_all(), timeout=None)
         return True
 
-    async def _keep(self, key: bytes, frame: bytes, life: int | None) -> bool:
-        return await self.database.write(partial(self._put, key, frame, life))
+    async def _keep(self, key: str, entry: Entry) -> bool:
+        return await self.database.write(partial(self._put, to_bytes(key), *self._frame(key, entry)))
 
     async def _contained(self, operation: str, call: Awaitable[T], timeout: float | None = -1) -> T:
         try:
-            async with asyncio.timeout(self._timeout if timeout == -1 else timeout):
+            with Deadline(self._timeout if timeout == -1 else timeout):
                 return await call
         except TimeoutError:
             _LOG.warning("disk: %s took more than %s s", operation, self._timeout)
@@ -305,10 +305,12 @@ class DiskBackend(DiskEntries):
 
     def _assign(self, entries: Mapping[str, Entry], known: int, connection: Connection) -> int:
         generation = self._change("keys", tuple(entries), known, connection)
+        leased = rows.are_there_leases(connection)
         for key, entry in entries.items():
             entry.generation = generation
             name = to_bytes(key)
-            rows.end_lease(connection, self._scope, name)
+            if leased:
+                rows.end_lease(connection, self._scope, name)
             self._put(name, *self._frame(key, entry), connection)
         return generation
 
