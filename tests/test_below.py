@@ -522,10 +522,12 @@ async def test_what_telemetry_says_of_the_disk(machine: Machine) -> None:
 
 
 async def test_closing_leaves_no_thread(machine: Machine) -> None:
+    before = set(threading.enumerate())
     async with machine.manager() as cache:
         await cache.set(KEY, 1)
         await cache.get("missing")
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("aurelis")] == []
+    left = set(threading.enumerate()) - before
+    assert [thread.name for thread in left if thread.name.startswith("aurelis")] == []
 
 
 # --- configuration

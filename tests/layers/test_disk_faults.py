@@ -5,6 +5,7 @@ import contextlib
 import math
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,10 +15,10 @@ import pytest
 from aurelis.cache import DiskBackend
 from aurelis.cache._entry import Entry
 from aurelis.cache.exceptions import LayerError
-from aurelis.cache.layers import _disk_file
+from aurelis.cache.layers import _database, _disk_file
 from aurelis.cache.layers._disk_file import NAME
-from tests.disks import PAYLOAD, aside, read_once, unclean
-from tests.managers import run_script
+from tests.disks import PAYLOAD, aside, open_files, read_once, threads, unclean
+from tests.managers import eventually, run_script
 
 
 @pytest.fixture
@@ -222,6 +223,25 @@ async def test_a_call_given_up_while_it_waits_is_not_done_later(tmp_path: Path) 
     assert await disk.set("l", 1)
     assert await disk.get("k") == 1
     await disk.aclose()
+
+
+async def test_closing_does_not_wait_for_ever_for_a_disk_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_database, "_FAREWELL", 0.1)
+    disk = DiskBackend(tmp_path, timeout=0.1)
+    await disk.set("k", 1)
+    hangs = threading.Event()
+    waiting = asyncio.ensure_future(disk.database.write(lambda connection: hangs.wait(20)))
+    begin = time.monotonic()
+    await disk.aclose()
+    assert time.monotonic() - begin < 5
+    assert "does not answer" in caplog.text
+    hangs.set()
+    assert await waiting
+    assert await disk.get("k") == 1
+    await disk.aclose()
+    await eventually(lambda: not threads() and not open_files(tmp_path))
 
 
 async def test_a_folder_that_cannot_be_made_is_a_failure_that_passes(tmp_path: Path) -> None:

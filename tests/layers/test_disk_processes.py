@@ -91,6 +91,7 @@ async def test_while_a_process_forks_it_has_no_connection_open(disk: DiskBackend
 async def test_a_child_of_a_process_whose_disk_hung_does_not_use_it(disk: DiskBackend) -> None:
     await disk.set("k", 1)
     database = disk.database
+    database.before_fork()
     database.after_fork()
     assert await disk.get("k") == 1
     await disk.aclose()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sqlite3
 import threading
@@ -23,6 +24,7 @@ from . import _disk_rows as rows
 from ._disk_file import Connection, DatabaseFile, is_damage
 from ._lane import Job, Lane
 
+_LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
@@ -119,9 +121,17 @@ class Database:
             self._writes.tell(_nothing)
 
     async def aclose(self) -> None:
-        """Do what waits, end the threads and close the file. It may be used again."""
-        await self._reads.finish()
-        await self._writes.finish()
+        """Do what waits, end the threads and close the file. It may be used again.
+
+        A thread that hangs in the system is left to itself after a few seconds, and ends when it can.
+        """
+        try:
+            async with asyncio.timeout(self._patience + _FAREWELL):
+                await self._reads.finish()
+                await self._writes.finish()
+        except TimeoutError:
+            _LOG.warning("disk: it does not answer, so the cache is closed without it")
+            return
         self._leave()
 
     def close(self) -> None:
