@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -84,9 +85,11 @@ class CacheTransport(httpx.BaseTransport):
         honour_cache_control: keep no answer of a model whose `Cache-Control` says `no-store`.
         honour_request_directives: heed `Cache-Control` and `Pragma` of plain HTTP requests.
         max_body_bytes: larger bodies pass through and are not stored.
+        cache_control_fields: names of response fields that are meant for this cache and count in place of
+            `Cache-Control` (RFC 9213), the first that is there; `None`: `CDN-Cache-Control` if it is shared.
 
     Raises:
-        ConfigurationError: `max_body_bytes` is not positive, or a switch neither `True` nor `False`.
+        ConfigurationError: `max_body_bytes` is not positive, a name is none, or a switch is neither `True` nor `False`.
         TypeError: `cache` is no manager, or `inner_transport` no transport of this kind.
         ValueError: `ttl` is negative or not a number.
     """
@@ -102,6 +105,7 @@ class CacheTransport(httpx.BaseTransport):
         honour_cache_control: bool = False,
         honour_request_directives: bool = True,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        cache_control_fields: Sequence[str] | None = None,
     ) -> None:
         self._cache: ClientCache[httpx.Request, httpx.Response] = ClientCache(
             _LIBRARY,
@@ -113,6 +117,7 @@ class CacheTransport(httpx.BaseTransport):
                 honour_cache_control=honour_cache_control,
                 honour_request_directives=honour_request_directives,
                 max_body_bytes=max_body_bytes,
+                cache_control_fields=cache_control_fields,
             ),
         )
         self._inner = httpx.HTTPTransport() if inner_transport is None else inner_transport
@@ -165,6 +170,7 @@ class AsyncCacheTransport(httpx.AsyncBaseTransport):
         honour_cache_control: bool = False,
         honour_request_directives: bool = True,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        cache_control_fields: Sequence[str] | None = None,
     ) -> None:
         self._cache: ClientCache[httpx.Request, httpx.Response] = ClientCache(
             _LIBRARY,
@@ -176,6 +182,7 @@ class AsyncCacheTransport(httpx.AsyncBaseTransport):
                 honour_cache_control=honour_cache_control,
                 honour_request_directives=honour_request_directives,
                 max_body_bytes=max_body_bytes,
+                cache_control_fields=cache_control_fields,
             ),
         )
         self._inner = httpx.AsyncHTTPTransport() if inner_transport is None else inner_transport

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aurelis.cache._options import Duration, seconds, whole, yes_or_no
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES
+from aurelis.cache.http import target_names
 
 
 def require_transport(inner: object, method: str) -> None:
@@ -35,9 +37,12 @@ class ClientOptions:
         honour_cache_control: keep no answer of a model whose `Cache-Control` says `no-store`.
         honour_request_directives: heed `Cache-Control` and `Pragma` of plain HTTP requests.
         max_body_bytes: larger bodies pass through and are not stored.
+        cache_control_fields: names of response fields that are meant for this cache and count in place of
+            `Cache-Control` and `Expires` (RFC 9213), the first that is there; `None`: `CDN-Cache-Control` if it is
+            shared, and none otherwise.
 
     Raises:
-        ConfigurationError: `max_body_bytes` is not positive, or a switch neither `True` nor `False`.
+        ConfigurationError: `max_body_bytes` is not positive, a name is none, or a switch is neither `True` nor `False`.
         ValueError: `ttl` is negative or not a number.
     """
 
@@ -47,9 +52,15 @@ class ClientOptions:
     honour_cache_control: bool = False
     honour_request_directives: bool = True
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    cache_control_fields: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         seconds(self.ttl)
         for name in ("shared", "share_across_credentials", "honour_cache_control", "honour_request_directives"):
             yes_or_no(name, getattr(self, name))
         whole("max_body_bytes", self.max_body_bytes)
+        self.targets()
+
+    def targets(self) -> tuple[bytes, ...] | None:
+        """Those names as the rules take them."""
+        return None if self.cache_control_fields is None else target_names(self.cache_control_fields)
