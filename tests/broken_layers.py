@@ -343,6 +343,14 @@ class GivesTheSameLeaseAgain(SilentLayer):
         return await super().acquire(key, key.encode("utf-8", "surrogatepass"), again=again, life=life)
 
 
+class ChangesKeysAlone(SilentLayer):
+    async def take(self, key: str) -> Entry | None:
+        tags = dict(self.truth.tags)
+        entry = await super().take(key)
+        self.truth.tags = tags
+        return entry
+
+
 class FoldsKeysOfLeases(SilentLayer):
     async def acquire(self, key: str, own: bytes, *, again: bool, life: float) -> Acquired:
         return await super().acquire(key.lower(), own, again=again, life=life)

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from aurelis.cache import _tags
 from aurelis.cache._clock import Clock
 from aurelis.cache._entry import Entry
 from aurelis.cache.codecs import ValueCodec
@@ -30,6 +31,14 @@ class Truth:
         """Returns the next generation."""
         self.number = max(self.number, known) + 1
         return self.number
+
+    def change(self, keys: Sequence[str]) -> int:
+        """Returns the next generation, which outdates what layers below hold of these keys."""
+        number = self.tick()
+        for tag in map(_tags.own, keys):
+            if tag in self.tags:
+                self.tags[tag] = (number, self.tags[tag][1])
+        return number
 
     def entry(self, key: str) -> Entry | None:
         """Returns what is stored and alive."""
@@ -129,7 +138,7 @@ class SilentLayer:
 
     async def assign(self, entries: Mapping[str, Entry]) -> int:
         await self._call("assign")
-        generation = self.truth.tick()
+        generation = self.truth.change(tuple(entries))
         for key, entry in entries.items():
             entry.generation = generation
             self.truth.entries[key] = replace(entry)
@@ -141,12 +150,12 @@ class SilentLayer:
         entry = self.truth.entry(key)
         self.truth.entries.pop(key, None)
         self.truth.leases.pop(key, None)
-        self.truth.tick()
+        self.truth.change((key,))
         return entry
 
     async def announce(self, keys: Sequence[str]) -> int:
         await self._call("announce")
-        return self.truth.tick()
+        return self.truth.change(keys)
 
     async def generations(self, tags: Sequence[str]) -> Mapping[str, tuple[int, int]]:
         await self._call("generations")

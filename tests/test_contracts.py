@@ -181,6 +181,7 @@ BROKEN: list[tuple[Kind, str, str]] = [
     (broken.UnknownTagsBeginAtZero, "a_tag_without_a_record_begins_now", "began with 0"),
     (broken.UnknownTagsBeginAnew, "a_tag_without_a_record_begins_now", "that nobody invalidated"),
     (broken.InvalidatesOneTag, "a_hard_invalidation_reaches_all_processes", "after the hard invalidation"),
+    (broken.ChangesKeysAlone, "a_change_of_a_key_outdates_what_lies_below", r"own tag has \(\d+, 0\) after take"),
     (broken.FoldsTags, "odd_tags_are_kept_apart", "taken for another tag"),
     (broken.SoftIsHard, "a_soft_invalidation_is_told_from_a_hard_one", r"a tag has \(102, 0\)"),
     (broken.SoftStaysSoft, "a_soft_invalidation_of_an_unknown_tag_is_a_hard_one", r"has \(1, 102\)"),

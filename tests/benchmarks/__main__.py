@@ -31,6 +31,7 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
     "transport_hit": ("on", "off"),
     "l2_hit": ("on", "off"),
     "l2_many": ("on",),
+    "disk": ("on", "off"),
     "invalidation": ("on",),
     "distinct_misses": ("on",),
     "l1_overhead": ("on",),

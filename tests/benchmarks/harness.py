@@ -49,6 +49,7 @@ _PACKAGES = (
     "uvloop",
     "aiocache",
     "cashews",
+    "diskcache",
     "hishel",
     "starlette-caches",
     "fastapi-cache2",

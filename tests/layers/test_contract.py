@@ -4,15 +4,18 @@ import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aurelis.cache import MemoryBackend, RedisBackend
+from aurelis.cache import DiskBackend, MemoryBackend, RedisBackend
 from aurelis.cache._entry import Entry
 from aurelis.cache.codecs import ValueCodec
 from aurelis.cache.exceptions import UnstorableValueError
 from aurelis.cache.http import StoredResponse, VariantIndex
+from aurelis.cache.layers._database import Database
+from aurelis.cache.layers._disk_entries import DiskEntries
 from aurelis.cache.testing import (
     Chaos,
     ChaosLayer,
@@ -62,6 +65,37 @@ class TestRedis(NewsroomContract, SearchableLayerContract):
         return RedisBackend(config, codec=CODEC, clock=clock)
 
 
+class TestDisk(NewsroomContract, SearchableLayerContract):
+    """The disk, which keeps order among the processes of a machine."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+
+    async def make_layers(self, count: int, clock: Clock) -> Sequence[DiskBackend]:
+        return [self._backend("own", clock) for _ in range(count)]
+
+    async def make_neighbour(self, clock: Clock) -> DiskBackend:
+        return self._backend("ow", clock)
+
+    def _backend(self, namespace: str, clock: Clock) -> DiskBackend:
+        return DiskBackend(self.folder, 10_000, timeout=10, namespace=namespace, codec=CODEC, clock=clock)
+
+
+class TestDiskBelow(SearchableLayerContract):
+    """The disk below a layer that keeps order."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+
+    async def make_layer(self, clock: Clock) -> DiskEntries:
+        return DiskEntries(Database(self.folder, 10_000, 2**30, 10, clock), "own", CODEC, clock)
+
+    async def make_neighbour(self, clock: Clock) -> DiskEntries:
+        return DiskEntries(Database(self.folder, 10_000, 2**30, 10, clock), "ow", CODEC, clock)
+
+
 class TestSharedMemory(NewsroomContract, SearchableLayerContract):
     """What stands in for Redis in tests, for one server and for a cluster."""
 
@@ -104,7 +138,7 @@ class TestSilentLayer(SharedLayerContract):
 class Bed:
     """A layer and its clock."""
 
-    layer: MemoryBackend | RedisBackend
+    layer: MemoryBackend | RedisBackend | DiskBackend
     clock: ManualClock
 
     async def is_gone(self, key: str, life: float) -> bool:
@@ -116,13 +150,15 @@ class Bed:
         return found is None
 
 
-@pytest.fixture(params=["memory", *TOPOLOGIES])
-async def bed(request: pytest.FixtureRequest, topology_url: Callable[[str], str]) -> AsyncIterator[Bed]:
+@pytest.fixture(params=["memory", "disk", *TOPOLOGIES])
+async def bed(request: pytest.FixtureRequest, topology_url: Callable[[str], str], tmp_path: Path) -> AsyncIterator[Bed]:
     """Each layer in turn, empty."""
     clock = ManualClock()
-    layer: MemoryBackend | RedisBackend
+    layer: MemoryBackend | RedisBackend | DiskBackend
     if request.param == "memory":
         layer = MemoryBackend(clock=clock)
+    elif request.param == "disk":
+        layer = DiskBackend(tmp_path / "cache", timeout=10, clock=clock)
     else:
         layer = RedisBackend(configuration(redis_url=topology_url(request.param), timeout=10), clock=clock)
     yield Bed(layer, clock)

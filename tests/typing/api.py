@@ -14,6 +14,7 @@ from aurelis.cache import (
     CacheKeyBuilder,
     CacheLayer,
     CacheManager,
+    DiskBackend,
     MemoryBackend,
     RedisBackend,
     UnifiedCacheManager,
@@ -125,7 +126,7 @@ def configurations() -> None:
     layer = CacheLayer("L1", "memory", ttl=60, max_size=10, priority=1)
     config = CacheConfig(layers=[layer], ttl=timedelta(hours=1), types=[ManualClock])
     CacheManager(config, clock=ManualClock())
-    layers: list[Layer] = [MemoryBackend(), RedisBackend(config)]
+    layers: list[Layer] = [MemoryBackend(), RedisBackend(config), DiskBackend("./cache", 1000)]
     assert layers
     assert_type(CacheKeyBuilder().build_key("c", "i", {"a": 1}), str)
 
@@ -134,6 +135,8 @@ def configurations() -> None:
     CacheConfig(types=[1])  # type: ignore[list-item]
     CacheConfig(unknown=1)  # type: ignore[call-arg]
     CacheManager("redis://127.0.0.1")  # type: ignore[arg-type]
+    CacheConfig(cache_dir=b"cache")  # type: ignore[arg-type]
+    DiskBackend(config)  # type: ignore[arg-type]
     MemoryBackend(10, 60, 1000)  # type: ignore[call-arg]
     config.ttl = 1  # type: ignore[misc]
 
@@ -159,12 +162,12 @@ class Synchronous(LayerContract):
         return MemoryBackend(clock=clock)
 
 
-async def contracts(node: SharedNode, redis: RedisBackend) -> None:
+async def contracts(node: SharedNode, redis: RedisBackend, disk: DiskBackend) -> None:
     """What they are about."""
     assert_type(OwnLayers().test_numbers_only_grow(), None)
-    shared: list[SharedLayer] = [node, redis]
-    searchable: list[SearchableLayer] = [node, redis]
-    newsrooms: list[Newsroom] = [node, redis]
+    shared: list[SharedLayer] = [node, redis, disk]
+    searchable: list[SearchableLayer] = [node, redis, disk]
+    newsrooms: list[Newsroom] = [node, redis, disk]
     CacheManager(lower=[*shared, node, MemoryBackend()])
     assert searchable
     assert newsrooms

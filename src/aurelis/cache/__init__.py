@@ -17,6 +17,7 @@ from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
 
 if TYPE_CHECKING:
+    from .layers.disk import DiskBackend
     from .layers.redis import RedisBackend
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "CacheKeyBuilder",
     "CacheLayer",
     "CacheManager",
+    "DiskBackend",
     "EntryOptions",
     "LoadContext",
     "MemoryBackend",
@@ -41,4 +43,8 @@ def __getattr__(name: str) -> object:
         from .layers.redis import RedisBackend
 
         return RedisBackend
+    if name == "DiskBackend":
+        from .layers.disk import DiskBackend
+
+        return DiskBackend
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -52,6 +52,7 @@ class Entry:
         details: what else is known.
         until: instant up to which memory may serve it without looking at anything else.
         mark: of the generations when the entry was last compared with them.
+        stored: instant at which the layer took it, where the layer knows; -inf: it does not.
     """
 
     value: object
@@ -63,3 +64,4 @@ class Entry:
     details: Details = NO_DETAILS
     until: float = -math.inf
     mark: int = -1
+    stored: float = -math.inf

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 
+from . import _tags
 from ._entry import NO_DETAILS, Entry
 from ._first_layer import FirstLayer
 from ._guard import Budget, Guard
@@ -18,13 +19,15 @@ class Judging:
     Args:
         guard: in front of the shared layer; `None`: there is none, and what is known here is the truth.
         layer: the shared layer.
+        below: there are layers below it, where what it says of keys themselves counts.
     """
 
-    def __init__(self, first: FirstLayer, guard: Guard | None, layer: SharedLayer | None) -> None:
+    def __init__(self, first: FirstLayer, guard: Guard | None, layer: SharedLayer | None, *, below: bool) -> None:
         self._first = first
         self._generations = first.generations
         self._guard = guard
         self._layer = layer
+        self._below = below
 
     async def one(self, entry: Entry, tags: tuple[str, ...], budget: Budget) -> Entry | None:
         """The entry, if it is not out of date; stale if it was made so."""
@@ -54,13 +57,22 @@ class Judging:
         found = {key: judged.get(key, entry) for key, entry in entries.items()}
         return {key: entry for key, entry in found.items() if entry is not None}
 
-    async def learn(self, tags: Sequence[str], budget: Budget) -> None:
-        """Ask for those tags that are not known.
+    async def learn(
+        self, tags: Sequence[str], budget: Budget, *, keys: Iterable[str] = ()
+    ) -> Mapping[str, tuple[int, int]]:
+        """Ask for those tags that are not known, and for those of keys themselves if there are layers below.
+
+        Returns:
+            What was asked for. What is said of keys is not kept: it would be as much as all else that is known.
 
         Raises:
             LayerError: nobody answers.
         """
-        unknown = self._generations.unknown(tags)
-        if self._guard is not None and self._layer is not None and unknown:
-            act = partial(self._layer.generations, unknown)
-            self._generations.learn(await self._guard.call("tags", act, budget))
+        own = [_tags.own(key) for key in keys] if self._below else []
+        # Before a load too, since a tag without a record begins with what is known then.
+        unknown = self._generations.unknown((*tags, _tags.BELOW) if own else tags)
+        if self._guard is None or self._layer is None or not (unknown or own):
+            return {}
+        records = await self._guard.call("tags", partial(self._layer.generations, [*unknown, *own]), budget)
+        self._generations.learn({tag: records[tag] for tag in unknown})
+        return records

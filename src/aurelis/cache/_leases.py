@@ -85,7 +85,7 @@ class Leases:
         mark = self._generations.mark
         try:
             # First, as a tag without a record begins with what is known then.
-            await self._judging.learn((*self._first.implied(key), *tags), budget)
+            await self._judging.learn((*self._first.implied(key), *tags), budget, keys=(key,))
             answer = await guard.call("acquire", partial(layer.acquire, key, token, again=again, life=life), budget)
             self._generations.saw(answer.generation)
             permit = Permit(key, answer.generation, answer.lease, answer.own, mark)

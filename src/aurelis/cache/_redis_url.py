@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .exceptions import ConfigurationError
 
@@ -51,6 +51,12 @@ class RedisURL:
     username: str | None = field(repr=False)
     password: str | None = field(repr=False)
     query: str = field(repr=False)
+
+    @property
+    def identity(self) -> str:
+        """Which database it is, without credentials."""
+        database = dict(parse_qsl(self.query)).get("db") or self.database or 0
+        return f"{self.kind} {self.servers} {self.path} {self.service} {database}"
 
 
 def parse_redis_url(url: object) -> RedisURL:

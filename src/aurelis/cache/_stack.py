@@ -12,8 +12,9 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from functools import partial
 from itertools import chain
 from secrets import token_hex
-from typing import Literal
+from typing import Final, Literal
 
+from ._below import Below
 from ._clock import Clock
 from ._entry import Entry
 from ._first_layer import FirstLayer, Found
@@ -23,12 +24,15 @@ from ._judging import Judging
 from ._leases import Leases, Permit
 from ._packing import Keep, Packed, Packing
 from ._recovery import Recovery
-from ._tags import EVERYTHING
+from ._tags import BELOW, EVERYTHING
 from .codecs import ValueCodec
 from .exceptions import LayerError, LayerUnavailableError
 from .layers.memory import MemoryBackend
 from .telemetry import names
 from .typing import SearchableLayer, SharedLayer
+
+_LONGEST_LIFT: Final = 30.0
+"""Seconds that putting something into the shared layer again may take."""
 
 
 class Stack:
@@ -77,7 +81,23 @@ class Stack:
             prefix=prefix,
         )
         self._changes = first.changes
-        self._judging = Judging(first, self.shared, self._shared_layer)
+        # What lies below the shared layer may be out of date, and is judged by what that says.
+        above = len(self.lower) if self.shared is None else self.lower.index(self.shared) + 1
+        self._upper = self.lower[:above]
+        below = self.lower[above:]
+        self._judging = Judging(first, self.shared, self._shared_layer, below=bool(below))
+        self._below: Below | None = None
+        if below and self.shared is not None and self._shared_layer is not None:
+            self._below = Below(
+                first,
+                self._judging,
+                below,
+                self.shared,
+                self._shared_layer,
+                clock,
+                trust=memory_ttl,
+                lease=max(1.0, min(timeout, _LONGEST_LIFT) * 4),
+            )
         leases = Leases(first, self._judging, self.shared, self._shared_layer, timeout)
         packing = Packing(codec, copy=copy, alone=alone)
         # One object for those who use it, whichever part does it, and no further call on the way to a hit.
@@ -107,7 +127,7 @@ class Stack:
         removals = self.removals(key)
         mark = self.generations.mark
         answered = False
-        for guard in self.lower:
+        for guard in self._upper:
             if guard is self.shared and self._is_waiting(key):
                 continue
             try:
@@ -132,6 +152,10 @@ class Stack:
             guard.hit.n += 1
             self._first.promote(key, entry, removals, mark, memory_ttl)
             return Found(entry, guard.name)
+        if self._below is not None and not self._is_waiting(key):
+            found = await self._below.lookup(key, budget, removals, mark, memory_ttl)
+            if found is not None:
+                return found
         return None if answered else self._first.in_need(key)
 
     async def lookup_many(self, keys: Iterable[str], budget: Budget) -> dict[str, Found]:
@@ -141,7 +165,7 @@ class Stack:
         mark = self.generations.mark
         found: dict[str, Found] = {}
         answered = False
-        for guard in self.lower:
+        for guard in self._upper:
             missing = [key for key in wanted if key not in found]
             if guard is self.shared:
                 missing = [key for key in missing if not self._is_waiting(key)]
@@ -162,6 +186,9 @@ class Stack:
             for key, entry in hits.items():
                 found[key] = Found(entry, guard.name)
                 self._first.promote(key, entry, before[key], mark)
+        if self._below is not None:
+            missing = [key for key in wanted if key not in found and not self._is_waiting(key)]
+            found |= await self._below.lookup_many(missing, budget, before, mark)
         for key in wanted:
             if key not in found and (not answered or self._is_waiting(key)):
                 in_need = self._first.in_need(key)
@@ -203,7 +230,7 @@ class Stack:
                     every = dict.fromkeys(
                         chain.from_iterable(self._first.tags(key, entry) for key, entry in entries.items())
                     )
-                    await self._judging.learn(tuple(every), budget)
+                    await self._judging.learn(tuple(every), budget, keys=entries)
                     generation = await guard.call("set", partial(self._layer.assign, entries), budget)
                 except LayerError:
                     complete = False
@@ -276,7 +303,9 @@ class Stack:
                 else:
                     existed |= await guard.call("delete", partial(guard.layer.remove, key), budget)
             except LayerError as error:
-                problem = error
+                # What lies below the shared layer counts only if that says so, and it was told.
+                if guard in self._upper:
+                    problem = error
         # A reader may have promoted the value between our forgetting it and the removal below.
         self.forget(key)
         if problem is not None:
@@ -379,7 +408,8 @@ class Stack:
             try:
                 await guard.call("clear", guard.layer.remove_all, None)
             except LayerError as error:
-                problem = error
+                if guard in self._upper:
+                    problem = error
         await self._first.forget_all()
         if problem is not None:
             raise problem
@@ -398,6 +428,9 @@ class Stack:
         """
         own = self._first.forget_matching(matches)
         removed = seen = 0
+        if self._below is not None:
+            # Other machines have keys below that nobody here can look through. So all that lies there goes.
+            await self.invalidate((BELOW,), soft=False, budget=self.budget())
         for guard in self.lower:
             layer = guard.layer
             if not isinstance(layer, SearchableLayer):

@@ -9,6 +9,13 @@ from ._keys import escape
 
 EVERYTHING: Final = "*"
 """The tag of all entries of a namespace."""
+BELOW: Final = "b"
+"""The tag of all entries in layers below the one that is shared."""
+
+
+def own(key: str) -> str:
+    """The tag of a key itself. Whatever changes the key invalidates it."""
+    return "k:" + key
 
 
 def tag(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,7 +14,7 @@ from ._options import Duration, seconds, whole, yes_or_no
 from ._redis_url import parse_redis_url
 from .exceptions import ConfigurationError, MissingExtraError
 
-_BACKENDS = ("memory", "redis")
+_BACKENDS = ("memory", "redis", "disk")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,10 @@ class CacheLayer:
 
     Attributes:
         name: for people; unique within a configuration.
-        backend: `memory` (in the process) or `redis` (shared by all processes).
+        backend: `memory` (in the process), `redis` (shared by all processes) or `disk` (shared by those of a machine).
         ttl: seconds (or timedelta) that this layer keeps a value when the caller gives no ttl. In a layer above a
             shared one it also caps the caller's ttl. `math.inf`: never expires.
-        max_size: entries at most, in memory; `None`: the configuration's `max_size`.
+        max_size: entries at most, in memory or on the disk; `None`: the configuration's `max_size` or `disk_max_size`.
         priority: a layer with a higher one is asked first.
 
     Raises:
@@ -33,7 +34,7 @@ class CacheLayer:
     """
 
     name: str
-    backend: Literal["memory", "redis"] | str
+    backend: Literal["memory", "redis", "disk"] | str
     ttl: Duration
     max_size: int | None = None
     priority: int = 0
@@ -62,6 +63,8 @@ class CacheConfig:
             by all processes. Needs the extra `redis`.
         redis_password: used when the URL has none.
         redis_ssl: TLS also for a URL that begins with `redis`.
+        cache_dir: a folder; adds a layer on the disk that lasts longer than processes, and that all processes of this
+            machine share which name the same folder. Made when it is not there, for nobody else's eyes.
         layers: all layers explicitly, in place of those that follow from the other options.
         namespace: first part of every key; caches with one namespace on one Redis share their entries.
         name: name of this cache in telemetry; a few fixed names, never one per user or request.
@@ -70,6 +73,8 @@ class CacheConfig:
         copy: `False` keeps any object by reference, unpacked and uncopied; for memory alone.
         max_size: entries at most in memory.
         max_bytes: bytes at most in memory, keys and values, approximately.
+        disk_max_size: entries at most on the disk.
+        disk_max_bytes: bytes at most on the disk, approximately.
         ttl: seconds that a value lives when the caller gives no ttl.
         l1_ttl: seconds that memory keeps a value at most when there is a shared layer below it.
         timeout: seconds that one request may wait for shared layers in total, reading and writing.
@@ -94,6 +99,7 @@ class CacheConfig:
     redis_url: str | None = field(default=None, repr=False)
     redis_password: str | None = field(default=None, repr=False)
     redis_ssl: bool = False
+    cache_dir: str | os.PathLike[str] | None = None
     layers: Sequence[CacheLayer] | None = None
     namespace: str = "aurelis"
     name: str = "default"
@@ -102,6 +108,8 @@ class CacheConfig:
     copy: bool = True
     max_size: int = 10_000
     max_bytes: int = 64 * 2**20
+    disk_max_size: int = 100_000
+    disk_max_bytes: int = 2**30
     ttl: Duration = 3600.0
     l1_ttl: Duration = 300.0
     timeout: Duration = 0.25
@@ -119,7 +127,14 @@ class CacheConfig:
         _text("name", self.name, ": telemetry tells caches apart by it")
         if self.serialization != "msgpack":
             raise ConfigurationError(_why_not(self.serialization))
-        for name in ("max_size", "max_bytes", "breaker_failures", "redis_max_connections"):
+        for name in (
+            "max_size",
+            "max_bytes",
+            "disk_max_size",
+            "disk_max_bytes",
+            "breaker_failures",
+            "redis_max_connections",
+        ):
             whole(name, getattr(self, name))
         for name in ("copy", "redis_ssl", "span_attributes"):
             yes_or_no(name, getattr(self, name))
@@ -137,6 +152,8 @@ class CacheConfig:
         _sequence("types", self.types, "classes", type)
         if self.redis_url is not None:
             parse_redis_url(self.redis_url)
+        if self.cache_dir is not None:
+            _check_folder(self.cache_dir)
         if self.layers is not None:
             _sequence("layers", self.layers, "CacheLayer(...)", CacheLayer)
         _check_layers(self.effective_layers(), self)
@@ -145,12 +162,13 @@ class CacheConfig:
         """The layers in the order in which they are asked."""
         if self.layers is not None:
             return tuple(sorted(self.layers, key=lambda layer: -layer.priority))
-        if self.redis_url is None:
-            return (CacheLayer("L1_memory", "memory", self.ttl, priority=3),)
-        return (
-            CacheLayer("L1_memory", "memory", min(seconds(self.l1_ttl), seconds(self.ttl)), priority=3),
-            CacheLayer("L2_redis", "redis", self.ttl, priority=2),
-        )
+        lower = []
+        if self.redis_url is not None:
+            lower.append(CacheLayer("L2_redis", "redis", self.ttl, priority=2))
+        if self.cache_dir is not None:
+            lower.append(CacheLayer("L3_disk", "disk", self.ttl, priority=1))
+        memory_ttl = min(seconds(self.l1_ttl), seconds(self.ttl)) if lower else self.ttl
+        return (CacheLayer("L1_memory", "memory", memory_ttl, priority=3), *lower)
 
     def hash_key(self) -> bytes:
         """32 bytes that key the hashes of credentials."""
@@ -182,6 +200,13 @@ def _text(name: str, value: object, why: str = "") -> None:
 def _check_secret(value: object) -> None:
     if not isinstance(value, (str, bytes)) or not value:
         raise ConfigurationError("secret must be a str or bytes, and not empty; leave it out to have one derived")
+
+
+def _check_folder(value: object) -> None:
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(os.fspath(value), str):
+        raise ConfigurationError(f"cache_dir must be a str or a path, not {type(value).__name__}")
+    if not os.fspath(value) or "\0" in os.fspath(value):
+        raise ConfigurationError("cache_dir must be the path of a folder; '.' is the present one")
 
 
 def _sequence(name: str, value: object, of: str, kind: type) -> None:
@@ -218,11 +243,18 @@ def _check_layers(layers: tuple[CacheLayer, ...], config: CacheConfig) -> None:
         raise ConfigurationError("layers: each backend can be used once")
     if "memory" in backends and backends[0] != "memory":
         raise ConfigurationError("layers: memory must have the highest priority, or a hit in it would never be fast")
+    if not config.copy and set(backends) != {"memory"}:
+        raise ConfigurationError("copy=False keeps objects by reference and works with memory alone")
+    if "disk" in backends:
+        if config.cache_dir is None:
+            raise ConfigurationError("layers: a disk layer needs cache_dir=")
+        if backends[-1] != "disk":
+            raise ConfigurationError("layers: disk must have the lowest priority, since Redis says what of it counts")
+    elif config.cache_dir is not None:
+        raise ConfigurationError("cache_dir is given but layers name no disk layer")
     if "redis" in backends:
         if config.redis_url is None:
             raise ConfigurationError("layers: a redis layer needs redis_url=")
-        if not config.copy:
-            raise ConfigurationError("copy=False keeps objects by reference and works with memory alone")
         if not _is_installed("redis"):
             raise MissingExtraError("redis", "a Redis layer")
     elif config.redis_url is not None:

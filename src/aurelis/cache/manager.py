@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import _patterns, _tags
 from ._clock import SYSTEM_CLOCK, Clock
@@ -21,19 +21,25 @@ from ._keys import CacheKeyBuilder, escape
 from ._listening import Listening
 from ._options import Duration, EntryOptions, seconds
 from ._recovery import Recovery
+from ._redis_url import parse_redis_url
 from ._stack import Stack
 from .codecs import ValueCodec
 from .config import CacheConfig, CacheLayer, require_config
-from .exceptions import ConfigurationError
+from .exceptions import ConfigurationError, FrameError
 from .http import StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
 from .telemetry import names
 from .telemetry.otel import Telemetry
 from .typing import Layer, Newsroom, SharedLayer
 
+if TYPE_CHECKING:
+    from .layers._database import Database
+
 T = TypeVar("T")
 
 _CLOSE_TIMEOUT = 5.0
+_LONGEST_WAIT = 30.0
+"""Seconds for which one process waits for another one's transaction at most, however long a request may take."""
 _TRUST = 5.0
 """Seconds for which a process relies on what it knows of tags, while it does not hear of invalidations."""
 
@@ -413,13 +419,18 @@ def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> 
                 clock=clock,
             )
             _observe_memory(telemetry, memory)
-        else:
-            guards.append(_guard(layer, config, codec, clock, telemetry))
+        elif layer.backend == "redis":
+            guards.append(_redis(layer, config, codec, clock, telemetry))
     if lower:
         if not config.copy:
             raise ConfigurationError("copy=False keeps objects by reference and works with memory alone")
         memory_ttl = min(memory_ttl, seconds(config.l1_ttl))
     guards += [_guarded(layer, seconds(config.ttl), config, clock, telemetry) for layer in lower]
+    for layer in config.effective_layers():
+        if layer.backend == "disk":
+            shared_above = next((guard for guard in guards if isinstance(guard.layer, SharedLayer)), None)
+            at = 0 if shared_above is None else len(guards)  # one that shares is asked before those that do not
+            guards.insert(at, _disk(layer, shared_above, config, codec, clock, telemetry))
     prefix = escape(config.namespace) + ":"
     shared = any(isinstance(guard.layer, SharedLayer) for guard in guards)
     first = int(clock.time() * 1_000_000) if guards and not shared else 0  # as Redis begins, in microseconds
@@ -447,7 +458,7 @@ def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> 
     return engine
 
 
-def _guard(layer: CacheLayer, config: CacheConfig, codec: ValueCodec, clock: Clock, telemetry: Telemetry) -> Guard:
+def _redis(layer: CacheLayer, config: CacheConfig, codec: ValueCodec, clock: Clock, telemetry: Telemetry) -> Guard:
     from .layers.redis import RedisBackend  # imported here, because memory alone must not need redis-py
 
     backend: Layer = RedisBackend(
@@ -457,6 +468,47 @@ def _guard(layer: CacheLayer, config: CacheConfig, codec: ValueCodec, clock: Clo
         damaged=lambda error: telemetry.error(names.L2, "get", f"frame_{error.reason}"),
     )
     return _guarded(backend, seconds(layer.ttl), config, clock, telemetry)
+
+
+def _disk(
+    layer: CacheLayer,
+    shared: Guard | None,
+    config: CacheConfig,
+    codec: ValueCodec,
+    clock: Clock,
+    telemetry: Telemetry,
+) -> Guard:
+    # Imported here, because memory alone must not need SQLite.
+    from .layers._database import Database
+    from .layers._disk_entries import DiskEntries
+    from .layers.disk import DiskBackend
+
+    assert config.cache_dir is not None, "the configuration has been checked"
+    max_size, patience = layer.max_size or config.disk_max_size, min(seconds(config.timeout), _LONGEST_WAIT)
+
+    def damaged(error: FrameError) -> None:
+        telemetry.error(names.L3, "get", f"frame_{error.reason}")
+
+    disk: DiskEntries
+    if shared is None:
+        disk = DiskBackend(
+            config.cache_dir,
+            max_size,
+            max_bytes=config.disk_max_bytes,
+            timeout=patience,
+            namespace=config.namespace,
+            codec=codec,
+            clock=clock,
+            damaged=damaged,
+        )
+    else:
+        database = Database(config.cache_dir, max_size, config.disk_max_bytes, patience, clock)
+        # Numbers of another server mean nothing, so what was stored by them is not seen.
+        server = "" if config.redis_url is None else parse_redis_url(config.redis_url).identity
+        scope = f"below {type(shared.layer).__name__} {server} {config.namespace}"
+        disk = DiskEntries(database, scope, codec, clock, damaged)
+    _observe_disk(telemetry, disk.database)
+    return _guarded(disk, seconds(layer.ttl), config, clock, telemetry)
 
 
 def _guarded(layer: Layer, ttl: float, config: CacheConfig, clock: Clock, telemetry: Telemetry) -> Guard:
@@ -477,3 +529,12 @@ def _observe_memory(telemetry: Telemetry, memory: MemoryBackend) -> None:
     telemetry.gauge(names.LIMIT, memory, lambda memory: memory.max_bytes, **layer)
     telemetry.table.alias(memory.entries.evicted, names.EVICTIONS, **layer, **{names.REASON: "capacity"})
     telemetry.table.alias(memory.expired, names.EVICTIONS, **layer, **{names.REASON: "expired"})
+
+
+def _observe_disk(telemetry: Telemetry, disk: Database) -> None:
+    layer = {names.LAYER: names.L3}
+    telemetry.gauge(names.ENTRIES, disk, lambda disk: disk.entries, **layer)
+    telemetry.gauge(names.USAGE, disk, lambda disk: disk.bytes, **layer)
+    telemetry.gauge(names.LIMIT, disk, lambda disk: disk.max_bytes, **layer)
+    telemetry.table.alias(disk.evicted, names.EVICTIONS, **layer, **{names.REASON: "capacity"})
+    telemetry.table.alias(disk.expired, names.EVICTIONS, **layer, **{names.REASON: "expired"})

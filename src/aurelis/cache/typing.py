@@ -152,6 +152,9 @@ class SharedLayer(Layer, Protocol):
     key: a *lease* is a token under the key for a limited time. Whatever changes a key ends its lease, so the token is a
     fence, too: a result is stored only while the token that was there before the load began is still there.
 
+    Layers below it keep entries that it may have lost. So that it can say what still counts there, each `assign`,
+    `take`, `announce` and `discard` is a hard invalidation of the tags `k:KEY` of its keys, if they have a record.
+
     A manager stores here by `publish` and `assign` and removes by `take`; `store` need not end a lease.
     `aurelis.cache.testing.SharedLayerContract` tests all of this.
     """

@@ -15,13 +15,13 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from aurelis.cache import _news
+from aurelis.cache import _news, _tags
 from aurelis.cache._entry import Entry
 from aurelis.cache.typing import Acquired, Kind, Message
 
 from ._link import Link
 from ._names import Names
-from ._scripts import ACQUIRE, ANNOUNCE, BEAT, BUMP, ENSURE, INVALIDATE, PRESENT, PUBLISH, RELEASE, RENEW, TICK
+from ._scripts import ACQUIRE, BEAT, BUMP, ENSURE, INVALIDATE, PRESENT, PUBLISH, RELEASE, RENEW, TICK
 
 _SCAN_COUNT: Final = 500
 _TAG_LIFE: Final = 30 * 86_400_000
@@ -108,20 +108,15 @@ class Coordination(ABC):
             entry.generation = generation
             name, lease = self._names.entry_and_lease(key)
             commands += [("UNLINK", lease), set_command(name, *self._frame(key, entry))]
-        word = ("PUBLISH", self._names.channel, self._word(generation, "keys", tuple(entries)))
-        if link.single:
-            succeeded(await link.pipeline([*commands, word]))
-        else:
-            succeeded(await link.pipeline(commands))
-            await link.execute(*word)
+        await self._change(link, tuple(entries), generation, commands)
         return generation
 
     async def take(self, key: str) -> Entry | None:
         """See `SharedLayer.take`."""
         link = self._link()
         name, lease = self._names.entry_and_lease(key)
-        _, data = succeeded(await link.pipeline([("UNLINK", lease), ("GETDEL", name)]))
-        await self._announce(link, "keys", (key,))
+        generation = await self._tick(link)
+        _, data = await self._change(link, (key,), generation, [("UNLINK", lease), ("GETDEL", name)])
         return None if data is None else self._entry(key, data, -1)
 
     async def keys(self, start: str) -> AsyncGenerator[list[str], None]:
@@ -133,11 +128,10 @@ class Coordination(ABC):
         """See `SearchableLayer.discard`."""
         link = self._link()
         names = [self._names.entry_and_lease(key) for key in keys]
+        generation = await self._tick(link)
         # Leases first: what is being loaded now must not be stored after its entry is gone.
         succeeded(await link.pipeline([("UNLINK", lease) for _, lease in names]))
-        removed = succeeded(await link.pipeline([("UNLINK", entry) for entry, _ in names]))
-        await self._announce(link, "keys", tuple(keys))
-        return sum(removed)
+        return sum(await self._change(link, tuple(keys), generation, [("UNLINK", entry) for entry, _ in names]))
 
     async def remove(self, key: str) -> bool:
         """Forget the key, end its lease, and tell the others; true if it was there."""
@@ -145,7 +139,10 @@ class Coordination(ABC):
 
     async def announce(self, keys: Sequence[str]) -> int:
         """See `SharedLayer.announce`."""
-        return await self._announce(self._link(), "keys", tuple(keys))
+        link = self._link()
+        generation = await self._tick(link)
+        await self._change(link, tuple(keys), generation, [])
+        return generation
 
     async def generations(self, tags: Sequence[str]) -> Mapping[str, tuple[int, int]]:
         """See `SharedLayer.generations`."""
@@ -214,11 +211,27 @@ class Coordination(ABC):
         self._saw(generation)
         return generation
 
-    async def _announce(self, link: Link, kind: Kind, names: tuple[str, ...]) -> int:
-        arguments = (self._known, self._names.channel, _news.encode(self.node, kind, names))
-        generation = int(await link.script(ANNOUNCE, (self._names.clock,), arguments))
-        self._saw(generation)
-        return generation
+    async def _change(
+        self, link: Link, keys: tuple[str, ...], generation: int, commands: Sequence[tuple[Any, ...]]
+    ) -> list[Any]:
+        """Change the keys, and tell it; the answers to the commands.
+
+        The number was taken before. Whoever asks for a tag without a record in between would otherwise get one below
+        the number of this change.
+        """
+        # Of a tag without a record nothing is known in any case.
+        outdated = [
+            ("SET", self._names.tag(_tags.own(key)), b"%d:0" % generation, "XX", "PX", _TAG_LIFE) for key in keys
+        ]
+        word = ("PUBLISH", self._names.channel, self._word(generation, "keys", keys))
+        if link.single:
+            answers = await link.pipeline([*commands, *outdated, word])
+        else:
+            answers = await link.pipeline([*commands, *outdated])
+        succeeded(answers)
+        if not link.single:
+            await link.execute(*word)
+        return answers[: len(commands)]
 
     def _word(self, generation: int, kind: Kind, names: tuple[str, ...]) -> bytes:
         return b"%d %b" % (generation, _news.encode(self.node, kind, names))

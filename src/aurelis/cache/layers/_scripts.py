@@ -122,16 +122,6 @@ end
 TICK: Final = Script(_TICK + "return tick(KEYS[1], ARGV[1])")
 """Key: clock. Argument: the highest generation known. Returns the next one."""
 
-ANNOUNCE: Final = Script(
-    _TICK
-    + """
-local number = tick(KEYS[1], ARGV[1])
-redis.call('PUBLISH', ARGV[2], number .. ' ' .. ARGV[3])
-return number
-"""
-)
-"""Key: clock. Arguments: the highest generation known, channel, message. Tells it with the next generation."""
-
 PRESENT: Final = Script(_NOW + "return present(KEYS[1])")
 """Key: clock. Returns the present generation."""
 
@@ -171,7 +161,8 @@ redis.call('PUBLISH', ARGV[2], number .. ' ' .. ARGV[3])
 return number
 """
 )
-"""Keys: clock, tags. Arguments: as `ANNOUNCE`, then whether it is soft, and the life (ms) of the records."""
+"""Keys: clock, tags. Arguments: the highest generation known, channel, message, whether it is soft, and the life (ms)
+of the records. Tells it with the next generation."""
 
 BUMP: Final = Script(_BUMP + "bump(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) return 1")
 """Key: tag. Arguments: generation, whether it is soft, life (ms)."""

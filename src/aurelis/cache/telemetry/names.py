@@ -59,6 +59,7 @@ BYPASS: Final = "bypass"
 # Values of LAYER.
 L1: Final = "l1"
 L2: Final = "l2"
+L3: Final = "l3"
 
 REQUESTS: Final = Metric(
     _P + "requests", "counter", "{request}", "Requests to the cache, each counted once with its final result."

@@ -104,12 +104,6 @@ class Records:
         self.number = max(self.present(), floor) + 1
         return self.number
 
-    def announce(self, floor: int, word: bytes) -> int:
-        """Tell with the next number."""
-        number = self.tick(floor)
-        self.tell(number, word)
-        return number
-
     def bump(self, tag: str, number: int, soft: bool, life: int) -> None:
         """Give the tag this number."""
         hard, soft_before = self.generation(tag) or (0, 0)

@@ -7,14 +7,14 @@ import itertools
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final
 
-from aurelis.cache import _news
+from aurelis.cache import _news, _tags
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
 from aurelis.cache.codecs import ValueCodec
 from aurelis.cache.exceptions import FrameError
 from aurelis.cache.http import StoredResponse, VariantIndex
 from aurelis.cache.layers._framed import Framed
-from aurelis.cache.typing import Acquired, Kind, Message
+from aurelis.cache.typing import Acquired, Message
 
 from ._records import Records
 
@@ -194,6 +194,7 @@ class SharedNode(Framed):
 
     async def discard(self, keys: Sequence[str]) -> int:
         """See `SearchableLayer.discard`."""
+        generation = await self._tick()
         await _trip()
         removed = 0
         for key in keys:
@@ -201,8 +202,7 @@ class SharedNode(Framed):
             await self._amid()
             removed += self._records.unlink(key)
             await self._amid()
-        await _trip()
-        await self._announce("keys", tuple(keys))
+        await self._change(tuple(keys), generation)
         return removed
 
     # Shared layer
@@ -271,27 +271,26 @@ class SharedNode(Framed):
             await self._amid()
             self._records.set(key, frame, life)
             await self._amid()
-        if self._cluster:
-            await _trip()
-            await _trip()
-        self._records.tell(generation, _news.encode(self._node, "keys", tuple(entries)))
-        await _trip()
+        await self._change(tuple(entries), generation)
         return generation
 
     async def take(self, key: str) -> Entry | None:
         """See `SharedLayer.take`."""
+        generation = await self._tick()
         await _trip()
         self._records.release(key)
         await self._amid()
         found = self._records.get(key)
         self._records.unlink(key)
-        await _trip()
-        await self._announce("keys", (key,))
+        await self._change((key,), generation)
         return None if found is None else self._entry(key, *found)
 
     async def announce(self, keys: Sequence[str]) -> int:
         """See `SharedLayer.announce`."""
-        return await self._announce("keys", tuple(keys))
+        generation = await self._tick()
+        await _trip()
+        await self._change(tuple(keys), generation)
+        return generation
 
     async def generations(self, tags: Sequence[str]) -> Mapping[str, tuple[int, int]]:
         """See `SharedLayer.generations`."""
@@ -372,12 +371,16 @@ class SharedNode(Framed):
         self._saw(generation)
         return generation
 
-    async def _announce(self, kind: Kind, names: tuple[str, ...]) -> int:
+    async def _change(self, keys: tuple[str, ...], generation: int) -> None:
+        for key in keys:
+            await self._amid()
+            if self._records.generation(_tags.own(key)) is not None:
+                self._records.bump(_tags.own(key), generation, False, _TAG_LIFE)
+        if self._cluster:
+            await _trip()
+            await _trip()
+        self._records.tell(generation, _news.encode(self._node, "keys", keys))
         await _trip()
-        generation = self._records.announce(self._known, _news.encode(self._node, kind, names))
-        await _trip()
-        self._saw(generation)
-        return generation
 
     def _saw(self, generation: int) -> None:
         self._known = max(self._known, generation)

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
 
-from aurelis.cache.typing import Details, Entry, SharedLayer
+from aurelis.cache.typing import Details, Entry, SearchableLayer, SharedLayer
 
 from ._layer_contract import ODD_KEYS
 from ._lease_contract import LIFE, Leases
@@ -186,6 +186,41 @@ class SharedLayerContract(Leases):
         found = (await one.generations(["t:a"]))["t:a"]
         expect(found[1] == soft, f"After the soft invalidation {soft} a tag has {found}.")
         expect(older <= found[0] <= soft, f"A tag without a record has {found} after the soft invalidation {soft}.")
+
+    @promise
+    async def test_a_change_of_a_key_outdates_what_lies_below(self, trial: Trial) -> None:
+        """What changes a key is a hard invalidation of its own tag, with the number of the change, and of no other."""
+        one, other = await self._nodes(trial, 2)
+
+        async def discard() -> int:
+            assert isinstance(one, SearchableLayer)
+            await one.discard(["k"])
+            return await self._present(one)
+
+        async def take() -> int:
+            await one.take("k")
+            return await self._present(one)
+
+        async def remove() -> int:
+            await one.remove("k")
+            return await self._present(one)
+
+        changes: dict[str, Callable[[], Awaitable[int]]] = {
+            "assign": lambda: one.assign({"k": trial.entry()}),
+            "take": take,
+            "announce": lambda: one.announce(["k"]),
+            "remove": remove,
+        }
+        if isinstance(one, SearchableLayer):
+            changes["discard"] = discard
+        for name, change in changes.items():
+            before = await other.generations(["k:k", "k:l", "t:k"])
+            number = await change()
+            for node in (one, other):
+                after = await node.generations(["k:k", "k:l", "t:k"])
+                expect(after["k:k"][0] == number, f"The key's own tag has {after['k:k']} after {name} {number}.")
+                for tag in ("k:l", "t:k"):
+                    expect(after[tag] == before[tag], f"{name} changed the tag {tag!r}.")
 
     @promise
     async def test_odd_tags_are_kept_apart(self, trial: Trial) -> None:
