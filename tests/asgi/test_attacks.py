@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from aurelis.cache import CacheConfig, CacheManager
 from aurelis_asgi import CacheMiddleware, CacheRule
+from tests.asgi.conftest import MakeManager
 from tests.asgi.counts import stores
 from tests.asgi.origin import Call, Origin, fixed
 from tests.asgi.visits import Visit, ask
@@ -247,3 +248,30 @@ async def _crowd(rules: list[CacheRule], cache_control: str, dice: random.Random
             for visit, own in visits:
                 await visit.end()
                 assert not visit.complete or visit.status != 200 or visit.body in (own, b"")
+
+
+@pytest.mark.parametrize("layers", ["memory", "redis"])
+async def test_a_cookie_reaches_nobody_but_the_one_whose_request_the_app_has_answered(
+    make_manager: MakeManager, redis_url: str, layers: str
+) -> None:
+    """A response that says how long it is fresh is stored without it; who waited gets none either."""
+    manager = make_manager(redis_url=redis_url) if layers == "redis" else make_manager()
+    gate = asyncio.Event()
+
+    async def handler(call: Call) -> None:
+        await gate.wait()
+        await call.answer(f"body {call.number}", cache_control="max-age=60", set_cookie=f"session={call.number}")
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    waiting = [Visit(app).begin() for _ in range(20)]
+    await asyncio.sleep(0)
+    gate.set()
+    for visit in waiting:
+        await visit.end()
+    assert [visit.body for visit in waiting] == [b"body 1"] * 20
+    assert [cookie for visit in waiting for cookie in visit.fields("set-cookie")] == ["session=1"]
+    later = [await ask(app), await ask(app, "/", "HEAD"), await ask(app, "/", "GET", {"cookie": "session=other"})]
+    assert all("hit" in visit.cache_status and not visit.fields("set-cookie") for visit in later)
+    if layers == "redis":
+        other = await ask(CacheMiddleware(Origin(handler), cache=make_manager(redis_url=redis_url)))
+        assert (other.body, other.fields("set-cookie")) == (b"body 1", [])

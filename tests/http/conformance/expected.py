@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 _NO_INTERIM = "neither ASGI servers nor the HTTP clients carry 1xx responses"
-_SET_COOKIE = "deliberate: a shared cache never stores a response that sets a cookie"
+_SET_COOKIE = "deliberate: a cookie is for the one who asked, and a shared cache never stores it"
 _TOO_SHORT = "a heuristic lifetime is a tenth of the time since the last modification, which is less than the pause"
 _MALFORMED_TAG = "deliberate: what is no entity tag matches nothing, so the whole response is sent"
 _READING = "deliberate: fields that say how to read the stored bytes are not updated"
@@ -14,7 +14,6 @@ EVERYWHERE: Final[Mapping[str, str]] = {
     "interim-103": _NO_INTERIM,
     "interim-no-header-reuse": _NO_INTERIM,
     "interim-not-cached": _NO_INTERIM,
-    "other-set-cookie": _SET_COOKIE,
     "heuristic-delta-5": _TOO_SHORT,
     "heuristic-delta-10": _TOO_SHORT,
     "heuristic-delta-30": _TOO_SHORT,

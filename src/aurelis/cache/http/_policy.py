@@ -36,7 +36,7 @@ from ._reuse import (
 )
 from ._storing import Storable, Unstorable, is_complete, may_store, refused_credentials, storable_fields
 from ._tagging import response_tags
-from ._validation import FAILED, conditions, updated, updated_by_head
+from ._validation import FAILED, conditions, first, updated, updated_by_head
 from ._variants import MAX_CHOICE_LENGTH, chosen_language, language_of, normalised, selects_same, variant_digest
 
 # Bounds of what is remembered about keys, some megabytes whatever clients send. Lengths are in characters.
@@ -195,7 +195,8 @@ class HttpPolicy:
         if head is None:
             return Confirm(stored, 0.0, None)
         confirmed = replace(loaded, head=head, chunks=stored.chunks, route=loaded.route or stored.route)
-        decision = self.on_loaded(request, confirmed)
+        cookie = self._shared and first(loaded.head.headers, b"set-cookie") is not None
+        decision = Discard("set-cookie") if cookie else self.on_loaded(request, confirmed)
         if isinstance(decision, Discard):  # it may be used once more, as it has just been confirmed
             age = age_brought(combine(head.headers), response_time=loaded.response_time)
             return Confirm(replace(stored, headers=storable_fields(head), lifetime=age), 0.0, None)

@@ -19,6 +19,7 @@ UNDERSTOOD_STATUSES = frozenset(
 """Final statuses of RFC 9110 whose caching requirements these rules meet: all but 206, 304 and 416."""
 
 _PARTIAL_OR_VALIDATION = frozenset({206, 304})
+_COOKIES = frozenset({b"set-cookie"})
 
 # RFC 9110 §7.6.1 and RFC 9111 §3.1. `Trailer` goes with the trailers, which are not stored.
 _HOP_BY_HOP = frozenset(
@@ -129,6 +130,10 @@ def may_store(
         return Unstorable("not-fresh")
     allows_authorization = fresh.source == "explicit" and _allows_authorization(directives)
     left_out = directives.no_cache_fields | directives.private_fields if shared else directives.no_cache_fields
+    if shared and fresh.source == "explicit":
+        left_out |= (
+            _COOKIES & fields.keys()
+        )  # the response is for everybody, as it says itself; the cookie is not (RFC 9111 §7.3)
     refused = _refused_by_credentials(
         request, fields.keys() - left_out, fresh, shared=shared, allows_authorization=allows_authorization
     )
@@ -199,9 +204,8 @@ def _refused_by_credentials(
     allows_authorization: bool,
 ) -> str:
     # A response that sets a cookie gives one client something of its own. Without a word of the origin it is
-    # never stored. In a shared cache it is not stored with that word either, although RFC 9111 §7.3 would
-    # allow it: session middleware adds the field to responses that the route has declared cacheable, and one
-    # replayed session is worse than all the hits it costs.
+    # never stored. With it, a shared cache stores the response and not the cookie: session middleware adds the
+    # field to responses that the route has declared cacheable.
     if b"set-cookie" in names and (shared or fresh.source not in ("explicit", "validation")):
         return "set-cookie"
     if not shared:
