@@ -7,8 +7,11 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
+
+import pytest
 
 from aurelis.cache import CacheConfig, CacheManager
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
@@ -80,6 +83,19 @@ def count(manager: CacheManager | str, metric: names.Metric, attributes: Mapping
     """Returns the sum of what one cache has counted under these attributes, among others."""
     wanted = set((attributes or {}).items())
     return sum(value for found, value in series(manager, metric).items() if wanted <= set(found))
+
+
+@contextlib.contextmanager
+def own_counts() -> Iterator[None]:
+    """Inside, OpenTelemetry is told of those caches alone that are made inside.
+
+    The caches of all tests have more series than the SDK keeps apart, and each collection would read them all.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(REGISTRY, "_live", {})
+        patch.setattr(REGISTRY, "_retired", {})
+        patch.setattr(REGISTRY, "_ended", deque())
+        yield
 
 
 def requests(manager: CacheManager | str) -> dict[str, int]:

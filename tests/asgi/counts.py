@@ -34,8 +34,8 @@ def loads(manager: CacheManager) -> int:
 
 def _by(manager: CacheManager, metric: str, attribute: str) -> dict[str, int]:
     counts: Counter[str] = Counter()
-    for (name, attributes), cell in manager._engine.telemetry.table.cells.items():
+    for attributes, cell in manager._engine.telemetry.table.cells.get(metric, {}).items():
         value = dict(attributes).get(attribute)
-        if name == metric and value is not None and cell.n:
+        if value is not None and cell.n:
             counts[value] += int(cell.n)
     return dict(counts)

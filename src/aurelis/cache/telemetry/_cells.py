@@ -48,28 +48,31 @@ class CellTable:
 
     def __init__(self, **common: str) -> None:
         self.common = common
-        self.cells: dict[tuple[str, Attributes], Cell | Sum] = {}
+        self.cells: dict[str, dict[Attributes, Cell | Sum]] = {}  # by metric, as they are read
         self.gauges: list[tuple[str, Attributes, Callable[[], float | None]]] = []
 
     def cell(self, metric: Metric, **attributes: str) -> Cell:
         """The cell for these attributes; the same one each time."""
-        found = self.cells.setdefault((metric.name, self._attributes(attributes)), Cell())  # atomic between threads
+        found = self._series(metric).setdefault(self._attributes(attributes), Cell())  # atomic between threads
         assert isinstance(found, Cell)
         return found
 
     def sum(self, metric: Metric, **attributes: str) -> Sum:
         """The sum for these attributes; the same one each time."""
-        found = self.cells.setdefault((metric.name, self._attributes(attributes)), Sum())
+        found = self._series(metric).setdefault(self._attributes(attributes), Sum())
         assert isinstance(found, Sum)
         return found
 
     def alias(self, cell: Cell, metric: Metric, **attributes: str) -> None:
         """Report the cell under a second name too: two metrics that count the same events by definition."""
-        self.cells[metric.name, self._attributes(attributes)] = cell
+        self._series(metric)[self._attributes(attributes)] = cell
 
     def gauge(self, metric: Metric, read: Callable[[], float | None], **attributes: str) -> None:
         """Have `read` called at each collection; it returns `None` once its subject is gone."""
         self.gauges.append((metric.name, self._attributes(attributes), read))
+
+    def _series(self, metric: Metric) -> dict[Attributes, Cell | Sum]:
+        return self.cells.setdefault(metric.name, {})
 
     def _attributes(self, attributes: dict[str, str]) -> Attributes:
         return tuple(sorted({**self.common, **attributes}.items()))
@@ -82,7 +85,7 @@ class Registry:
         self._lock = threading.Lock()
         self._live: dict[int, CellTable] = {}
         self._ended: deque[int] = deque()
-        self._retired: dict[tuple[str, Attributes], float] = {}
+        self._retired: dict[str, dict[Attributes, float]] = {}
         self._next = 0
         renew_in_children(self)
 
@@ -99,11 +102,10 @@ class Registry:
         """Sum of each attribute set. Two caches of one name are one series."""
         with self._lock:
             self._bury()
-            sums = {key[1]: value for key, value in self._retired.items() if key[0] == metric.name}
+            sums = dict(self._retired.get(metric.name, {}))
             for table in self._live.values():
-                for (name, attributes), cell in list(table.cells.items()):
-                    if name == metric.name:
-                        sums[attributes] = sums.get(attributes, 0) + cell.n
+                for attributes, cell in list(table.cells.get(metric.name, {}).items()):
+                    sums[attributes] = sums.get(attributes, 0) + cell.n
         return sums
 
     def levels(self, metric: Metric) -> dict[Attributes, float]:
@@ -120,9 +122,11 @@ class Registry:
     def _bury(self) -> None:
         while self._ended:
             table = self._live.pop(self._ended.popleft())
-            for key, cell in table.cells.items():
-                if cell.n:  # a series of zeros, of each cache that ever was, would be all that grows
-                    self._retired[key] = self._retired.get(key, 0) + cell.n
+            for metric, cells in table.cells.items():
+                retired = self._retired.setdefault(metric, {})
+                for attributes, cell in cells.items():
+                    if cell.n:  # a series of zeros, of each cache that ever was, would be all that grows
+                        retired[attributes] = retired.get(attributes, 0) + cell.n
 
     def after_fork(self) -> None:
         """Begin counting anew in a child: what the parent counted, the parent reports."""
@@ -130,8 +134,9 @@ class Registry:
         self._bury()
         self._retired.clear()
         for table in self._live.values():
-            for cell in table.cells.values():
-                cell.n = 0
+            for cells in table.cells.values():
+                for cell in cells.values():
+                    cell.n = 0
 
 
 def _gauges(tables: list[CellTable]) -> Iterator[tuple[str, Attributes, Callable[[], float | None]]]:
