@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 import httpx
 
@@ -16,6 +16,7 @@ from aurelis.cache.client import (
     LedBody,
     Library,
     LiveBody,
+    ModelOptions,
     ReplayedBody,
     ReplayedResponse,
     require_transport,
@@ -68,8 +69,8 @@ _LIBRARY = Library(
 class CacheTransport(httpx.BaseTransport):
     """Answers from the cache what may be answered from it, and asks the inner transport for the rest.
 
-    Calls of language models (`POST …/chat/completions`) are served by their own rules, `GET` and `HEAD` by RFC 9111;
-    anything else passes untouched. Every response that the cache had a part in says so in `Cache-Status` (RFC 9211).
+    Calls of language models are served by their own rules, `GET` and `HEAD` by RFC 9111; anything else passes
+    untouched. Every response that the cache had a part in says so in `Cache-Status` (RFC 9211).
 
     The response of a miss is read in the thread that asked for it. Others who ask for the same meanwhile wait for it,
     so closing it before its end reads on while there are any.
@@ -84,9 +85,10 @@ class CacheTransport(httpx.BaseTransport):
         honour_cache_control: keep no answer of a model whose `Cache-Control` says `no-store`.
         honour_request_directives: heed `Cache-Control` and `Pragma` of plain HTTP requests.
         max_body_bytes: larger bodies pass through and are not stored.
+        model_options: what else can be chosen for calls of models, each by its name; see `ModelOptions`.
 
     Raises:
-        ConfigurationError: `max_body_bytes` is not positive, or a switch neither `True` nor `False`.
+        ConfigurationError: a value is out of range or unknown, or a switch neither `True` nor `False`.
         TypeError: `cache` is no manager, or `inner_transport` no transport of this kind.
         ValueError: `ttl` is negative or not a number.
     """
@@ -102,6 +104,7 @@ class CacheTransport(httpx.BaseTransport):
         honour_cache_control: bool = False,
         honour_request_directives: bool = True,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        **model_options: Unpack[ModelOptions],
     ) -> None:
         self._cache: ClientCache[httpx.Request, httpx.Response] = ClientCache(
             _LIBRARY,
@@ -113,6 +116,7 @@ class CacheTransport(httpx.BaseTransport):
                 honour_cache_control=honour_cache_control,
                 honour_request_directives=honour_request_directives,
                 max_body_bytes=max_body_bytes,
+                **model_options,
             ),
         )
         self._inner = httpx.HTTPTransport() if inner_transport is None else inner_transport
@@ -165,6 +169,7 @@ class AsyncCacheTransport(httpx.AsyncBaseTransport):
         honour_cache_control: bool = False,
         honour_request_directives: bool = True,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        **model_options: Unpack[ModelOptions],
     ) -> None:
         self._cache: ClientCache[httpx.Request, httpx.Response] = ClientCache(
             _LIBRARY,
@@ -176,6 +181,7 @@ class AsyncCacheTransport(httpx.AsyncBaseTransport):
                 honour_cache_control=honour_cache_control,
                 honour_request_directives=honour_request_directives,
                 max_body_bytes=max_body_bytes,
+                **model_options,
             ),
         )
         self._inner = httpx.AsyncHTTPTransport() if inner_transport is None else inner_transport

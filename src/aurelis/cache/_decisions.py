@@ -74,9 +74,11 @@ class Record:
 
     Attributes:
         lifetime: seconds of freshness that are known from the head; `None` where only the whole body decides.
+        tags: names by which what is being recorded can be invalidated, in their internal form.
     """
 
     lifetime: float | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class Store:
         index: key and value of an index entry to keep beside it (RFC 9111 §4.1), or `None`. The value itself then goes
             under `key`, which replaces the key that was asked for.
         key: where to keep the value; `None` means the key that was asked for.
+        tags: names by which it can be invalidated, in their internal form.
     """
 
     value: object
@@ -110,6 +113,7 @@ class Store:
     stale_for: float = 0.0
     key: str | None = None
     index: tuple[str, object] | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

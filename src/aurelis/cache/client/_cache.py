@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, Generic, TypeVar, cast
 
+from aurelis.cache._call_options import CallOptions, in_force
 from aurelis.cache._options import seconds
+from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.exchange import Alone, Exchange, Hit, Lead, Live, Pending, Recorder, Refused
 from aurelis.cache.http import (
     CacheStatus,
@@ -15,17 +18,19 @@ from aurelis.cache.http import (
     HttpPolicy,
     HttpRequest,
     ResponseHead,
+    StoredResponse,
     is_not_modified,
     not_modified_fields,
 )
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
-from aurelis.cache.models import ModelPolicy, ModelRequest
-from aurelis.cache.typing import Pass, Record
+from aurelis.cache.models import Catalogue, ModelPolicy, ModelRequest
+from aurelis.cache.typing import Bypass, Pass, Record
 
 from ._calls import Call, Recogniser, decoded_head, patience_for_chunk, patience_for_head, shared_fields
 from ._library import Library, Request, Response
 from ._options import ClientOptions
 from ._recall import Known, Recall
+from ._wishes import EXTENSION, wishes
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
@@ -55,14 +60,25 @@ class ClientCache(Generic[Q, R]):
         options = self._options
         keys = manager.key_builder.build_key
         self._status = CacheStatus(manager.config.name)
+        catalogue = Catalogue(options.operations, options.protocols)
         self._recognise = Recogniser(
             self._library.bytes_stream,
             manager.config.hash_key(),
+            catalogue,
             shared=options.shared,
             share_across_credentials=options.share_across_credentials,
+            by_user=options.partition_by_user,
+            variants=options.variants,
         )
-        self._recall = Recall(self._library.bytes_stream, shared=options.shared)
-        models = ModelPolicy(keys=keys, ttl=seconds(options.ttl), honour_cache_control=options.honour_cache_control)
+        self._recall = Recall(self._library.bytes_stream, catalogue, shared=options.shared)
+        models = ModelPolicy(
+            keys=keys,
+            ttl=seconds(options.ttl),
+            honour_cache_control=options.honour_cache_control,
+            keep=options.keep,
+            max_temperature=options.max_temperature,
+            key_headers=options.key_headers,
+        )
         self._models: Exchange[ModelRequest] = Exchange(manager, models, max_body_bytes=options.max_body_bytes)
         http = HttpPolicy(
             shared=options.shared,
@@ -79,9 +95,17 @@ class ClientCache(Generic[Q, R]):
         Raises:
             Exception: what `ask` raised; if another library's call was shared, this library's own in its place.
         """
-        found = self._find(request)
+        namespace = self._namespace()
+        mark = self._mark(request, namespace)
+        remembered = None if mark is None else self._remembered(request, mark)
+        if remembered is not None:
+            return remembered
+        request, options = wishes(request)
+        found = self._find(request, mark, _within(options, namespace))
         if found is None:
             return await ask(request)
+        if isinstance(found, Alone):
+            return _mark(await ask(request), self._status.forwarded(found.reason, detail=found.detail))
         if not isinstance(found, _Sought):
             return found
         exchange, call = found.exchange, found.pending.request
@@ -98,9 +122,17 @@ class ClientCache(Generic[Q, R]):
 
     def send_blocking(self, request: Q, ask: Callable[[Q], R]) -> R:
         """The same for a thread, which runs `ask` and reads its response itself."""
-        found = self._find(request)
+        namespace = self._namespace()
+        mark = self._mark(request, namespace)
+        remembered = None if mark is None else self._remembered(request, mark)
+        if remembered is not None:
+            return remembered
+        request, options = wishes(request)
+        found = self._find(request, mark, _within(options, namespace))
         if found is None:
             return ask(request)
+        if isinstance(found, Alone):
+            return _mark(ask(request), self._status.forwarded(found.reason, detail=found.detail))
         if not isinstance(found, _Sought):
             return found
         exchange, call = found.exchange, found.pending.request
@@ -115,28 +147,61 @@ class ClientCache(Generic[Q, R]):
             return _mark(ask(request), self._status.forwarded(answer.reason, detail=answer.detail))
         return self._respond(request, call, answer, _EXTENSIONS)
 
-    def _find(self, request: Q) -> R | _Sought | None:
+    def _namespace(self) -> str:
+        """What keeps the requests of this transport apart at the moment; empty: nothing."""
+        given = self._options.namespace
+        if given is None:
+            return ""
+        name: object = given() if callable(given) else given
+        if name is not None and not isinstance(name, str):
+            # Whoever keeps tenants apart by it must not share by accident.
+            raise ConfigurationError(f"namespace must give a str, not {type(name).__name__}")
+        return name or ""
+
+    def _mark(self, request: Q, namespace: str) -> bytes | None:
+        """What the request may be remembered by; `None`: it is to be looked at."""
+        around = in_force()
+        if around is not None:
+            if around.mode is not None and around.mode != "use":
+                return None
+            namespace = _within(around, namespace).namespace or ""
+        if self._options.variants > 1 or EXTENSION in request.extensions:
+            return None
+        return self._recall.mark(request, namespace)
+
+    def _remembered(self, request: Q, mark: bytes) -> R | None:
+        known = self._recall.known.get(mark)
+        if known is None:
+            return None
+        hit = known.exchange.fresh(known.key)
+        return None if hit is None else self._repeat(request, known, hit)
+
+    def _find(self, request: Q, mark: bytes | None, options: CallOptions) -> R | _Sought | Alone | None:
         """The response if memory has it; `None`: the request is none of the cache's business."""
-        recall = self._recall
-        mark = recall.mark(request)
-        if mark is not None:
-            known = recall.known.get(mark)
-            if known is not None:
-                hit = known.exchange.fresh(known.key)
-                if hit is not None:
-                    return self._repeat(request, known, hit)
-        call = self._recognise(request)
+        call = self._recognise(request, options)
         if call is None:
             return None
         if self._of_process and self._http.is_closed():
             self._stand_on(manager_of(None))  # somebody has closed it: there is a new one
         exchange: Exchange[Any] = self._http if isinstance(call, HttpRequest) else self._models
+        if options.mode == "bypass":
+            return exchange.bypass(Bypass(detail="option"))
         found = exchange.peek(call)
         if not isinstance(found, Hit):
             return _Sought(exchange, found)
         if mark is not None:
-            recall.keep(mark, exchange, call, found, as_it_is=_is_as_it_is(found.response.headers))
+            recall, fields = self._recall, found.response.headers
+            recall.keep(mark, exchange, call, found, as_it_is=_is_as_it_is(fields) and not self._pauses(found.response))
         return self._replay(request, call, found)
+
+    def _pauses(self, stored: StoredResponse) -> Iterable[float]:
+        """Seconds before each chunk of a stream; empty: it is given at once."""
+        pacing = self._options.pacing
+        if pacing == "burst" or not stored.pauses:
+            return ()
+        if pacing == "recorded":
+            return [pause / 1000 for pause in stored.pauses]
+        return (0.0, *repeat(1 / float(pacing), len(stored.chunks) - 1))
 
     def _repeat(self, request: Q, known: Known, hit: Hit) -> R:
         library = self._library
@@ -149,7 +214,7 @@ class ClientCache(Generic[Q, R]):
         response = library.hit(
             stored.status,
             headers=header[3],
-            stream=library.replayed(stored.chunks if known.with_body else ()),
+            stream=library.replayed(stored.chunks if known.with_body else (), self._pauses(stored)),
             request=request,
             extensions=_EXTENSIONS,
         )
@@ -167,14 +232,15 @@ class ClientCache(Generic[Q, R]):
                 status, fields, chunks = 304, not_modified_fields(stored), ()
             elif call.method == "HEAD":
                 chunks = ()
+        pauses = self._pauses(stored)
         response = self._library.hit(
             status,
             headers=self._hit_fields(fields, hit),
-            stream=self._library.replayed(chunks),
+            stream=self._library.replayed(chunks, pauses),
             request=request,
             extensions=_EXTENSIONS,
         )
-        if _is_as_it_is(fields):
+        if _is_as_it_is(fields) and not pauses:
             response.replays()
         return cast("R", response)
 
@@ -187,7 +253,9 @@ class ClientCache(Generic[Q, R]):
         if isinstance(answer, Hit):
             return self._replay(request, call, answer)
         if isinstance(answer, Refused):
-            fields = ((b"content-length", b"0"),)
+            fields: Fields = ((b"content-length", b"0"),)
+            if isinstance(call, ModelRequest):
+                fields += ((b"x-should-retry", b"false"),)  # SDKs take it for a failure that may pass
             return self._response(request, ResponseHead(504, fields), self._status.refused(), library.replayed(()))
         member = self._forwarded(answer.reason, answer.head, answer.decision, collapsed=answer.collapsed)
         if answer.reader is None:
@@ -295,6 +363,14 @@ class _Load(Generic[Q, R]):
         self._left = True
         if self._unread is not None:
             await self._unread.aclose()
+
+
+def _within(options: CallOptions, namespace: str) -> CallOptions:
+    """The options of a call in the transport's own namespace, which no call can leave."""
+    if not namespace:
+        return options
+    own = options.namespace
+    return replace(options, namespace=ascii((namespace, own)) if own else namespace)
 
 
 def _is_as_it_is(fields: Fields) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import blake2b
 
+from aurelis.cache._call_options import NO_CALL_OPTIONS, CallOptions
 from aurelis.cache.http import Fields, HttpRequest, ResponseHead, combine, storable_fields
 from aurelis.cache.models import (
-    PROFILES,
+    Catalogue,
     ModelRequest,
     clean_url,
     credential_partition,
@@ -20,18 +21,39 @@ from ._library import Request, Response
 
 Call = HttpRequest | ModelRequest
 
-_MODEL_PATHS = tuple(profile.path_suffix.encode("ascii") for profile in PROFILES)
+_REMEMBERED_TURNS = 10_000
 # With one of these a GET may be more than a question for what a URL names.
 _UNUSUAL_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"upgrade"})
+# What a caller may want of a plain request, in the words of HTTP.
+_CACHE_CONTROL: Mapping[str | None, bytes] = {"refresh": b"no-cache", "only_if_cached": b"only-if-cached"}
 # They describe the encoded bytes, and what is recorded is decoded.
 _ENCODED_FIELDS = frozenset(
     {b"content-digest", b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest"}
 )
 
 
-def is_model_path(target: bytes) -> bool:
-    """Whether calls of a model may be addressed to this path, which a query may follow."""
-    return target.partition(b"?")[0].endswith(_MODEL_PATHS)
+class Turns:
+    """Which of several answers to a call comes next: each in turn, as far as this process remembers the call.
+
+    Args:
+        variants: how many there are, ≥ 1.
+    """
+
+    __slots__ = ("_next", "_variants")
+
+    def __init__(self, variants: int) -> None:
+        self._variants = variants
+        self._next: dict[str, int] = {}
+
+    def next(self, call: str) -> int:
+        """The number of the next one, from 0 on."""
+        if self._variants == 1:
+            return 0
+        if len(self._next) >= _REMEMBERED_TURNS:
+            self._next.clear()
+        turn = self._next.get(call, 0)
+        self._next[call] = (turn + 1) % self._variants
+        return turn
 
 
 class Recogniser:
@@ -40,25 +62,41 @@ class Recogniser:
     Args:
         bytes_stream: class of request bodies that can be read twice.
         secret: key of the hashes that stand for credentials, at most 64 bytes.
+        catalogue: says which calls of models there are, and where.
         shared: plain requests are not kept apart by credentials.
         share_across_credentials: nor are model calls.
+        by_user: those are kept apart by the user whom they name.
+        variants: how many answers there are to each model call.
     """
 
-    __slots__ = ("_bytes_stream", "_secret", "_share_across_credentials", "_shared")
+    __slots__ = ("_by_user", "_bytes_stream", "_catalogue", "_secret", "_share_across_credentials", "_shared", "_turns")
 
-    def __init__(self, bytes_stream: type, secret: bytes, *, shared: bool, share_across_credentials: bool) -> None:
+    def __init__(
+        self,
+        bytes_stream: type,
+        secret: bytes,
+        catalogue: Catalogue,
+        *,
+        shared: bool,
+        share_across_credentials: bool,
+        by_user: bool = False,
+        variants: int = 1,
+    ) -> None:
         self._bytes_stream = bytes_stream
         self._secret = secret
+        self._catalogue = catalogue
         self._shared = shared
         self._share_across_credentials = share_across_credentials
+        self._by_user = by_user
+        self._turns = Turns(variants)
 
-    def __call__(self, request: Request) -> Call | None:
+    def __call__(self, request: Request, options: CallOptions = NO_CALL_OPTIONS) -> Call | None:
         """The request as the rules see it; `None`: it passes untouched."""
         method = request.method
         url = request.url
         target = url.raw_path
         if method == "POST":
-            if not is_model_path(target):
+            if not self._catalogue.may_be_call(target):
                 return None
         elif method != "GET" and method != "HEAD":
             return None
@@ -68,7 +106,7 @@ class Recogniser:
             return None  # it asks for something else than its URL says
         address = f"{url.scheme}://{authority.decode('ascii')}{target.decode('ascii')}"
         if method == "POST":
-            return self._model_call(request, address, fields)
+            return self._model_call(request, address, fields, options)
         if not _UNUSUAL_FIELDS.isdisjoint(fields) and not _is_plain(fields):
             return None
         token = "" if self._shared else credential_partition(fields, self._secret)
@@ -77,17 +115,27 @@ class Recogniser:
             # Keys can be read in a shared layer: of credentials in the query only a hash goes into them.
             token = blake2b(f"{token} {address}".encode("ascii"), digest_size=16, key=self._secret).hexdigest()
             address = clean_url(address)
+        if options.namespace:
+            token = blake2b(ascii((token, options.namespace)).encode("ascii"), digest_size=16).hexdigest()
+        if options.mode in _CACHE_CONTROL:
+            fields = {**fields, b"cache-control": _CACHE_CONTROL[options.mode]}
         return HttpRequest(method, address, fields, token)
 
-    def _model_call(self, request: Request, address: str, fields: Mapping[bytes, bytes]) -> ModelRequest | None:
+    def _model_call(
+        self, request: Request, address: str, fields: Mapping[bytes, bytes], options: CallOptions
+    ) -> ModelRequest | None:
         if not isinstance(request.stream, self._bytes_stream):
             return None  # to read an upload is to use it up
-        path, _, query = address.partition("?")
-        call = recognise("POST", path, fields.get(b"content-type", b""), request.read())
+        query = address.partition("?")[2]
+        url = clean_url(address)
+        path = url.partition("?")[0]
+        profiles = self._catalogue.at(path)
+        content_type = fields.get(b"content-type", b"")
+        call = recognise("POST", path, content_type, request.read(), profiles, by_user=self._by_user)
         if call is None:
             return None
         token = "" if self._share_across_credentials else partition(fields, query, self._secret)
-        return ModelRequest(clean_url(address), fields, call, token)
+        return ModelRequest(url, fields, call, token, options, self._turns.next(call.digest))
 
 
 def patience_for_chunk(request: Request) -> float | None:

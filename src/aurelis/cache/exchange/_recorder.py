@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from aurelis.cache._bridge import run_inline
 from aurelis.cache._decisions import Pass, Record, Serve, Store
 from aurelis.cache._engine import Engine
-from aurelis.cache._entry import Entry
+from aurelis.cache._entry import NO_DETAILS, Details, Entry
 from aurelis.cache._first_layer import Found
 from aurelis.cache._flight import Flight, Settled
 from aurelis.cache._guard import Budget
@@ -113,6 +113,8 @@ class Recorder(Generic[Q]):
         self._head: ResponseHead | None = None
         self._recording: Recording | None = None
         self._terminator: Terminator | None = None
+        self._head_at = 0.0
+        self._times: list[float] = []
         self.terminated = False
         self.ended = False
         self.over = False
@@ -137,7 +139,9 @@ class Recorder(Generic[Q]):
             decision = Pass("too-large", lasting=True)
         self._exchange.note(self._key, decision)
         if isinstance(decision, Record):
+            self._flight.tags = decision.tags
             self._terminator = policy.terminator(self._request, head)
+            self._head_at = self._engine.clock.monotonic()
             self._recording = Recording(self._exchange.max_body_bytes, self._flight.alive, self._flight.loop)
         else:
             self._engine.telemetry.store(decision.reason)
@@ -168,11 +172,13 @@ class Recorder(Generic[Q]):
         """
         recording = self._recording
         assert recording is not None, "head() comes first"
-        if self._terminator is not None and not self.terminated and recording.kept and self._terminator.feed(data):
-            # The protocol's own end: callers that stop reading here must find the answer stored. What may follow is for
-            # those who read it now.
-            self.terminated = True
-            await self._store_if_kept(recording, data)
+        if self._terminator is not None and not self.terminated and recording.kept and data:
+            self._times.append(self._engine.clock.monotonic() - self._head_at)
+            if self._terminator.feed(data):
+                # The protocol's own end: callers that stop reading here must find the answer stored. What may follow is
+                # for those who read it now.
+                self.terminated = True
+                await self._store_if_kept(recording, data)
         if last:
             self._flight.keep()  # readers may leave once they have it
         recording.append(data, last=last)
@@ -262,6 +268,7 @@ class Recorder(Generic[Q]):
             self._request_time,
             self._response_time,
             self.route,
+            tuple(self._times[: len(chunks)]),
         )
         decision = self._exchange.policy.on_loaded(self._request, loaded)
         if not isinstance(decision, Store):
@@ -280,7 +287,8 @@ class Recorder(Generic[Q]):
             index_key, index = decision.index
             values[index_key] = engine.stack.pack(index, trusted=True)
         self._published = True
-        keep = Keep(decision.fresh_for, decision.stale_for)
+        details = Details(decision.tags) if decision.tags else NO_DETAILS
+        keep = Keep(decision.fresh_for, decision.stale_for, details=details)
         engine.telemetry.store(await engine.stack.publish(values, keep, self._permit, self._budget))
 
 
