@@ -171,7 +171,7 @@ def _message(reason: str = "end_turn") -> Doc:
         "id": "msg_1",
         "type": "message",
         "role": "assistant",
-        "model": "claude-sonnet-4-5",
+        "model": "claude-test",
         "content": [{"type": "text", "text": "Hello"}],
         "stop_reason": reason,
         "stop_sequence": None,
@@ -197,7 +197,7 @@ _START["usage"] = {"input_tokens": 11, "output_tokens": 1}
 ANTHROPIC = Wire(
     "anthropic/messages",
     "/v1/messages",
-    {"model": "claude-sonnet-4-5", "max_tokens": 64, "messages": [{"role": "user", "content": "Hello"}]},
+    {"model": "claude-test", "max_tokens": 64, "messages": [{"role": "user", "content": "Hello"}]},
     _message(),
     (11, 7),
     cut=_message,

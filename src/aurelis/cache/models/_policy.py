@@ -101,7 +101,7 @@ class ModelPolicy:
         unknown = sorted(set(keep) - KEEPABLE)
         if unknown:
             raise ConfigurationError(f"keep: {unknown[0]!r} is none of {', '.join(sorted(KEEPABLE))}")
-        if max_temperature is not None and not max_temperature >= 0:
+        if max_temperature is not None and not _is_temperature(max_temperature):
             raise ConfigurationError(f"max_temperature must be a number ≥ 0, not {max_temperature!r}")
         self._keys = keys
         self._ttl = float(ttl)
@@ -213,6 +213,10 @@ class ModelPolicy:
         if self._honour_cache_control and response_directives(fields.get(b"cache-control")).no_store:
             return "no-store"
         return None
+
+
+def _is_temperature(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
 
 
 def _fields(head: ResponseHead) -> Mapping[bytes, bytes]:

@@ -104,7 +104,10 @@ _GATEWAY_FIELDS = (
     *(b"helicone-target-url", b"helicone-target-provider"),
 )
 _OPENAI_FIELDS = (b"openai-organization", b"openai-project", b"openai-beta", *_GATEWAY_FIELDS)
-_ANTHROPIC_FIELDS = (b"anthropic-version", b"anthropic-beta", *_GATEWAY_FIELDS)
+_ANTHROPIC_FIELDS = (
+    *(b"anthropic-version", b"anthropic-beta", b"anthropic-workspace-id", b"anthropic-user-profile-id"),
+    *_GATEWAY_FIELDS,
+)
 _GOOGLE_FIELDS = (b"x-goog-user-project", *_GATEWAY_FIELDS)
 
 _OPENAI_BODY = BodyRules(
