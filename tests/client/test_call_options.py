@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aurelis.cache import cache_options
+from aurelis.cache import CacheManager, cache_options
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.http import StoredResponse
 from aurelis.cache.telemetry import names
@@ -16,7 +16,7 @@ from tests.client.model_server import Model
 from tests.client.stack import Received, Stack, in_thread
 from tests.client.test_protocols import ask
 from tests.client.upstream import Asked, Reply, Upstream, json_reply
-from tests.managers import series
+from tests.managers import configuration, opened, series
 from tests.models.examples import completion, event, piece
 from tests.models.wire import WIRES, Wire
 
@@ -414,3 +414,61 @@ async def test_a_stream_is_given_as_it_came(stack: Stack, upstream: Upstream, mo
     assert again.chunks == first.chunks
     assert pauses.noted == [pause / 1000 for pause in stored.pauses]
     assert len(stored.pauses) == len(first.chunks)
+
+
+# With a layer that processes share
+
+
+async def test_options_hold_for_what_other_processes_stored(stack: Stack, upstream: Upstream, redis_url: str) -> None:
+    async with (
+        opened(configuration(redis_url=redis_url, timeout=10)) as one,
+        opened(configuration(redis_url=redis_url, timeout=10)) as two,
+    ):
+        here, there = (stack.client(cache=manager, pacing="recorded") for manager in (one, two))
+        options = {"aurelis": {"tags": ["a"], "namespace": "n", "ttl": 60}}
+        only = {"aurelis": {"only_if_cached": True, "namespace": "n"}}
+        refresh = {"aurelis": {"refresh": True, "namespace": "n", "tags": ["a"]}}
+        for stream in (False, True):
+            first = await ask(stack, upstream, WIRE, client=here, stream=stream, extensions=options)
+            found = await ask(stack, upstream, WIRE, client=there, stream=stream, extensions=only)
+            assert found.is_hit
+            assert found.chunks == first.chunks
+        refused = await ask(stack, upstream, WIRE, client=there, extensions={"aurelis": {"only_if_cached": True}})
+        assert refused.status == 504
+        calls = upstream.calls
+        assert not (await ask(stack, upstream, WIRE, client=there, extensions=refresh)).is_hit
+        assert upstream.calls == calls + 1
+        await two.invalidate_tags("a")
+        for stream in (False, True):
+            gone = await ask(stack, upstream, WIRE, client=there, stream=stream, extensions=only)
+            assert gone.status == 504
+
+
+@pytest.mark.parametrize("name", WIRES)
+async def test_keys_and_headers_tell_nothing(async_stack: Stack, upstream: Upstream, redis_url: str, name: str) -> None:
+    wire = WIRES[name]
+    upstream.answer = Model(wire)
+    planted = {"credential": "sk-planted", "namespace": "tenant-planted", "user": "user-planted"}
+    headers = {"authorization": f"Bearer {planted['credential']}", "x-api-key": planted["credential"]}
+    async with opened(configuration(redis_url=redis_url, timeout=10)) as manager:
+        client = async_stack.client(cache=manager, namespace=planted["namespace"], partition_by_user=True)
+        for _ in range(2):
+            answer = await ask(
+                async_stack,
+                upstream,
+                wire,
+                client=client,
+                headers=headers,
+                user=planted["user"],
+                words="prompt-planted",
+            )
+        assert answer.is_hit
+        shown = [*keys_in_memory(manager), *answer.headers.items()]
+    assert shown
+    assert "planted" not in str(shown)
+
+
+def keys_in_memory(manager: CacheManager) -> list[str]:
+    memory = manager._engine.stack.memory
+    assert memory is not None
+    return list(memory.entries)

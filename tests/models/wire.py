@@ -292,6 +292,14 @@ GEMINI_EMBEDS = Wire(
     (None, None),
 )
 
+VERTEX_EMBED = Wire(
+    "gemini/predict",
+    "/v1/projects/p/locations/eu/publishers/google/models/text-embedding-005:predict",
+    {"instances": [{"content": "a"}, {"content": "b"}], "parameters": {"outputDimensionality": 1}},
+    {"predictions": [{"embeddings": {"values": [0.5], "statistics": {"token_count": 1}}}] * 2},
+    (2, 0),
+)
+
 
 def _cohere(reason: str = "COMPLETE") -> Doc:
     return {

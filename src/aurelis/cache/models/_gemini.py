@@ -31,6 +31,16 @@ def admits_embeddings(body: Document) -> bool:
     return isinstance(body.get("requests"), list)
 
 
+def admits_prediction(body: Document) -> bool:
+    """Whether a body asks for the embeddings of texts where the path says only that a model of any kind is asked."""
+    instances = body.get("instances")
+    return (
+        isinstance(instances, list)
+        and bool(instances)
+        and all(isinstance(one, dict) and isinstance(one.get("content"), str) for one in instances)
+    )
+
+
 def _settings(body: Document) -> Document:
     return members(body.get("generationConfig", body.get("generation_config")))
 
@@ -121,3 +131,20 @@ def _read_embeddings(document: Document, findings: Findings) -> None:
 
 
 EMBEDDINGS = Dialect(read=_read_embeddings)
+
+
+def _read_predictions(document: Document, findings: Findings) -> None:
+    tokens = 0
+    known = True
+    for one in items(document.get("predictions")):
+        embeddings = members(members(one).get("embeddings"))
+        if items(embeddings.get("values")):
+            findings.choice(0, "STOP")
+        count = total(embeddings.get("statistics"), "token_count")
+        known = known and count is not None
+        tokens += count or 0
+    if known:
+        findings.used(tokens, 0)
+
+
+PREDICTIONS = Dialect(read=_read_predictions)

@@ -22,6 +22,7 @@ from ._usage import total
 _STATEFUL_FIELDS = (
     "background",
     "conversation",
+    "data_sources",  # Azure OpenAI
     "enable_search",  # DashScope
     "plugins",  # OpenRouter
     "previous_response_id",
@@ -29,8 +30,8 @@ _STATEFUL_FIELDS = (
     "web_search_options",
 )
 _CLIENT_TOOLS = ("function", "custom")  # a tuple: `in` must not hash, the body may hold anything here
-# Models that search the web by themselves: OpenAI's, and OpenRouter's suffix for any.
-_SEARCHING_MODEL = re.compile(r"-search-(preview|api)\b|:online$")
+# Models that search the web by themselves: OpenAI's, Perplexity's, Groq's, and OpenRouter's suffix for any.
+_SEARCHING_MODEL = re.compile(r"-search-(preview|api)\b|^(perplexity/)?sonar\b|^(groq/)?compound\b|:online$")
 
 
 def is_set(body: Document, name: str) -> bool:

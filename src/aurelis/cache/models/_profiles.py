@@ -241,6 +241,13 @@ _GEMINI_EMBEDDINGS = replace(
     path_suffix=":batchEmbedContents",
     admits=_gemini.admits_embeddings,
 )
+_GEMINI_PREDICTION = replace(
+    _GEMINI_EMBEDDING,
+    operation="predict",
+    path_suffix=":predict",
+    admits=_gemini.admits_prediction,
+    dialect=_gemini.PREDICTIONS,
+)
 
 _COHERE_CHAT = Profile(
     "cohere",
@@ -299,6 +306,7 @@ PROFILES: Final[tuple[Profile, ...]] = (
     _GEMINI_STREAM,
     _GEMINI_EMBEDDING,
     _GEMINI_EMBEDDINGS,
+    _GEMINI_PREDICTION,
     _COHERE_CHAT,
     _COHERE_EMBED,
     _COHERE_RERANK,
