@@ -236,11 +236,13 @@ def certificates(folder: Path) -> Certificates:
     """Makes an authority that nobody knows, and a server's certificate."""
     made = Certificates(folder / "authority.pem", folder / "server.pem", folder / "server.key")
     secret, request, extensions = folder / "authority.key", folder / "server.csr", folder / "extensions"
-    extensions.write_text(f"subjectAltName=IP:{HOST}\n")
+    # From Python 3.13 on a certificate has to say all that RFC 5280 wants of it.
+    extensions.write_text(f"subjectAltName=IP:{HOST}\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n")
+    may_sign = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     signed_by: list[str | Path] = ["-CA", made.authority, "-CAkey", secret, "-CAcreateserial", "-extfile", extensions]
     commands: list[list[str | Path]] = [
-        ["req", "-x509", *new_key, "-keyout", secret, "-out", made.authority, "-subj", "/CN=authority", "-days", "2"],
+        ["req", "-x509", *new_key, *may_sign, "-keyout", secret, "-out", made.authority, "-subj", "/CN=authority"],
         ["req", *new_key, "-keyout", made.key, "-out", request, "-subj", "/CN=server"],
         ["x509", "-req", "-in", request, "-out", made.server, "-days", "2", *signed_by],
     ]

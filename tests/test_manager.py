@@ -24,6 +24,7 @@ from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock, SharedMemory
 from aurelis.cache.testing._layer_contract import ODD_KEYS
 from aurelis.cache.typing import SharedLayer
+from tests.broken_layers import Kept, Plain
 from tests.codecs import examples as ex
 from tests.codecs.examples import same
 from tests.codecs.test_values import EXACT
@@ -1028,3 +1029,20 @@ async def test_random_operations_at_once_leave_nothing_behind(shared: CacheManag
             await asyncio.sleep(0)
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
         assert outcome is None or isinstance(outcome, asyncio.CancelledError)
+
+
+async def test_after_a_restart_what_is_invalidated_in_a_layer_of_ones_own_is_gone() -> None:
+    """The numbers of a new process are above those of the entries that the one before has left there."""
+    clock = ManualClock()
+    kept: Kept = {}
+    async with CacheManager(configuration(), clock=clock, lower=[Plain(clock, kept)]) as before:
+        for number in range(5):
+            await before.invalidate_tags("other")
+            await before.set(f"k{number}", number, tags=["t"])
+    (size,) = {entry.size for entry in kept.values()}
+    assert size > 0
+    clock.advance(1)
+    async with CacheManager(configuration(), clock=clock, lower=[Plain(clock, kept)]) as after:
+        assert await after.get("k4") == 4
+        await after.invalidate_tags("t")
+        assert await after.get_many(["k1", "k4"]) == {}

@@ -107,7 +107,16 @@ def test_in_a_terminal_the_board_is_redrawn_and_then_removed() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(math.nan, "–"), (0.0, "0 µs"), (1.5e-5, "15 µs"), (0.00234, "2.34 ms"), (1.5, "1.5 s"), (30.0, "30 s")],
+    [
+        (math.nan, "–"),
+        (0.0, "0 µs"),
+        (1.5e-5, "15 µs"),
+        (0.00234, "2.34 ms"),
+        (1.5, "1.5 s"),
+        (30.0, "30 s"),
+        (0.9998, "1000 ms"),
+        (1234.5, "1234 s"),
+    ],
 )
 def test_durations_have_the_unit_that_fits(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
@@ -117,3 +126,4 @@ def test_numbers_percentages_and_sizes_are_written_for_people() -> None:
     assert (number(1_234_567), number(math.nan), number(1.25, 1)) == ("1 234 567", "–", "1.2")
     assert (percent(0.5), percent(math.nan)) == ("50.0 %", "–")
     assert (size(17), size(2048), size(64 * 2**20)) == ("17 B", "2 KiB", "64 MiB")
+    assert (size(1010 * 2**10), size(5000 * 2**30)) == ("1010 KiB", "5000 GiB")

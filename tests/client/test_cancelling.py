@@ -3,18 +3,21 @@
 import asyncio
 import gc
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
 import pytest
 
+from aurelis.cache.telemetry import names
 from tests.client.stack import Opened, Stack, in_thread
 from tests.client.upstream import BREAK, Gate, Reply, Upstream, stream_reply
-from tests.managers import eventually
+from tests.managers import count, eventually, is_settled
 from tests.models.examples import STREAM, chat, completion, dump
 
 BODY = b"".join(STREAM)
+FRESH = [("cache-control", "max-age=60")]
 
 
 def chat_url(upstream: Upstream) -> str:
@@ -300,6 +303,46 @@ async def test_a_dropped_response_holds_nobody_up(sync_stack: Stack, upstream: U
     answer = await stack.send("POST", chat_url(upstream), json=chat(stream=True), client=client)
     assert answer.body == BODY
     assert upstream.calls == 2
+
+
+@pytest.mark.parametrize("limit", [1000, 2**20], ids=["too large to keep", "kept"])
+async def test_a_response_that_is_dropped_unread_and_unclosed_aborts_its_load(
+    async_stack: Stack, upstream: Upstream, limit: int
+) -> None:
+    stack = async_stack
+    client = stack.client(max_body_bytes=limit)
+    upstream.replies(Reply(200, FRESH, [b"x" * 40_000] * 5 + [Gate()]))
+    for _ in range(2):
+        await dropped(await stack.open("GET", upstream.url, client=client))
+        await upstream.disconnected.happened()
+        await eventually(lambda: is_settled(stack.manager))
+    assert upstream.calls == 2
+
+
+async def test_one_who_shares_a_load_and_drops_its_response_is_not_waited_for(stack: Stack, upstream: Upstream) -> None:
+    client = stack.client(max_body_bytes=1000)
+    gate = Gate()
+    upstream.replies(Reply(200, FRESH, [b"x", gate, *[b"x" * 40_000] * 5]))
+    first = await stack.open("GET", upstream.url, client=client)
+    assert count(stack.manager, names.WAITING) == 0
+    await dropped(await stack.open("GET", upstream.url, client=client))
+    gate.open()
+    assert len(b"".join(await first.rest())) == 200_001
+    await first.close()
+    assert upstream.calls == 1
+    await eventually(lambda: count(stack.manager, names.WAITING) == 0)
+
+
+async def dropped(opened: Opened) -> None:
+    """Drop a response that nobody else has, and wait until it is gone."""
+    reference = weakref.ref(opened.response)
+    opened.__dict__.clear()
+
+    def is_gone() -> bool:
+        gc.collect()
+        return reference() is None
+
+    await eventually(is_gone)
 
 
 async def test_a_response_can_be_read_by_another_thread_than_asked_for_it(

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import random
+import selectors
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
@@ -363,6 +364,28 @@ async def test_no_more_connections_are_opened_than_configured(redis_url: str, ra
     assert found == list(range(500))
     assert after["total_connections_received"] - before["total_connections_received"] == 5
     await layer.aclose()
+
+
+async def test_where_there_is_nothing_to_do_nothing_is_sent(redis_url: str) -> None:
+    """From Python 3.12 on, an event loop tries for ever to send nothing, and its connection never ends."""
+    layer = RedisBackend(configuration(redis_url=redis_url, timeout=PATIENT))
+    await layer.store_many({})
+    assert await layer.lookup_many([]) == {}
+    (link,) = layer._links.values()
+    assert isinstance(link, ServerLink)
+    assert await link.pipeline([]) == []
+    assert link._connections == []
+    await layer.clear()
+    (connection,) = link._idle
+    assert not is_writing(connection)
+    await layer.aclose()
+
+
+def is_writing(connection: Any) -> bool:
+    """Whether the event loop waits until more can be sent."""
+    selector: Any = asyncio.get_running_loop()
+    events = selector._selector.get_key(connection._writer.get_extra_info("socket").fileno()).events
+    return bool(events & selectors.EVENT_WRITE)
 
 
 async def test_closing_opens_no_further_connection(redis_url: str, raw: redis.Redis) -> None:

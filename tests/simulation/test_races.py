@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -23,16 +24,18 @@ FAILS = Faults(fail=1.0)
 
 
 class Holding(Chaos):
-    """Holds back answers while it is told to."""
+    """Holds back answers while it is told to: all, or those of `only` one method."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.only = ""
         self.free = asyncio.Event()
         self.free.set()
 
     async def act(self, call: Callable[[], Awaitable[T]]) -> T:
         answer = await super().act(call)
-        await self.free.wait()
+        if not self.only or (isinstance(call, partial) and call.func.__name__ == self.only):
+            await self.free.wait()
         return answer
 
 
@@ -40,7 +43,7 @@ class Node:
     """A manager, and what stands between it and the shared layer."""
 
     def __init__(self, shared: SharedMemory) -> None:
-        self.calls, self.news = Holding(), Chaos()
+        self.shared, self.calls, self.news = shared, Holding(), Chaos()
         config = CacheConfig(name="simulated", heartbeat=HEARTBEAT, timeout=0.25, breaker_failures=1000)
         layer = ChaosSharedLayer(shared.node(), self.calls, self.news)
         self.cache = CacheManager(config, clock=current().clock(), lower=[layer])
@@ -179,6 +182,30 @@ def test_a_lease_that_ends_slowly_takes_nothing_beyond_the_budget(fails: bool) -
         assert current().time() - begin < 0.27
         one.calls.heal()
         await asyncio.sleep(LATER)
+
+    two_nodes(story)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_caller_that_leaves_while_it_gets_a_lease_leaves_none_behind(closes: bool) -> None:
+    async def story(one: Node, other: Node) -> None:
+        async def load() -> int:
+            return 1
+
+        one.calls.only = "acquire"
+        one.calls.free.clear()
+        asking = asyncio.create_task(one.cache.get_or_compute("k", load))
+        await a_moment()
+        assert one.shared.leases() == ["k"]
+        asking.cancel()
+        await asyncio.wait((asking,))
+        closing = asyncio.create_task(one.cache.aclose()) if closes else None
+        await a_moment()
+        one.calls.free.set()
+        if closing is not None:
+            await closing
+        await a_moment()
+        assert one.shared.leases() == []
 
     two_nodes(story)
 

@@ -155,7 +155,7 @@ def line(name: str, frame: Frame, rate: float, *, shared: bool) -> str:
         parts.append(f"{number(view.tokens_saved)} tokens saved")
     parts.append(f"{number(view.seconds_saved, 1)} s saved")
     if view.errors:
-        parts.append(f"{number(view.errors)} failures")
+        parts.append(f"{number(view.errors)} {'failure' if view.errors == 1 else 'failures'} of a layer")
     return "  ".join(parts)
 
 
@@ -175,8 +175,13 @@ def duration(seconds: float) -> str:
         return _DASH
     for unit, factor in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= factor:
-            return f"{seconds / factor:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} µs"
+            return f"{_figures(seconds / factor)} {unit}"
+    return f"{_figures(seconds / 1e-6)} µs"
+
+
+def _figures(value: float) -> str:
+    """Three figures, or as many as stand before the point."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
 
 
 def quantiles(buckets: Buckets) -> str:
@@ -192,7 +197,7 @@ def size(count: float) -> str:
     while count >= 1024 and step < len(units) - 1:
         count /= 1024
         step += 1
-    return f"{count:.3g} {units[step]}" if step else f"{count:.0f} B"
+    return f"{_figures(count)} {units[step]}" if step else f"{count:.0f} B"
 
 
 def _failed(caches: Mapping[str, CacheView]) -> bool:

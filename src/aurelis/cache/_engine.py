@@ -7,7 +7,9 @@ and a body, all on the same flights and layers.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from secrets import token_hex
 from typing import Any, Final, TypeVar
 
 from ._bridge import Bridge, run_inline
@@ -289,12 +291,39 @@ class Engine:
             finally:
                 self.telemetry.duration(self._monotonic() - begin, "fill", error_type=error_type)
 
+    async def acquire(
+        self,
+        key: str,
+        budget: Budget,
+        *,
+        tags: tuple[str, ...] = (),
+        again: bool,
+        life: float,
+        memory_ttl: float = math.inf,
+    ) -> tuple[Found | None, Permit]:
+        """`Stack.acquire`, which leaves no lease behind when its caller is cancelled."""
+        token = token_hex(16).encode()
+        act = self.stack.acquire(key, token, budget, tags=tags, again=again, life=life, memory_ttl=memory_ttl)
+        if self.stack.shared is None:
+            return await act
+        asking = asyncio.create_task(act)
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # The layer may be giving it just now, and then nobody else would load for as long as a lease lasts.
+            self.flights.run_to_its_end(self._decline(asking))
+            raise
+
+    async def _decline(self, asking: asyncio.Task[tuple[Found | None, Permit]]) -> None:
+        _, permit = await asking
+        await self.stack.release(permit, self.stack.budget())
+
     async def release(self, permit: Permit, budget: Budget) -> None:
         """End the lease of a load that has nothing to store, within the request's budget or without the request."""
         if budget.left > 0:
             await self.stack.release(permit, budget)
-        elif not self.closed:
-            self.flights.run(self.stack.release(permit, self.stack.budget()))
+        else:
+            self.flights.run_to_its_end(self.stack.release(permit, self.stack.budget()))
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine of the engine for a caller without an event loop."""

@@ -23,6 +23,7 @@ from typing import Any, Generic, TypeVar
 from ._forking import renew_in_children
 from ._gate import Gate
 from .exceptions import RecursiveLoadError
+from .telemetry._cells import Cell
 
 T = TypeVar("T")
 
@@ -95,6 +96,7 @@ class Flight(Generic[T]):
         "_storing",
         "_task",
         "_thread",
+        "_waiters",
         "fenced",
         "generation",
         "holds",
@@ -107,8 +109,9 @@ class Flight(Generic[T]):
         "unclaimed",
     )
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, waiters: Cell | None = None) -> None:
         self.key = key
+        self._waiters = waiters
         self.outcome: Settled[T] | Failed | Abandoned | None = None
         self.fenced = False
         self.unclaimed = False
@@ -152,6 +155,12 @@ class Flight(Generic[T]):
     def lose(self) -> None:
         """Nobody runs the load any more. Takes no lock: a garbage collector calls this."""
         self._thread = _NOBODY
+
+    def lose_follower(self) -> None:
+        """One of those who share it is gone without a word. Takes no lock: a garbage collector calls this."""
+        self._refs -= 1
+        if self._waiters is not None:
+            self._waiters.n -= 1
 
     def settle(self, result: T) -> None:
         """Give everybody the result."""

@@ -13,6 +13,8 @@ from typing import Any
 
 from ._flight import Abandoned, Flight, current
 from ._forking import renew_in_children
+from ._gate import running_loop
+from .telemetry._cells import Cell
 
 _POLL = 0.02
 """Seconds between two looks at loads of other event loops, while closing."""
@@ -32,7 +34,13 @@ class Flights:
         self._apart: set[Flight[Any]] = set()
         self._tasks: dict[asyncio.Task[None], None] = {}  # in the order in which they began
         self._own: dict[asyncio.Task[None], None] = {}
-        self.waiting = 0
+        self._last: set[asyncio.Task[None]] = set()
+        self._waiters = Cell()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a load that another one leads."""
+        return self._waiters.n
 
     def join(self, key: str) -> tuple[Flight[Any], bool]:
         """The flight of the key, and whether the caller leads it and has to start it.
@@ -47,7 +55,7 @@ class Flights:
             if flight is not None and isinstance(flight.outcome, Abandoned):
                 flight = None
             if flight is None:
-                flight = Flight(key)
+                flight = Flight(key, self._waiters)
                 self._flights[key] = flight
                 leads = True
             else:
@@ -55,14 +63,14 @@ class Flights:
                 if (own := current()) is not None:
                     own.awaits(flight)
                 flight._refs += 1
-                self.waiting += 1
+                self._waiters.n += 1
         if leads and (own := current()) is not None:
             own.awaits(flight)
         return flight, leads
 
     def apart(self, key: str) -> Flight[Any]:
         """A flight of the key that the caller leads and nobody can join; an invalidation still reaches it."""
-        flight: Flight[Any] = Flight(key)
+        flight: Flight[Any] = Flight(key, self._waiters)
         with self._lock:
             self._apart.add(flight)
         if (own := current()) is not None:
@@ -76,7 +84,7 @@ class Flights:
                 if other.alive():
                     return None
                 other.fenced = True  # its loop is gone, or pauses
-            flight = self._flights[key] = Flight(key)
+            flight = self._flights[key] = Flight(key, self._waiters)
             flight._refs = 0
             flight._keep = True
         return flight
@@ -109,6 +117,12 @@ class Flights:
         self._own[task] = None
         task.add_done_callback(self._forget_own)
 
+    def run_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """The same for something short, which closing waits for."""
+        task = asyncio.get_running_loop().create_task(work, context=Context())
+        self._last.add(task)
+        task.add_done_callback(self._last.discard)
+
     def _forget_own(self, task: asyncio.Task[None]) -> None:
         self._own.pop(task, None)
 
@@ -117,7 +131,7 @@ class Flights:
         with self._lock:
             flight._refs -= 1
             if not leads:
-                self.waiting -= 1
+                self._waiters.n -= 1
             last = flight._refs == 0 and not flight._keep
             if last:
                 self._apart.discard(flight)
@@ -131,7 +145,7 @@ class Flights:
         task = flight._task
         if last and task is not None and not task.done():
             loop = task.get_loop()
-            if loop is _running_loop():
+            if loop is running_loop():
                 task.cancel()
             else:
                 with contextlib.suppress(RuntimeError):  # that loop is closed, and the task with it
@@ -239,6 +253,10 @@ class Flights:
         deadline = loop.time() + timeout
         while (tasks := self._under_way()) and loop.time() < deadline:
             await _first_of(tasks, loop, min(timeout, deadline - loop.time()))
+        if last := [task for task in list(self._last) if task.get_loop() is loop]:
+            _, late = await asyncio.wait(last, timeout=timeout)
+            for task in late:
+                task.cancel()
         # What has ended may not have been told yet that it did.
         for task in [task for task in list(self._tasks) if task.done()]:
             self._tasks.pop(task, None)
@@ -257,10 +275,3 @@ async def _first_of(tasks: list[asyncio.Task[None]], loop: asyncio.AbstractEvent
         await asyncio.wait(here, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     else:
         await asyncio.sleep(timeout)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

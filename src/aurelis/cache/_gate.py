@@ -34,7 +34,7 @@ class Gate:
         if not self._waiters:
             return
         waiters, self._waiters = list(self._waiters), {}
-        here = _running_loop()
+        here = running_loop()
         elsewhere: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
         for waiter in waiters:
             if isinstance(waiter, threading.Event):
@@ -102,7 +102,8 @@ class Gate:
         self._waiters.pop(waiter, None)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop of this thread, if it runs one."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

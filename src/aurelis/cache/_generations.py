@@ -43,6 +43,8 @@ class Generations:
     Args:
         shared: a layer below holds the truth; otherwise this is it.
         trust: seconds for which a copy is relied on while there is no word from other processes.
+        first: the generation to begin with, where this is the truth: above those of entries that an earlier process has
+            left in a layer below.
 
     Attributes:
         mark: changes whenever an entry in memory may have become out of date.
@@ -51,9 +53,9 @@ class Generations:
         pending: tags whose invalidation the shared layer has not been told yet: nothing with one of them is valid.
     """
 
-    def __init__(self, clock: Clock, *, shared: bool, trust: float) -> None:
+    def __init__(self, clock: Clock, *, shared: bool, trust: float, first: int = 0) -> None:
         self.mark = 0
-        self.latest = 0
+        self.latest = first
         self.in_step = False
         self.pending: frozenset[str] = frozenset()
         self._shared = shared

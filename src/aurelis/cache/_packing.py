@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ._entry import NO_DETAILS, Details, Entry
-from .codecs import ValueCodec, is_immutable
+from .codecs import ValueCodec, is_immutable, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,11 @@ class Packed:
     value: object
     payload: bytes | None
     shared: bool
+
+    @property
+    def size(self) -> int:
+        """Approximate bytes, in the form in which it goes to layers below memory."""
+        return size_of(self.value) if self.payload is None else len(self.payload)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,8 +74,7 @@ class Recording:
             self._waiting_bytes += len(chunk)
             if self.kept and self.size > self._limit:
                 self.kept = False
-            if not self.kept:
-                self._drop()
+            self._drop_unless_kept()
             arrived, self._arrived = self._arrived, Gate()
         arrived.open()
 
@@ -120,12 +119,20 @@ class Recording:
 
     def _full(self) -> Gate | None:
         with self._lock:
-            if self.kept or self._waiting_bytes <= WINDOW or not self._readers:
+            if self._room.is_open():  # somebody was lost
+                self._room = Gate()
+                self._drop_unless_kept()
+            if self.kept or self._waiting_bytes <= WINDOW or all(reader.closed for reader in self._readers):
                 return None
             return self._room
 
+    def _drop_unless_kept(self) -> None:
+        if not self.kept:
+            self._drop()
+
     def _drop(self) -> None:
-        reached = min((reader.position for reader in self._readers), default=self._dropped + len(self._chunks))
+        positions = (reader.position for reader in self._readers if not reader.closed)
+        reached = min(positions, default=self._dropped + len(self._chunks))
         count = reached - self._dropped
         if count > 0:
             self._waiting_bytes -= sum(map(len, self._chunks[:count]))
@@ -142,11 +149,11 @@ class Recording:
 class Reader:
     """One caller's way through a recording."""
 
-    __slots__ = ("_closed", "_recording", "position")
+    __slots__ = ("_recording", "closed", "position")
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
-        self._closed = False
+        self.closed = False
         self.position = 0
 
     async def next(self) -> bytes | None:
@@ -195,11 +202,10 @@ class Reader:
         """Let go; a pending `next` raises `ReaderClosed`. Closing twice is harmless."""
         recording = self._recording
         with recording._lock:
-            self._closed = True
+            self.closed = True
             if self in recording._readers:
                 recording._readers.remove(self)
-            if not recording.kept:
-                recording._drop()
+            recording._drop_unless_kept()
             arrived, recording._arrived = recording._arrived, Gate()
             room, recording._room = recording._room, Gate()
             if recording._complete:
@@ -207,11 +213,16 @@ class Reader:
         arrived.open()
         room.open()
 
+    def lose(self) -> None:
+        """Nobody will read on. Takes no lock: a garbage collector calls this."""
+        self.closed = True
+        self._recording._room.open()
+
     def _take(self) -> tuple[bytes | None, Gate | None]:
         recording = self._recording
         room = None
         with recording._lock:
-            if self._closed:
+            if self.closed:
                 raise ReaderClosed
             index = self.position - recording._dropped
             if index < len(recording._chunks):

@@ -393,9 +393,10 @@ class Stack:
     def _entries(self, values: Mapping[str, Packed], keep: Keep, layer_ttl: float, generation: int) -> dict[str, Entry]:
         now = self._clock.monotonic()
         life = layer_ttl if keep.ttl is None else keep.ttl
+        fresh_until, expires = now + life, now + life + keep.stale_for
         return {
             key: Entry(
-                packed.value, packed.payload, now + life, now + life + keep.stale_for, 0, generation, keep.details
+                packed.value, packed.payload, fresh_until, expires, packed.size + len(key), generation, keep.details
             )
             for key, packed in values.items()
         }

@@ -417,6 +417,7 @@ def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> 
     guards += [_guarded(layer, seconds(config.ttl), config, clock, telemetry) for layer in lower]
     prefix = escape(config.namespace) + ":"
     shared = any(isinstance(guard.layer, SharedLayer) for guard in guards)
+    first = int(clock.time() * 1_000_000) if guards and not shared else 0  # as Redis begins, in microseconds
     stack = Stack(
         memory,
         memory_ttl,
@@ -425,7 +426,7 @@ def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> 
         copy=config.copy,
         clock=clock,
         timeout=seconds(config.timeout),
-        generations=Generations(clock, shared=shared, trust=min(seconds(config.l1_ttl), _TRUST)),
+        generations=Generations(clock, shared=shared, trust=min(seconds(config.l1_ttl), _TRUST), first=first),
         prefix=prefix,
     )
     engine = Engine(stack, telemetry, clock)

@@ -136,9 +136,9 @@ class LiveBody:
     """
 
     def __init__(self, live: Live, library: Library[Any], patience: float | None) -> None:
+        self._live = live
         assert live.reader is not None
         self._patience = patience
-        self._live = live
         self._reader = live.reader
         self._library = library
 
@@ -183,6 +183,10 @@ class LiveBody:
     async def aclose(self) -> None:
         """The same."""
         self._live.close()
+
+    def __del__(self) -> None:
+        # Dropped unclosed: the load would wait for its reader, and an aborted one would be stored.
+        self._live.lose()
 
 
 class LedBody:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from aurelis.cache._decisions import Lookup, Pass, Record
 from aurelis.cache._entry import Entry
 from aurelis.cache._flight import Flight
+from aurelis.cache._gate import running_loop
 from aurelis.cache._recording import Reader
 from aurelis.cache.http import ResponseHead, StoredResponse
 from aurelis.cache.telemetry.otel import Telemetry
@@ -77,6 +80,7 @@ class Live:
     _leave: Callable[[], None]
     _flight: Flight[Any]
     _left: bool = field(default=False)
+    _loop: asyncio.AbstractEventLoop | None = field(default_factory=running_loop)
 
     def close(self) -> None:
         """Let go of the response. The last caller to let go before the end aborts the load. Twice is harmless."""
@@ -85,6 +89,19 @@ class Live:
             if self.reader is not None:
                 self.reader.close()
             self._leave()
+
+    def lose(self) -> None:
+        """The caller has dropped the response, perhaps unclosed. Takes no lock: a garbage collector calls this."""
+        if self._left:
+            return
+        if self.reader is not None:
+            self.reader.lose()
+        if (loop := self._loop or self._flight.loop) is not None:
+            with suppress(RuntimeError):  # it is closed, and the load with it
+                loop.call_soon_threadsafe(self.close)
+        elif self.collapsed:  # a thread loads it, and asks itself whether anybody is left
+            self._left = True
+            self._flight.lose_follower()
 
     async def finished(self) -> None:
         """Wait until the load itself has ended, for instance an app's background tasks; raise what it raised."""

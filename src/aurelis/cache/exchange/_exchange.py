@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from secrets import token_hex
 from typing import Any, Final, Generic, TypeVar
 
 from aurelis.cache._bridge import run_inline
@@ -390,9 +389,7 @@ class Exchange(Generic[Q]):
                 stale = found.entry
         # Processes do not wait for each other here, as a stream cannot be shared between them. The permit only says
         # whether an invalidation has overtaken the load.
-        _, permit = await ways.run(
-            self.engine.stack.acquire(key, token_hex(16).encode(), budget, again=True, life=_LONGEST_LOAD)
-        )
+        _, permit = await ways.run(self.engine.acquire(key, budget, again=True, life=_LONGEST_LOAD))
         flight.generation = permit.generation
         flight.holds = partial(self.engine.stack.holds, permit, self.engine.stack.implied(key), _LONGEST_LOAD)
         return Recorder(self, request, flight, key, stale, budget, ways, seat, permit)

@@ -132,6 +132,8 @@ class ServerLink:
         """Run commands in one round trip, in their order. Those that Redis refuses have the error as their answer."""
         answers: list[Any] = []
         demoted = False
+        if not commands:  # from Python 3.12 on, an event loop would try for ever to send nothing
+            return answers
         async with self._connection() as connection:
             await connection.send_packed_command(b"".join([pack_command(tuple(command)) for command in commands]))
             for _command in commands:
