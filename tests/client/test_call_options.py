@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import re
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -374,8 +375,11 @@ class Pauses:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.noted: list[float] = []
-        monkeypatch.setattr("aurelis.cache.client._bodies.time.sleep", self.noted.append)
-        monkeypatch.setattr("aurelis.cache.client._bodies.asyncio.sleep", self._sleep)
+        # In that module alone: others sleep at the same time.
+        monkeypatch.setattr("aurelis.cache.client._bodies.time", SimpleNamespace(sleep=self.noted.append))
+        monkeypatch.setattr(
+            "aurelis.cache.client._bodies.asyncio", SimpleNamespace(sleep=self._sleep, timeout=asyncio.timeout)
+        )
 
     async def _sleep(self, seconds: float) -> None:
         self.noted.append(seconds)
