@@ -54,6 +54,10 @@ class ClientCache(Generic[Q, R]):
         self._library = library
         self._options = options
         self._of_process = cache is None
+        # The hot path: for most transports it need not look for what they don't have.
+        self._named = options.namespace is not None
+        self._varied = options.variants > 1
+        self._paced = options.pacing != "burst"
         self._stand_on(manager_of(cache))
 
     def _stand_on(self, manager: CacheManager) -> None:
@@ -95,11 +99,10 @@ class ClientCache(Generic[Q, R]):
         Raises:
             Exception: what `ask` raised; if another library's call was shared, this library's own in its place.
         """
-        namespace = self._namespace()
-        mark = self._mark(request, namespace)
-        remembered = None if mark is None else self._remembered(request, mark)
-        if remembered is not None:
-            return remembered
+        namespace = self._namespace() if self._named else ""
+        mark, recalled = self._recalled(request, namespace)
+        if recalled is not None:
+            return recalled
         request, options = wishes(request)
         found = self._find(request, mark, _within(options, namespace))
         if found is None:
@@ -122,11 +125,10 @@ class ClientCache(Generic[Q, R]):
 
     def send_blocking(self, request: Q, ask: Callable[[Q], R]) -> R:
         """The same for a thread, which runs `ask` and reads its response itself."""
-        namespace = self._namespace()
-        mark = self._mark(request, namespace)
-        remembered = None if mark is None else self._remembered(request, mark)
-        if remembered is not None:
-            return remembered
+        namespace = self._namespace() if self._named else ""
+        mark, recalled = self._recalled(request, namespace)
+        if recalled is not None:
+            return recalled
         request, options = wishes(request)
         found = self._find(request, mark, _within(options, namespace))
         if found is None:
@@ -158,6 +160,21 @@ class ClientCache(Generic[Q, R]):
             raise ConfigurationError(f"namespace must give a str, not {type(name).__name__}")
         return name or ""
 
+    def _recalled(self, request: Q, namespace: str) -> tuple[bytes | None, R | None]:
+        """What the request is remembered by, if it may be, and its answer, if it was answered before."""
+        if namespace or self._varied or in_force() is not None or EXTENSION in request.extensions:
+            mark = self._mark(request, namespace)
+        else:
+            mark = self._recall.mark(request)
+        if mark is None:
+            return None, None
+        known = self._recall.known.get(mark)
+        if known is not None:
+            hit = known.exchange.fresh(known.key)
+            if hit is not None:
+                return mark, self._repeat(request, known, hit)
+        return mark, None
+
     def _mark(self, request: Q, namespace: str) -> bytes | None:
         """What the request may be remembered by; `None`: it is to be looked at."""
         around = in_force()
@@ -165,16 +182,9 @@ class ClientCache(Generic[Q, R]):
             if around.mode is not None and around.mode != "use":
                 return None
             namespace = _within(around, namespace).namespace or ""
-        if self._options.variants > 1 or EXTENSION in request.extensions:
+        if self._varied or EXTENSION in request.extensions:
             return None
         return self._recall.mark(request, namespace)
-
-    def _remembered(self, request: Q, mark: bytes) -> R | None:
-        known = self._recall.known.get(mark)
-        if known is None:
-            return None
-        hit = known.exchange.fresh(known.key)
-        return None if hit is None else self._repeat(request, known, hit)
 
     def _find(self, request: Q, mark: bytes | None, options: CallOptions) -> R | _Sought | Alone | None:
         """The response if memory has it; `None`: the request is none of the cache's business."""
@@ -197,7 +207,7 @@ class ClientCache(Generic[Q, R]):
     def _pauses(self, stored: StoredResponse) -> Iterable[float]:
         """Seconds before each chunk of a stream; empty: it is given at once."""
         pacing = self._options.pacing
-        if pacing == "burst" or not stored.pauses:
+        if not self._paced or not stored.pauses:
             return ()
         if pacing == "recorded":
             return [pause / 1000 for pause in stored.pauses]
@@ -214,7 +224,9 @@ class ClientCache(Generic[Q, R]):
         response = library.hit(
             stored.status,
             headers=header[3],
-            stream=library.replayed(stored.chunks if known.with_body else (), self._pauses(stored)),
+            stream=library.replayed(
+                stored.chunks if known.with_body else (), self._pauses(stored) if self._paced else ()
+            ),
             request=request,
             extensions=_EXTENSIONS,
         )
