@@ -326,6 +326,15 @@ def test_calls_that_must_reach_the_provider_are_not_recognised(name: str, change
     assert recognise("POST", path.partition("?")[0], b"application/json", dump({**body, **changes})) is None
 
 
+@pytest.mark.parametrize("name", ["RESPONSES", "ANTHROPIC", "COHERE", "COHERE_EMBED", "OLLAMA_CHAT", "OLLAMA_GENERATE"])
+@pytest.mark.parametrize("model", [None, "", 7])
+def test_where_a_model_must_be_named_a_body_without_one_is_for_something_else(name: str, model: object) -> None:
+    path, body = WIRES[name].call(stream=False)
+    unnamed = {key: value for key, value in body.items() if key != "model"}
+    for other in (unnamed, {**body, "model": model}):
+        assert recognise("POST", path, b"application/json", dump(other)) is None
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [

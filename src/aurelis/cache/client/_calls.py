@@ -116,7 +116,8 @@ class Recogniser:
             token = blake2b(f"{token} {address}".encode("ascii"), digest_size=16, key=self._secret).hexdigest()
             address = clean_url(address)
         if options.namespace:
-            token = blake2b(ascii((token, options.namespace)).encode("ascii"), digest_size=16).hexdigest()
+            named = ascii((token, options.namespace)).encode("ascii")
+            token = blake2b(named, digest_size=16, key=self._secret).hexdigest()
         if options.mode in _CACHE_CONTROL:
             fields = {**fields, b"cache-control": _CACHE_CONTROL[options.mode]}
         return HttpRequest(method, address, fields, token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._answer import FILTERED, INCOMPLETE, LENGTH, Dialect, Document, Findings, ends_with_type, members
+from ._openai import names_model
 from ._usage import total
 
 # Tools that the client runs although the provider has defined them; others run on the provider's side.
@@ -20,6 +21,10 @@ def _runs_at_the_client(tool: object) -> bool:
 
 def admits(body: Document) -> bool:
     """Whether a body is a call that may be cached."""
+    return names_model(body) and _admits(body)
+
+
+def _admits(body: Document) -> bool:
     if not isinstance(body.get("messages"), list) or isinstance(body.get("max_tokens"), bool):
         return False
     if not isinstance(body.get("max_tokens"), int) or any(body.get(name) for name in _STATEFUL_FIELDS):
@@ -30,7 +35,7 @@ def admits(body: Document) -> bool:
 
 def admits_on_vertex(body: Document) -> bool:
     """The same where the path says only that the body is one of the model's own."""
-    return isinstance(body.get("anthropic_version"), str) and admits(body)
+    return isinstance(body.get("anthropic_version"), str) and _admits(body)
 
 
 def _read_message(document: Document, findings: Findings) -> None:

@@ -45,7 +45,7 @@ class Catalogue:
 
     def _named(self, name: str) -> tuple[Profile, ...]:
         protocol, slash, operation = name.partition("/")
-        found = tuple(one for one in self._usual if one.name == protocol and operation in ("", one.operation))
+        found = tuple(one for one in self._usual if one.name == protocol and (not slash or operation == one.operation))
         if not found:
             known = sorted({one.name for one in self._usual} | {f"{one.name}/{one.operation}" for one in self._usual})
             raise ConfigurationError(f"protocols: {name!r} is none of {', '.join(known)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._answer import FILTERED, INCOMPLETE, LENGTH, Dialect, Document, Findings, ends_with_type, members
-from ._openai import has_client_tools_alone, is_named
+from ._openai import has_client_tools_alone, names_model
 from ._usage import total
 
 _INPUTS = ("texts", "images", "inputs")
@@ -11,17 +11,17 @@ _INPUTS = ("texts", "images", "inputs")
 
 def admits_chat(body: Document) -> bool:
     """Whether a body is a chat that may be cached."""
-    return isinstance(body.get("messages"), list) and has_client_tools_alone(body)
+    return isinstance(body.get("messages"), list) and names_model(body) and has_client_tools_alone(body)
 
 
 def admits_embed(body: Document) -> bool:
     """Whether a body asks for embeddings."""
-    return any(isinstance(body.get(name), list) for name in _INPUTS) and is_named(body)
+    return any(isinstance(body.get(name), list) for name in _INPUTS) and names_model(body)
 
 
 def admits_rerank(body: Document) -> bool:
     """Whether a body asks for an order of documents."""
-    return isinstance(body.get("query"), str) and isinstance(body.get("documents"), list)
+    return isinstance(body.get("query"), str) and isinstance(body.get("documents"), list) and names_model(body)
 
 
 def _read_usage(usage: object, findings: Findings) -> None:

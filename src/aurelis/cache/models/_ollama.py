@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._answer import INCOMPLETE, LENGTH, Dialect, Document, Findings, members, parse
-from ._openai import has_client_tools_alone, is_named
+from ._openai import has_client_tools_alone, names_model
 from ._splitting import Frame
 from ._usage import total
 
@@ -11,23 +11,23 @@ from ._usage import total
 def admits_chat(body: Document) -> bool:
     """Whether a body is a chat that may be cached; without messages it loads the model into memory or lets go of it."""
     messages = body.get("messages")
-    return isinstance(messages, list) and bool(messages) and has_client_tools_alone(body)
+    return isinstance(messages, list) and bool(messages) and names_model(body) and has_client_tools_alone(body)
 
 
 def admits_generate(body: Document) -> bool:
     """Whether a body asks for the completion of a text; without one it loads the model, too."""
     prompt = body.get("prompt")
-    return isinstance(prompt, str) and bool(prompt) and is_named(body)
+    return isinstance(prompt, str) and bool(prompt) and names_model(body)
 
 
 def admits_embed(body: Document) -> bool:
     """Whether a body asks for embeddings."""
-    return isinstance(body.get("input"), (str, list)) and is_named(body)
+    return isinstance(body.get("input"), (str, list)) and names_model(body)
 
 
 def admits_embeddings(body: Document) -> bool:
     """The same in the older form, of one text."""
-    return isinstance(body.get("prompt"), str) and is_named(body) and not isinstance(body.get("input"), (str, list))
+    return isinstance(body.get("prompt"), str) and names_model(body) and not isinstance(body.get("input"), (str, list))
 
 
 def temperature(body: Document) -> object:

@@ -72,19 +72,22 @@ def admits_response(body: Document) -> bool:
 
     Prompts that are kept at the provider may change and name tools of their own; items of earlier answers are state.
     """
-    if not isinstance(body.get("input"), (str, list)) or is_set(body, "prompt") or not _is_stateless(body):
+    if not isinstance(body.get("input"), (str, list)) or not names_model(body):
+        return False
+    if is_set(body, "prompt") or not _is_stateless(body):
         return False
     return not any(members(item).get("type") == "item_reference" for item in items(body["input"]))
 
 
 def admits_embeddings(body: Document) -> bool:
     """Whether a body asks for embeddings."""
-    return isinstance(body.get("input"), (str, list)) and is_named(body)
+    return isinstance(body.get("input"), (str, list)) and isinstance(body.get("model", ""), str)
 
 
-def is_named(body: Document) -> bool:
-    """Whether a body names a model, or leaves it to the server by not naming one."""
-    return isinstance(body.get("model", ""), str)
+def names_model(body: Document) -> bool:
+    """Whether a body names a model: where it must, a body without one is for something else at the same path."""
+    model = body.get("model")
+    return isinstance(model, str) and bool(model)
 
 
 def admits_moderation(body: Document) -> bool:
