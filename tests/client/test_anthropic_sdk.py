@@ -41,7 +41,8 @@ class Claude:
         if settings.pop("wrapped", False):
             self.client = wrap(make(**settings), cache=manager)
         else:
-            http_client = library(transport=transport(cache=manager), timeout=10)
+            network: Any = httpx2.HTTPTransport if self.blocking else httpx2.AsyncHTTPTransport
+            http_client = library(transport=transport(network(verify=False), cache=manager), timeout=10)
             self.client = make(http_client=http_client, **settings)
 
     async def ask(self, **changes: Any) -> Any:
@@ -88,14 +89,24 @@ def mode(request: pytest.FixtureRequest) -> str:
     return mode
 
 
-@pytest.fixture(params=[False, True], ids=["made", "wrapped"])
-async def claude(
-    request: pytest.FixtureRequest, mode: str, manager: CacheManager, upstream: Upstream
-) -> AsyncIterator[Claude]:
+@pytest.fixture
+async def claude(mode: str, manager: CacheManager, upstream: Upstream) -> AsyncIterator[Claude]:
     upstream.answer = Model(WIRE)
-    made = Claude(manager, upstream.url, mode, wrapped=request.param)
+    made = Claude(manager, upstream.url, mode)
     yield made
     await made.close()
+
+
+@BOTH
+async def test_a_client_that_is_there_gets_a_cache(
+    mode: str, manager: CacheManager, upstream: Upstream, stream: bool
+) -> None:
+    upstream.answer = Model(WIRE)
+    client = Claude(manager, upstream.url, mode, wrapped=True)
+    first = await client.ask(stream=stream)
+    assert await client.ask(stream=stream) == first
+    assert upstream.calls == 1
+    await client.close()
 
 
 @BOTH

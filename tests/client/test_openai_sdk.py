@@ -50,7 +50,7 @@ async def sdk(request: pytest.FixtureRequest, stack: Stack, upstream: Upstream) 
         yield stack.sdk(upstream.url)
         return
     make: Any = openai.OpenAI if stack.blocking else openai.AsyncOpenAI
-    client = stack.library.Client() if stack.blocking else stack.library.AsyncClient()
+    client = stack.library.Client(verify=False) if stack.blocking else stack.library.AsyncClient(verify=False)
     own = make(api_key="sk-one", base_url=f"{upstream.url}/v1", max_retries=0, http_client=client)
     assert stack.package.wrap(own, cache=stack.manager) is own
     yield own

@@ -65,8 +65,18 @@ async def test_the_second_identical_call_is_answered_from_the_cache(
     assert sum(series(stack.manager, names.SAVED_UNKNOWN).values()) == (not known)
 
 
-@EVERY
-@pytest.mark.parametrize("fault", ["gzip", "bytes", "clumps", "busy"])
+@pytest.mark.parametrize(
+    ("wire", "stream", "fault"),
+    [
+        *(pytest.param(wire, False, "gzip", id=f"{name}, whole, gzip") for name, wire in WIRES.items()),
+        *(
+            pytest.param(wire, True, fault, id=f"{name}, streamed, {fault}")
+            for name, wire in STREAMS.items()
+            for fault in ("gzip", "bytes", "clumps")
+        ),
+        *(pytest.param(WIRES["RESPONSES"], stream, "busy", id=f"busy {stream}") for stream in (False, True)),
+    ],
+)
 async def test_however_an_answer_comes_it_is_kept(
     async_stack: Stack, upstream: Upstream, wire: Wire, stream: bool, fault: str
 ) -> None:
