@@ -14,8 +14,20 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError("asgi", "aurelis_asgi") from error
 
-from aurelis.cache.http import CacheRule
+from aurelis.cache.http import TRACKING_PARAMETERS, CacheRule, load_rules
 
+from ._admin import admin_app
+from ._fields import cache_control, cache_tags
 from ._middleware import CacheMiddleware
+from ._purging import Purger
 
-__all__ = ["CacheMiddleware", "CacheRule"]
+__all__ = [
+    "TRACKING_PARAMETERS",
+    "CacheMiddleware",
+    "CacheRule",
+    "Purger",
+    "admin_app",
+    "cache_control",
+    "cache_tags",
+    "load_rules",
+]

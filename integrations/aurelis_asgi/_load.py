@@ -7,7 +7,7 @@ import asyncio
 from starlette.types import ASGIApp, Message, Scope
 
 from aurelis.cache.exchange import Recorder
-from aurelis.cache.http import HttpRequest, ResponseHead
+from aurelis.cache.http import Fields, HttpRequest, ResponseHead, RuleEffect, conditional
 
 from ._request import route_template
 
@@ -17,14 +17,21 @@ class AppLoad:
 
     It runs in a task of its own, with the scope of the request that leads. Other requests may share it, so the app is
     told of a disconnect only when nobody is left: then the task is cancelled.
+
+    Args:
+        rule: what the app's owner declared for the request, or `None`.
     """
 
-    def __init__(self, app: ASGIApp, scope: Scope) -> None:
+    def __init__(self, app: ASGIApp, scope: Scope, rule: RuleEffect | None) -> None:
         self._app = app
-        self._scope = scope
+        self._outer_scope = self._scope = scope
+        # What does not count for the key must not decide about the response, so the app does not get to see it.
+        self._query = None if rule is None else rule.query
+        self._vary = () if rule is None else rule.vary
         self._recorder: Recorder[HttpRequest]
         self._body_received = False
         self._started = False
+        self._is_wanted = True
         self._complete = asyncio.Event()
 
     async def __call__(self, recorder: Recorder[HttpRequest]) -> None:
@@ -34,10 +41,22 @@ class AppLoad:
             RuntimeError: it returned without a complete response, which must not be taken for one.
         """
         self._recorder = recorder
+        self._scope = self._adapted(recorder.conditions)
         _hide_extensions(self._scope)
         await self._app(self._scope, self._receive, self._send)
         if not self._complete.is_set():
             raise RuntimeError("the app returned without completing its response")
+
+    def _adapted(self, conditions: Fields) -> Scope:
+        """The scope with the cache's questions in place of the client's."""
+        changes: dict[str, object] = {}
+        if self._query is not None:
+            changes["query_string"] = self._query
+        headers = self._outer_scope["headers"]
+        adapted = conditional(headers, conditions)
+        if conditions or len(adapted) != len(headers):
+            changes["headers"] = adapted
+        return {**self._outer_scope, **changes} if changes else self._outer_scope
 
     async def _receive(self) -> Message:
         if not self._body_received:
@@ -58,11 +77,14 @@ class AppLoad:
             self._started = True
             headers = tuple((bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ()))
             self._recorder.route = route_template(self._scope)
-            self._recorder.head(ResponseHead(message["status"], headers))
+            if self._scope is not self._outer_scope and "route" in self._scope:
+                self._outer_scope["route"] = self._scope["route"]  # for telemetry outside of us
+            head = ResponseHead(message["status"], varying(headers, self._vary))
+            self._is_wanted = await self._recorder.take(head) is not None
             return
         body = message.get("body", b"")
         more = message.get("more_body", False)
-        if body:
+        if body and self._is_wanted:
             await self._recorder.chunk(bytes(body), last=not more)
         if more:
             # Readers get the chunk before the app makes the next one, also if it never waits for anything.
@@ -70,6 +92,11 @@ class AppLoad:
         else:
             self._complete.set()
             await self._recorder.end()
+
+
+def varying(headers: Fields, names: tuple[str, ...]) -> Fields:
+    """The fields of a response that names these fields of requests in `Vary`, too."""
+    return (*headers, (b"vary", ", ".join(names).encode())) if names else headers
 
 
 def _hide_extensions(scope: Scope) -> None:

@@ -8,7 +8,9 @@ from urllib.parse import quote
 
 from starlette.types import Scope
 
-from aurelis.cache.http import Admission, CacheRule, HttpRequest, RuleEffect, match_rule
+from aurelis.cache.http import CacheRule, HttpRequest, RuleEffect, TargetRule, rules_for
+
+from ._telling import Tells
 
 BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 """Request fields that announce a body."""
@@ -20,23 +22,36 @@ class Target:
 
     Attributes:
         uri: target URI (RFC 9110 §7.1): scheme, authority, path and query. The path is taken as the client sent it: two
-            spellings of one path have entries of their own, since the app may tell them apart.
-        rule: for its path, or `None`.
-        effect: what the rule says about every request; `None` without a rule, and where it `asks`.
-        asks: the rule has to be asked about each request.
+            spellings of one path have entries of their own, since the app may tell them apart. Of the query there is
+            what counts.
+        said: by the rule for it, or `None`.
+        effect: what that says about every request; `None` without a rule.
+        asks: each request has to be looked at.
         key: of the response, where requests are not kept apart.
+        tells: how much responses say of the cache.
+        alternatives: the same for rules that count for some requests, in order, before this one.
     """
 
     uri: str
-    rule: CacheRule | None
+    said: TargetRule | None
     effect: RuleEffect | None
     asks: bool
     key: str
+    tells: Tells
+    alternatives: tuple[Target, ...] = ()
+
+    def chosen(self, method: str, fields: Mapping[bytes, bytes]) -> Target:
+        """The target as the first rule sees it that counts for the request."""
+        for other in self.alternatives:
+            if other.said is not None and other.said.rule.applies(method, fields):
+                return other
+        return self
 
 
 def make_target(
     rules: Sequence[CacheRule],
     key_of: Callable[[HttpRequest], str],
+    tells: Tells,
     scheme: str,
     host: bytes | None,
     raw_path: bytes | None,
@@ -45,21 +60,33 @@ def make_target(
     root_path: str,
     server: Sequence[object] | None = None,
 ) -> Target:
-    """Read what a scope says about the target. `host`: value of the field; `server`: stands in for it."""
-    name = f"{server[0]}:{server[1]}" if server else ""
-    authority = name if host is None else host.decode("latin-1")
-    uri = f"{scheme}://{authority}{quote(path) if raw_path is None else raw_path.decode('latin-1')}"
-    if query:
-        uri += f"?{query.decode('latin-1')}"
-    key = key_of(HttpRequest("GET", uri, {}))
-    rule = match_rule(rules, path_below_root(path, root_path)) if rules else None
-    if rule is None:
-        return Target(uri, None, None, False, key)
-    if rule.principal is not None or rule.cookies is not None:
-        return Target(uri, rule, None, True, key)
-    admission = rule.admit({}, {})
-    assert isinstance(admission, Admission)
-    return Target(uri, rule, admission.effect, False, key)
+    """Read what a scope says about the target. `tells`: where no rule does; `server`: where there is no `host`."""
+    name = (f"{server[0]}:{server[1]}" if server else "").encode() if host is None else host
+    authority = authority_of(scheme, name)
+    resource = f"{scheme}://{authority}{quote(path) if raw_path is None else raw_path.decode('latin-1')}"
+
+    def seen_by(said: TargetRule | None, alternatives: tuple[Target, ...] = ()) -> Target:
+        counts = query if said is None else said.query
+        uri = f"{resource}?{counts.decode('latin-1')}" if counts else resource
+        key = key_of(HttpRequest("GET", uri, {}))
+        asks = said is not None and (said.rule.separates or said.refusal is not None)
+        own = tells if said is None or said.rule.cache_status is None else said.rule.cache_status
+        # What all hits have in common is prepared; one that tells something else has to be made for its request.
+        asks = asks or own != tells or own == "debug"
+        return Target(uri, said, None if said is None else said.effect, asks, key, own, alternatives)
+
+    found = rules_for(rules, path_below_root(path, root_path), authority, query) if rules else ()
+    last = found[-1] if found and not found[-1].rule.is_conditional else None
+    return seen_by(last, tuple(seen_by(said) for said in found if said is not last))
+
+
+def authority_of(scheme: str, host: bytes) -> str:
+    """A host as it is in keys: lower case, without the scheme's own port (RFC 9110 §4.2.3).
+
+    What belongs in no host is escaped: with a slash in it, one part of a path could pass for another.
+    """
+    host = host.strip(b" \t").lower().removesuffix(b":443" if scheme == "https" else b":80")
+    return quote(host, safe="-._~:[]")
 
 
 def path_below_root(path: str, root: str) -> str:

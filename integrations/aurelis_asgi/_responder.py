@@ -5,18 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from starlette.types import Message, Receive, Scope, Send
 
 from aurelis.cache.exchange import Alone, Hit, Live, Pending, Refused
-from aurelis.cache.http import Fields, HttpRequest, is_not_modified, not_modified_fields
+from aurelis.cache.http import (
+    Fields,
+    HttpRequest,
+    Part,
+    is_not_modified,
+    not_modified_fields,
+    part_of,
+    storable_fields,
+)
 from aurelis.cache.typing import Bypass, Pass, Record
 
+from ._heeding import HeadSend
 from ._listening import Listener
 from ._load import AppLoad
 from ._request import route_template
+from ._telling import Teller
 
 if TYPE_CHECKING:
     from ._middleware import CacheMiddleware
@@ -29,31 +40,35 @@ _BODY = Bypass("bypass", "body")
 class Responder:
     """Answers one request."""
 
-    __slots__ = ("_middleware", "_receive", "_scope", "_send")
+    __slots__ = ("_middleware", "_receive", "_scope", "_send", "_teller")
 
-    def __init__(self, middleware: CacheMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, middleware: CacheMiddleware, scope: Scope, receive: Receive, send: Send, teller: Teller) -> None:
         self._middleware = middleware
+        self._teller = teller
         self._scope = scope
         self._receive = receive
         self._send = send
 
-    async def forward(self, answer: Alone, receive: Receive | None = None) -> None:
+    async def forward(
+        self, answer: Alone, receive: Receive | None = None, watched: Callable[[Send], Send] | None = None
+    ) -> None:
         """Have the app answer this request alone, as if there were no cache.
 
         Args:
             receive: for the app; `None`: the server's.
+            watched: puts itself before a `send`, to see what the app says.
         """
         self._middleware.note_bypass(self._scope, answer.detail)
-        status = self._middleware.status.forwarded(answer.reason, detail=answer.detail)
+        told = self._teller.forwarded(answer.reason, detail=answer.detail)
         forward = self._send
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # A copy: the app may send the same message again.
-                message = {**message, "headers": [*message.get("headers", ()), (b"cache-status", status)]}
+                message = {**message, "headers": [*message.get("headers", ()), *told]}
             await forward(message)
 
-        await self._middleware.app(self._scope, receive or self._receive, send)
+        await self._middleware.app(self._scope, receive or self._receive, watched(send) if watched else send)
 
     async def respond(self, request: HttpRequest) -> None:
         """Answer from the cache, from a load under way, or from the app."""
@@ -65,11 +80,35 @@ class Responder:
             await self._open(answer)
 
     async def _replay(self, hit: Hit, request: HttpRequest) -> None:
-        middleware, response = self._middleware, hit.response
-        if is_not_modified(request.fields, response):
-            await replay(hit, self._scope, self._send, middleware.fields_of_hit, not_modified=True)
+        response, forwarded = hit.response, hit.forwarded
+        if hit.refresh:
+            self._refresh(hit, request)
+        if forwarded is None:
+            stamp = self._teller.hit(hit.age, hit.ttl // 1)
         else:
-            await replay(hit, self._scope, self._send, middleware.fields_of_hit, with_body=request.method != "HEAD")
+            told = self._teller.forwarded(
+                forwarded.reason,
+                status=forwarded.status,
+                ttl=hit.ttl,
+                stored=forwarded.stored,
+                collapsed=forwarded.collapsed,
+            )
+            stamp = ((b"age", b"%d" % hit.age), *told)
+        if is_not_modified(request.fields, response):
+            await replay(hit, self._scope, self._send, stamp, not_modified=True)
+        elif b"range" in request.fields and request.method == "GET":
+            part = part_of(request.fields, response, token_hex(16).encode())
+            await replay(hit, self._scope, self._send, stamp, part=part)
+        else:
+            await replay(hit, self._scope, self._send, stamp, with_body=request.method != "HEAD")
+        if forwarded is not None:
+            await forwarded.finished()  # what the app raises after its response is the server's to log
+
+    def _refresh(self, hit: Hit, request: HttpRequest) -> None:
+        middleware = self._middleware
+        # A copy: the app writes to it, and this request goes on with its own.
+        load = AppLoad(middleware.app, dict(self._scope), request.rule)
+        middleware.exchange.refresh(request, hit, load)
 
     async def _open(self, pending: Pending[HttpRequest]) -> None:
         task = asyncio.current_task()
@@ -82,7 +121,10 @@ class Responder:
             elif isinstance(answer, Refused):
                 await self._refuse()
             elif answer is not None:
-                await self.forward(answer, listener.receive)
+                watched = None
+                if pending.request.method == "HEAD":
+                    watched = partial(HeadSend, self._middleware.heeding, pending.request)
+                await self.forward(answer, listener.receive, watched)
         finally:
             listener.stop()
 
@@ -105,7 +147,7 @@ class Responder:
         try:
             if await self._has_hidden_body(pending.request, listener):
                 return middleware.exchange.bypass(_BODY)
-            answer = await middleware.exchange.open(pending, AppLoad(middleware.app, self._scope))
+            answer = await middleware.exchange.open(pending, AppLoad(middleware.app, self._scope, pending.request.rule))
             if not isinstance(answer, Live):
                 return answer
             live = answer
@@ -128,7 +170,7 @@ class Responder:
         decision = live.decision
         if isinstance(decision, Pass):
             self._middleware.note_bypass(self._scope, decision.reason)
-        status = self._middleware.status.forwarded(
+        told = self._teller.forwarded(
             live.reason,
             status=live.head.status,
             ttl=decision.lifetime if isinstance(decision, Record) else None,
@@ -137,11 +179,14 @@ class Responder:
             detail=decision.reason if isinstance(decision, Pass) else "",
         )
         send = self._send
+        fields = live.head.headers
+        if live.collapsed and isinstance(decision, Record):
+            fields = storable_fields(live.head, decision.left_out)
         await send(
             {
                 "type": "http.response.start",
                 "status": live.head.status,
-                "headers": [*live.head.headers, (b"cache-status", status)],
+                "headers": [*fields, *told],
             }
         )
         more = True
@@ -157,14 +202,14 @@ class Responder:
             await live.finished()
 
     async def _refuse(self) -> None:
-        await self._send_empty(504, [(b"cache-status", self._middleware.status.refused())])
+        await self._send_empty(504, self._teller.refused())
 
     async def _conclude(self) -> None:
         # For the middleware outside of us: the server sends it nowhere, or says that it cannot.
         with suppress(OSError):
-            await self._send_empty(_CLIENT_CLOSED_REQUEST, [])
+            await self._send_empty(_CLIENT_CLOSED_REQUEST, ())
 
-    async def _send_empty(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
+    async def _send_empty(self, status: int, fields: Fields) -> None:
         headers = [(b"content-length", b"0"), *fields]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": b""})
@@ -174,26 +219,29 @@ async def replay(
     hit: Hit,
     scope: Scope,
     send: Send,
-    fields_of_hit: Callable[[int, float], Fields],
+    stamp: Fields,
     *,
     not_modified: bool = False,
     with_body: bool = True,
+    part: Part | None = None,
 ) -> None:
     """Answer from the cache.
 
     Args:
-        fields_of_hit: makes the fields for an age and a ttl, both in whole seconds.
+        stamp: fields that say how old the answer is, and whence it comes.
         not_modified: by a 304.
         with_body: otherwise the head alone.
+        part: in place of the whole.
     """
     response = hit.response
     if response.route and ("route" not in scope or route_template(scope) != response.route):
         # Telemetry outside of us calls requests by their route; the router did not run this time.
         scope["route"] = _route(response.route)
-    stamp = fields_of_hit(hit.age, hit.ttl // 1)
     status, headers = (304, not_modified_fields(response)) if not_modified else (response.status, response.headers)
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, *stamp]})
     chunks = response.chunks if with_body and not not_modified else ()
+    if part is not None:
+        status, headers, chunks = part.status, part.fields, (part.body,)
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *stamp]})
     if len(chunks) == 1:
         await send({"type": "http.response.body", "body": chunks[0]})
         return

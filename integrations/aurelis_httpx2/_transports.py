@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -85,6 +86,8 @@ class CacheTransport(httpx2.BaseTransport):
         honour_cache_control: keep no answer of a model whose `Cache-Control` says `no-store`.
         honour_request_directives: heed `Cache-Control` and `Pragma` of plain HTTP requests.
         max_body_bytes: larger bodies pass through and are not stored.
+        cache_control_fields: names of response fields that are meant for this cache and count in place of
+            `Cache-Control` (RFC 9213), the first that is there; `None`: `CDN-Cache-Control` if it is shared.
         model_options: what else can be chosen for calls of models, each by its name; see `ModelOptions`.
 
     Raises:
@@ -104,6 +107,7 @@ class CacheTransport(httpx2.BaseTransport):
         honour_cache_control: bool = False,
         honour_request_directives: bool = True,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        cache_control_fields: Sequence[str] | None = None,
         **model_options: Unpack[ModelOptions],
     ) -> None:
         self._cache: ClientCache[httpx2.Request, httpx2.Response] = ClientCache(
@@ -116,6 +120,7 @@ class CacheTransport(httpx2.BaseTransport):
                 honour_cache_control=honour_cache_control,
                 honour_request_directives=honour_request_directives,
                 max_body_bytes=max_body_bytes,
+                cache_control_fields=cache_control_fields,
                 **model_options,
             ),
         )
@@ -169,6 +174,7 @@ class AsyncCacheTransport(httpx2.AsyncBaseTransport):
         honour_cache_control: bool = False,
         honour_request_directives: bool = True,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        cache_control_fields: Sequence[str] | None = None,
         **model_options: Unpack[ModelOptions],
     ) -> None:
         self._cache: ClientCache[httpx2.Request, httpx2.Response] = ClientCache(
@@ -181,6 +187,7 @@ class AsyncCacheTransport(httpx2.AsyncBaseTransport):
                 honour_cache_control=honour_cache_control,
                 honour_request_directives=honour_request_directives,
                 max_body_bytes=max_body_bytes,
+                cache_control_fields=cache_control_fields,
                 **model_options,
             ),
         )

@@ -28,7 +28,8 @@ def coalesced(manager: CacheManager) -> int:
 
 def loads(manager: CacheManager) -> int:
     """How often the counters say that the app was called through the cache."""
-    return requests(manager).get("miss", 0) - coalesced(manager)
+    refreshes = sum(_by(manager, names.REFRESHES.name, names.REFRESH_REASON).values())
+    return requests(manager).get("miss", 0) - coalesced(manager) + refreshes
 
 
 def _by(manager: CacheManager, metric: str, attribute: str) -> dict[str, int]:

@@ -26,7 +26,9 @@ def listening_socket(send_buffer: int | None = None) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
+    """A server that leaves signals alone."""
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:  # Ctrl-C is pytest's
         yield
@@ -38,7 +40,7 @@ async def served(
 ) -> AsyncIterator[int]:
     """Run the app under uvicorn in this event loop; gives the port."""
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan=lifespan, timeout_graceful_shutdown=5)
-    server = _Server(config)
+    server = Server(config)
     with listening_socket(send_buffer) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:

@@ -68,13 +68,13 @@ async def test_fields_that_are_no_part_of_http_do_not_choose_the_entry(manager: 
     ],
 )
 async def test_a_path_that_means_something_else_matches_no_rule(manager: CacheManager, target: str) -> None:
-    app = CacheMiddleware(fixed(), cache=manager, rules=[CacheRule("/public/**", ttl=60)])
+    app = CacheMiddleware(fixed(), cache=manager, rules=[CacheRule("/public/**", ttl=60)], cache_status="debug")
     assert (await ask(app, target)).cache_status.endswith("detail=not-fresh")
 
 
 @pytest.mark.parametrize("target", ["/item/a%2fb", "/item/a/b", "/item/%2f", "/item/a%2F..%2Fb"])
 async def test_an_encoded_slash_is_a_slash_for_one_segment(manager: CacheManager, target: str) -> None:
-    app = CacheMiddleware(fixed(), cache=manager, rules=[CacheRule("/item/*", ttl=60)])
+    app = CacheMiddleware(fixed(), cache=manager, rules=[CacheRule("/item/*", ttl=60)], cache_status="debug")
     assert (await ask(app, target)).cache_status.endswith("detail=not-fresh")
 
 
@@ -122,7 +122,7 @@ async def test_a_field_that_would_become_two_is_not_stored(manager: CacheManager
         await call.send({"type": "http.response.start", "status": 200, "headers": headers})
         await call.chunk(b"body", more=False)
 
-    app = CacheMiddleware(Origin(handler), cache=manager)
+    app = CacheMiddleware(Origin(handler), cache=manager, cache_status="debug")
     for _ in range(2):
         assert (await ask(app)).cache_status.endswith("detail=invalid-field")
     assert stores(manager) == {"invalid-field": 2}
@@ -179,6 +179,14 @@ SETTINGS = {
     "cookies": [CacheRule("/**", ttl=60, cookies=("session", "lang"))],
     "principal": [CacheRule("/**", ttl=60, principal=by_everything)],
     "principal and cookies": [CacheRule("/**", ttl=60, principal=by_authorization, cookies=("session", "lang"))],
+    "overriding": [CacheRule("/**", ttl=60, override=("no-store", "private", "no-cache"))],
+    "fields in the key": [CacheRule("/**", ttl=60, shared=True, key_headers=("authorization", "cookie"))],
+    "fields that match": [
+        CacheRule("/**", ttl=60, headers={"cookie": "*alice*"}, principal=by_everything),
+        CacheRule("/a", ttl=60, headers={"cookie": "*"}, cookies=("session", "lang"), method="GET"),
+        CacheRule("/**", bypass=True, headers={"authorization": "bob"}),
+        CacheRule("/**", ttl=60, ignore_query=("*",), tags=["all"]),
+    ],
     "several": [CacheRule("/a", ttl=60, principal=by_everything), CacheRule("/**", ttl=60)],
 }
 CHOICES = {

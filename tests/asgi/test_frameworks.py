@@ -65,7 +65,7 @@ def starlette(endpoint: Counted, *middleware: Middleware) -> Starlette:
 
 async def test_under_a_mount_rules_are_for_the_paths_below(manager: CacheManager) -> None:
     origin = fixed()
-    cached = CacheMiddleware(origin, cache=manager, rules=[CacheRule("/items/*", ttl=60)])
+    cached = CacheMiddleware(origin, cache=manager, rules=[CacheRule("/items/*", ttl=60)], cache_status="debug")
     app = Starlette(routes=[Mount("/v1", app=cached), Mount("/v2", routes=[Mount("/deep", app=cached)])])
     for _ in range(2):
         assert (await ask(app, "/v1/items/1")).body == b"body 1"
@@ -347,7 +347,7 @@ async def test_the_user_of_authentication_middleware_can_be_the_principal(manage
         routes=[Route("/me", me)],
         middleware=[
             Middleware(AuthenticationMiddleware, backend=ByToken()),
-            Middleware(CacheMiddleware, cache=manager, rules=[rule]),
+            Middleware(CacheMiddleware, cache=manager, rules=[rule], cache_status="debug"),
         ],
     )
     for _ in range(2):

@@ -10,8 +10,9 @@ from starlette.types import Receive, Scope, Send
 from aurelis.cache import CacheManager
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware
-from tests.asgi.counts import requests
+from tests.asgi.counts import loads, requests
 from tests.asgi.origin import Call, Gated, Origin, fixed
+from tests.asgi.sockets import fetch, served
 from tests.asgi.visits import Visit, ask
 from tests.managers import eventually
 
@@ -70,7 +71,7 @@ async def test_expires_counts_where_there_is_no_max_age(manager: CacheManager, c
 async def test_a_response_that_must_not_be_stored_is_not(
     manager: CacheManager, fields: dict[str, str], detail: str
 ) -> None:
-    app = CacheMiddleware(fixed(**fields), cache=manager)
+    app = CacheMiddleware(fixed(**fields), cache=manager, cache_status="debug")
     for number in (1, 2):
         visit = await ask(app)
         assert visit.body == b"body %d" % number
@@ -135,7 +136,7 @@ async def test_a_body_that_no_field_announces_reaches_the_app_alone(manager: Cac
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"answer to " + message["body"]})
 
-    cached = CacheMiddleware(app, cache=manager)
+    cached = CacheMiddleware(app, cache=manager, cache_status="debug")
 
     class Unannounced(Visit):
         def __init__(self, body: bytes) -> None:
@@ -227,7 +228,7 @@ async def test_head_is_answered_from_a_stored_get(manager: CacheManager) -> None
 
 async def test_head_alone_goes_to_the_app_and_is_not_stored(manager: CacheManager) -> None:
     origin = fixed(cache_control="max-age=60")
-    app = CacheMiddleware(origin, cache=manager)
+    app = CacheMiddleware(origin, cache=manager, cache_status="debug")
     for _ in range(2):
         assert (await ask(app, "/", "HEAD")).cache_status == "default; fwd=uri-miss; detail=head"
     assert [call.scope["method"] for call in origin.calls] == ["HEAD", "HEAD"]
@@ -252,23 +253,56 @@ async def test_a_condition_without_a_stored_response_is_for_the_app(manager: Cac
         matches = call.field("if-none-match") == '"v1"'
         await call.answer("" if matches else "body", 304 if matches else 200, cache_control="max-age=60", etag='"v1"')
 
-    app = CacheMiddleware(Origin(handler), cache=manager)
+    app = CacheMiddleware(Origin(handler), cache=manager, cache_status="debug")
     visit = await ask(app, "/", "GET", {"if-none-match": '"v1"'})
     assert (visit.status, visit.cache_status) == (304, "default; fwd=uri-miss; detail=conditional")
     assert (await ask(app)).status == 200
 
 
-async def test_a_range_is_for_the_app(manager: CacheManager) -> None:
-    """Partial responses are neither stored nor made from stored ones in this version."""
-    origin = fixed(cache_control="max-age=60")
-    app = CacheMiddleware(origin, cache=manager)
-    for stored in (False, True):
-        visit = await ask(app, "/", "GET", {"range": "bytes=0-1"})
-        assert visit.cache_status == "default; fwd=bypass; detail=range"
-        if not stored:
-            await ask(app)
-    assert len(origin.calls) == 3
-    assert requests(manager) == {"bypass": 2, "miss": 1}
+async def test_a_range_is_made_of_a_stored_response(manager: CacheManager) -> None:
+    """RFC 9110 §14; what is not stored comes from the app, and is not stored either."""
+    origin = fixed(cache_control="max-age=60", etag='"a"')
+    app = CacheMiddleware(origin, cache=manager, cache_status="debug")
+    visit = await ask(app, "/", "GET", {"range": "bytes=0-1"})
+    assert "; fwd=uri-miss; " in visit.cache_status
+    assert (await ask(app)).body == b"body 2"
+    visit = await ask(app, "/", "GET", {"range": "bytes=5-"})
+    assert (visit.status, visit.body, visit.field("content-length")) == (206, b"2", "1")
+    assert visit.field("content-range") == "bytes 5-5/6"
+    assert visit.field("etag") == '"a"'
+    assert visit.cache_status.startswith("default; hit; ttl=60")
+    visit = await ask(app, "/", "GET", {"range": "bytes=6-"})
+    assert (visit.status, visit.body, visit.field("content-range")) == (416, b"", "bytes */6")
+    visit = await ask(app, "/", "GET", {"range": "bytes=0-0,-1"})
+    assert visit.status == 206
+    kind = visit.field("content-type") or ""
+    assert kind.startswith("multipart/byteranges; boundary=")
+    assert visit.body.count(kind.partition("=")[2].encode()) == 3
+    assert visit.field("content-length") == str(len(visit.body))
+    for fields in (
+        {"range": "bytes=0-1", "if-range": '"b"'},
+        {"range": "bytes=0-1", "if-range": 'W/"a"'},
+        {"range": "lines=0-1"},
+        {"range": "bytes=0-4,0-4"},  # more than there is
+        {"range": "bytes=" + ",".join(["0-0"] * 17)},
+    ):
+        visit = await ask(app, "/", "GET", fields)
+        assert (visit.status, visit.body) == (200, b"body 2")
+    visit = await ask(app, "/", "GET", {"range": "bytes=0-1", "if-range": '"a"'})
+    assert (visit.status, visit.body) == (206, b"bo")
+    visit = await ask(app, "/", "GET", {"range": "bytes=0-1", "if-none-match": '"a"'})
+    assert visit.status == 304
+    assert (await ask(app, "/", "HEAD", {"range": "bytes=0-1"})).status == 200
+    assert len(origin.calls) == 2
+
+
+async def test_exactly_one_date_reaches_the_client(manager: CacheManager) -> None:
+    """RFC 9110 §6.6.1: the server's, as the app says none."""
+    async with served(CacheMiddleware(fixed(cache_control="max-age=60"), cache=manager)) as port:
+        for _ in range(2):
+            answer = await fetch(port, "/")
+            assert answer.fields["date"].count("GMT") == 1
+    assert answer.fields["age"] == "0"
 
 
 # What the request says
@@ -277,7 +311,7 @@ async def test_a_range_is_for_the_app(manager: CacheManager) -> None:
 async def test_only_if_cached_never_reaches_the_app(manager: CacheManager) -> None:
     """RFC 9111 §5.2.1.7."""
     origin = fixed(cache_control="max-age=60")
-    app = CacheMiddleware(origin, cache=manager)
+    app = CacheMiddleware(origin, cache=manager, cache_status="debug")
     fields = {"cache-control": "only-if-cached"}
     visit = await ask(app, "/", "GET", fields)
     assert (visit.status, visit.body, visit.cache_status) == (504, b"", "default; detail=only-if-cached")
@@ -313,7 +347,7 @@ async def test_request_directives_can_be_ignored(manager: CacheManager) -> None:
 
 async def test_no_store_of_a_request_is_heeded(manager: CacheManager) -> None:
     """RFC 9111 §5.2.1.5."""
-    app = CacheMiddleware(fixed(cache_control="max-age=60"), cache=manager)
+    app = CacheMiddleware(fixed(cache_control="max-age=60"), cache=manager, cache_status="debug")
     visit = await ask(app, "/", "GET", {"cache-control": "no-store"})
     assert visit.cache_status == "default; fwd=request; detail=no-store"
     assert (await ask(app)).body == b"body 2"
@@ -326,7 +360,7 @@ async def test_a_get_with_a_body_goes_to_the_app_alone(manager: CacheManager, tr
     async def handler(call: Call) -> None:
         await call.answer(await call.request_body(), cache_control="max-age=60")
 
-    app = CacheMiddleware(Origin(handler), cache=manager)
+    app = CacheMiddleware(Origin(handler), cache=manager, cache_status="debug")
     fields = {"transfer-encoding": "chunked"} if transfer == "transfer-encoding" else {"content-length": "3"}
     for body in (b"one", b"two"):
         visit = await ask(app, "/", "GET", fields, body=body)
@@ -372,8 +406,9 @@ async def test_a_stale_response_stands_in_for_an_app_that_fails(manager: CacheMa
     for visit in visits:
         await visit.end()
         assert (visit.status, visit.body, visit.field("age")) == (200, b"body 1", "15")
-        assert visit.cache_status == "default; hit; ttl=-5"
+        assert visit.cache_status.removesuffix("; collapsed") == "default; fwd=stale; ttl=-5"
     assert requests(manager) == {"miss": 1, "stale": 3}
+    assert loads(manager) == 2
     clock.advance(60)
     with pytest.raises(LookupError):
         await ask(app)
@@ -425,7 +460,7 @@ async def test_another_target_has_an_entry_of_its_own(manager: CacheManager, oth
 async def test_who_waits_for_a_response_that_may_not_be_shared_asks_for_itself(manager: CacheManager) -> None:
     handler = Gated(cache_control="no-store")
     origin = Origin(handler)
-    app = CacheMiddleware(origin, cache=manager)
+    app = CacheMiddleware(origin, cache=manager, cache_status="debug")
     visits = [Visit(app).begin() for _ in range(10)]
     await eventually(lambda: manager._engine.flights.waiting == 9)
     handler.gate.set()

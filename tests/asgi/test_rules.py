@@ -46,7 +46,7 @@ async def test_the_first_rule_that_matches_counts(manager: CacheManager) -> None
 
 
 async def test_a_path_without_a_rule_is_not_cached_by_one(manager: CacheManager) -> None:
-    app = CacheMiddleware(fixed(), cache=manager, rules=[CacheRule("/catalog/*", ttl=60)])
+    app = CacheMiddleware(fixed(), cache=manager, rules=[CacheRule("/catalog/*", ttl=60)], cache_status="debug")
     for _ in range(2):
         visit = await ask(app, "/catalogue/1")
         assert visit.cache_status == "default; fwd=uri-miss; fwd-status=200; detail=not-fresh"
@@ -78,7 +78,7 @@ async def test_a_request_with_credentials_is_neither_answered_nor_stored(
     manager: CacheManager, fields: dict[str, str]
 ) -> None:
     (name,) = fields
-    app = CacheMiddleware(Origin(echo_credentials), cache=manager, rules=[CacheRule("/", ttl=60)])
+    app = CacheMiddleware(Origin(echo_credentials), cache=manager, rules=[CacheRule("/", ttl=60)], cache_status="debug")
     for number in (1, 2):  # nothing is stored by it
         visit = await ask(app, "/", "GET", fields)
         assert visit.body.endswith(b" %d" % number)
@@ -114,7 +114,7 @@ async def test_a_rule_never_stores_a_response_with_set_cookie(
     manager: CacheManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     rules = [CacheRule("/shared", ttl=60, shared=True), CacheRule("/own", ttl=60, principal=lambda _: "alice")]
-    app = CacheMiddleware(fixed(set_cookie="session=1"), cache=manager, rules=rules)
+    app = CacheMiddleware(fixed(set_cookie="session=1"), cache=manager, rules=rules, cache_status="debug")
     with caplog.at_level(logging.WARNING, "aurelis.cache"):
         for target in ("/shared", "/shared", "/own", "/own"):
             assert (await ask(app, target)).cache_status.endswith("detail=set-cookie")
@@ -143,7 +143,7 @@ async def test_a_principal_has_entries_of_its_own(manager: CacheManager) -> None
 
 async def test_an_unknown_principal_bypasses(manager: CacheManager) -> None:
     rule = CacheRule("/", ttl=60, principal=by_api_key)
-    app = CacheMiddleware(Origin(echo_credentials), cache=manager, rules=[rule])
+    app = CacheMiddleware(Origin(echo_credentials), cache=manager, rules=[rule], cache_status="debug")
     for number in (1, 2):
         visit = await ask(app)
         assert (visit.body, visit.cache_status) == (b"// %d" % number, "default; fwd=bypass; detail=principal")
@@ -172,7 +172,9 @@ async def test_only_the_cookies_that_count_separate(manager: CacheManager) -> No
         lang = [pair for pair in call.field("cookie").split("; ") if pair.startswith("lang=")]
         await call.answer(f"{lang} {call.number}")
 
-    app = CacheMiddleware(Origin(handler), cache=manager, rules=[CacheRule("/", ttl=60, cookies=("lang",))])
+    app = CacheMiddleware(
+        Origin(handler), cache=manager, rules=[CacheRule("/", ttl=60, cookies=("lang",))], cache_status="debug"
+    )
 
     async def get(cookie: str) -> bytes:
         return (await ask(app, "/", "GET", {"cookie": cookie})).body
@@ -189,7 +191,7 @@ async def test_only_the_cookies_that_count_separate(manager: CacheManager) -> No
 
 async def test_a_lifetime_of_the_response_is_for_everybody_but_those_with_authorization(manager: CacheManager) -> None:
     """RFC 9111 §3.5, and the same for answers from the cache."""
-    app = CacheMiddleware(fixed(cache_control="max-age=60"), cache=manager)
+    app = CacheMiddleware(fixed(cache_control="max-age=60"), cache=manager, cache_status="debug")
     assert (await ask(app, "/", "GET", ALICE)).cache_status.endswith("detail=authorization")
     assert (await ask(app, "/", "GET", {"cookie": "a=b"})).body == b"body 2"
     assert (await ask(app)).body == b"body 2"

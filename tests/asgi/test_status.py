@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from aurelis.cache import CacheManager
+from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule
 from tests.asgi.conftest import MakeManager
@@ -26,7 +27,7 @@ async def test_every_kind_of_answer_says_what_was_done(manager: CacheManager, cl
         status = int(call.path.rpartition("/")[2] or 200)
         await call.answer("body", status, **{"cache_control": "max-age=60"} if "kept" in call.path else {})
 
-    app = CacheMiddleware(Origin(handler), cache=manager, rules=[CacheRule("/rule/*", ttl=60)])
+    app = CacheMiddleware(Origin(handler), cache=manager, rules=[CacheRule("/rule/*", ttl=60)], cache_status="debug")
     cases = [
         ("/kept/200", "GET", {}, "fwd=uri-miss; fwd-status=200; ttl=60; stored"),
         ("/kept/200", "GET", {}, "hit; ttl=60"),
@@ -93,9 +94,59 @@ async def test_wrapped_around_the_app_it_marks_the_servers_errors_too(manager: C
     async def broken(request: Request) -> PlainTextResponse:
         raise LookupError("broken")
 
-    app = CacheMiddleware(Starlette(routes=[Route("/", broken)]), cache=manager)
+    app = CacheMiddleware(Starlette(routes=[Route("/", broken)]), cache=manager, cache_status="debug")
     visit = Visit(app)
     with pytest.raises(LookupError, match="broken"):
         await visit.go()
     assert (visit.status, visit.body, visit.complete) == (500, b"Internal Server Error", True)
     assert visit.cache_status == "default; fwd=uri-miss; fwd-status=500; detail=not-fresh"
+
+
+async def cached_and_not(app: CacheMiddleware, *targets: str) -> list[str | None]:
+    """What the responses to two requests for each target say."""
+    return [(await ask(app, target)).field("cache-status") for target in targets for _ in range(2)]
+
+
+async def test_reasons_and_keys_are_told_only_where_that_is_wanted(manager: CacheManager) -> None:
+    rules = [CacheRule("/kept", ttl=60), CacheRule("/out", bypass=True)]
+    app = CacheMiddleware(fixed(), manager, rules)
+    assert await cached_and_not(app, "/kept", "/out", "/other") == [
+        "default; fwd=uri-miss; fwd-status=200; ttl=60; stored",
+        "default; hit; ttl=60",
+        *["default; fwd=bypass"] * 2,
+        *["default; fwd=uri-miss; fwd-status=200"] * 2,
+    ]
+    assert (await ask(app, "/none", "GET", {"cache-control": "only-if-cached"})).cache_status == "default"
+    app = CacheMiddleware(fixed(), manager, rules, cache_status="debug")
+    key = manager.key_builder.build_key("http", "GET http://example.com/kept")
+    assert await cached_and_not(app, "/kept") == [f'default; hit; ttl=60; key="{key}"'] * 2
+    assert (
+        await cached_and_not(app, "/out")
+        == [f'default; fwd=bypass; key="{key.replace("kept", "out")}"; detail=rule'] * 2
+    )
+    app = CacheMiddleware(fixed(), manager, rules, cache_status=False)
+    assert await cached_and_not(app, "/kept", "/out", "/other") == [None] * 6
+    assert (await ask(app, "/kept")).field("age") == "0"
+    assert (await ask(app, "/none", "GET", {"cache-control": "only-if-cached"})).field("cache-status") is None
+
+
+async def test_a_rule_decides_what_its_responses_tell(manager: CacheManager) -> None:
+    rules = [
+        CacheRule("/silent", ttl=60, cache_status=False),
+        CacheRule("/debug", ttl=60, cache_status="debug", principal=lambda _: "secret"),
+        CacheRule("/said", ttl=60, cache_status=True),
+        CacheRule("/**", ttl=60),
+    ]
+    app = CacheMiddleware(fixed(), manager, rules, cache_status=False)
+    said = await cached_and_not(app, "/silent", "/debug", "/said", "/other")
+    assert [said[index] for index in (0, 1, 6, 7)] == [None] * 4
+    assert said[4:6] == ["default; fwd=uri-miss; fwd-status=200; ttl=60; stored", "default; hit; ttl=60"]
+    assert said[3] is not None
+    assert re.fullmatch(r'default; hit; ttl=60; key="[^"]*"', said[3])
+    assert "secret" not in said[3]
+
+
+@pytest.mark.parametrize("value", ["verbose", None, 2])
+def test_other_values_are_refused(manager: CacheManager, value: object) -> None:
+    with pytest.raises(ConfigurationError, match="cache_status"):
+        CacheMiddleware(fixed(), manager, cache_status=value)  # type: ignore[arg-type]  # the mistake

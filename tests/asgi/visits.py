@@ -1,6 +1,7 @@
 """Requests to an ASGI app by direct calls: no server, every message seen as it is sent."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -10,6 +11,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 HOST = "example.com"
+_KEY = re.compile(r'; key="[^"]*"')
 
 
 def http_scope(target: str = "/", method: str = "GET", fields: Mapping[str, str] = NO_FIELDS, /, **more: Any) -> Scope:
@@ -132,8 +134,8 @@ class Visit:
 
     @property
     def cache_status(self) -> str:
-        """What the cache says."""
-        return self.field("cache-status") or ""
+        """What the cache says, but for the key."""
+        return _KEY.sub("", self.field("cache-status") or "")
 
     async def _ask(self) -> None:
         await self._app(self.scope, self._receive, self._send)

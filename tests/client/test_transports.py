@@ -90,6 +90,7 @@ def test_both_libraries_have_the_same_options(name: str) -> None:
         "honour_cache_control",
         "honour_request_directives",
         "max_body_bytes",
+        "cache_control_fields",
         "model_options",
     ]
     named = set(options[0]) - {"inner_transport", "cache", "model_options"}
@@ -133,6 +134,7 @@ async def test_a_unified_manager_will_do(stack: Stack, upstream: Upstream) -> No
         ({"ttl": -1}, ValueError),
         ({"ttl": float("nan")}, ValueError),
         ({"max_body_bytes": 0}, ConfigurationError),
+        ({"cache_control_fields": ["a b"]}, ConfigurationError),
         ({"max_body_bytes": "1"}, ConfigurationError),
         ({"shared": "no"}, ConfigurationError),
         ({"cache": "redis://"}, TypeError),

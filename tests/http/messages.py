@@ -13,6 +13,7 @@ from aurelis.cache.http import (
     ResponseHead,
     RuleEffect,
     StoredResponse,
+    VariantIndex,
     combine,
 )
 from aurelis.cache.typing import Bypass, Follow, Lookup, Pass, Serve, Store
@@ -105,4 +106,8 @@ class Shelf:
             until = self.now + decision.fresh_for
             self.entries[decision.key] = Entry(decision.value, None, until, until + decision.stale_for, 1)
             if decision.index is not None:
-                self.entries[decision.index[0]] = Entry(decision.index[1], None, until, until, 1)
+                key, index = decision.index
+                known = self.entries.get(key)
+                assert isinstance(index, VariantIndex)
+                index = index.after(None if known is None else known.value)
+                self.entries[key] = Entry(index, None, until, until, 1)

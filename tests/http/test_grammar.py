@@ -6,9 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurelis.cache.http import (
+    RequestDirectives,
+    ResponseDirectives,
+    combine,
+    http_date,
+    request_directives,
+    response_directives,
+)
 from aurelis.cache.http import _grammar as grammar
-from aurelis.cache.http import combine, http_date, request_directives, response_directives
-from aurelis.cache.http._grammar import MAX_DELTA_SECONDS, RequestDirectives, ResponseDirectives
+from aurelis.cache.http._grammar import MAX_DELTA_SECONDS
 from tests.http.messages import DATE, NOW
 
 HEADER_LIKE = st.one_of(
@@ -274,9 +281,18 @@ def test_weak_comparison_ignores_weakness() -> None:
         pytest.param(b"No-StOrE", ResponseDirectives(no_store=True), id="5.2.2.5-case"),
         pytest.param(b"no-store=1", ResponseDirectives(no_store=True), id="5.2.2.5-argument"),
         pytest.param(b"no-cache", ResponseDirectives(no_cache=True), id="5.2.2.4"),
-        pytest.param(b'no-cache="a, b"', ResponseDirectives(no_cache=True), id="5.2.2.4-fields"),
+        pytest.param(
+            b'no-cache="A, b", no-cache="c"',
+            ResponseDirectives(no_cache_fields=frozenset({b"a", b"b", b"c"})),
+            id="5.2.2.4-fields",
+        ),
+        pytest.param(b'no-cache="a", no-cache', ResponseDirectives(no_cache=True), id="5.2.2.4-fields-and-all"),
+        pytest.param(b'no-cache=""', ResponseDirectives(no_cache=True), id="5.2.2.4-no-fields"),
+        pytest.param(b'no-cache="a b"', ResponseDirectives(no_cache=True), id="5.2.2.4-no-names"),
         pytest.param(b"private", ResponseDirectives(private=True), id="5.2.2.7"),
-        pytest.param(b'private="a"', ResponseDirectives(private=True), id="5.2.2.7-fields"),
+        pytest.param(b'private="a"', ResponseDirectives(private_fields=frozenset({b"a"})), id="5.2.2.7-fields"),
+        pytest.param(b"immutable", ResponseDirectives(immutable=True), id="8246-2"),
+        pytest.param(b"stale-while-revalidate=9", ResponseDirectives(stale_while_revalidate=9), id="5861-3"),
         pytest.param(b"public", ResponseDirectives(public=True), id="5.2.2.9"),
         pytest.param(b"must-revalidate", ResponseDirectives(must_revalidate=True), id="5.2.2.2"),
         pytest.param(b"must-understand", ResponseDirectives(must_understand=True), id="5.2.2.3"),
@@ -305,7 +321,12 @@ def test_response_directives(value: bytes | None, directives: ResponseDirectives
             RequestDirectives(max_age=5, min_fresh=9),
             id="twice",
         ),
-        pytest.param({b"cache-control": b"max-stale=9, no-transform"}, RequestDirectives(), id="not-heeded"),
+        pytest.param({b"cache-control": b"no-transform, x=1"}, RequestDirectives(), id="not-heeded"),
+        pytest.param({b"cache-control": b"max-stale=9"}, RequestDirectives(max_stale=9), id="5.2.1.2"),
+        pytest.param({b"cache-control": b"max-stale"}, RequestDirectives(max_stale=float("inf")), id="5.2.1.2-any"),
+        pytest.param({b"cache-control": b"max-stale=x"}, RequestDirectives(), id="5.2.1.2-malformed"),
+        pytest.param({b"cache-control": b"max-stale, max-stale=3"}, RequestDirectives(max_stale=3), id="5.2.1.2-twice"),
+        pytest.param({b"cache-control": b"stale-if-error=9"}, RequestDirectives(stale_if_error=9), id="5861-4-request"),
         pytest.param({b"pragma": b"x, No-Cache"}, RequestDirectives(no_cache=True), id="5.4-pragma"),
         pytest.param({b"pragma": b"foo"}, RequestDirectives(), id="5.4-pragma-unknown"),
         pytest.param(

@@ -123,11 +123,13 @@ def test_a_response_is_stored_ready_to_be_replayed() -> None:
             lifetime=60.0,
             source="explicit",
             stale_if_error=30.0,
+            may_be_stale=True,
+            date=NOW + 1.0,
             load_seconds=3.0,
             route="/catalog/{id}",
         ),
         fresh_for=52.0,
-        stale_for=30.0,
+        stale_for=60.0,  # for requests with max-stale
         key=rules.key(get()),
     )
 
@@ -430,7 +432,7 @@ def test_no_client_gets_past_the_cache_where_directives_are_not_heeded(
 def test_a_bypass_stores_nothing() -> None:
     shelf = Shelf(policy())
     assert shelf.ask(get(if_none_match='"a"'), head(cache_control="max-age=60"), b"1") == b"1"
-    assert shelf.look(get(range="bytes=0-")) == Bypass("bypass", "range")
+    assert shelf.look(get(range="bytes=0-")) == Bypass("uri-miss", "range")
     assert shelf.entries == {}
 
 
@@ -440,3 +442,13 @@ def test_keys_are_those_of_the_key_builder() -> None:
     rules = HttpPolicy(shared=False, keys=builder.build_key)
     assert rules.key(get()) == builder.build_key("http", f"GET {URL}")
     assert rules.key(get(partition="p")) == builder.build_key("http", f"GET {URL}", {"partition": "p"})
+
+
+# --- tags
+
+
+def test_the_tags_of_a_rule_are_those_of_what_it_keeps() -> None:
+    rules, request = policy(), get(rule=RuleEffect(60.0, tags=("t:catalog",)))
+    for response in (head(200), head(200, vary="accept")):
+        assert rules.on_response(request, response, NOW) == Record(60.0, ("t:catalog",))
+        assert kept(rules, response, request)[0].tags == ("t:catalog",)

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurelis.cache.exceptions import ConfigurationError
-from aurelis.cache.http import Admission, CacheRule, match_rule
-from aurelis.cache.typing import Bypass
+from aurelis.cache.http import Admission, CacheRule, StoredResponse, match_rule, rules_for
+from aurelis.cache.typing import Bypass, Pass, Store
+from tests.http.messages import NOW, get, head, loaded, policy
 
 
 @pytest.mark.parametrize(
@@ -137,6 +138,48 @@ def test_the_first_rule_that_matches_wins() -> None:
         ({"cookies": ("ä",)}, "not the name of a cookie"),
         ({"cookies": ("lang",), "shared": True}, "contradicts"),
         ({"principal": lambda scope: "x", "shared": True}, "contradicts"),
+        ({"method": "POST"}, "GET, HEAD or both"),
+        ({"method": ("GET", "get")}, "GET, HEAD or both"),
+        ({"method": ()}, "match nothing"),
+        ({"method": 1}, "pass a tuple"),
+        ({"host": ()}, "match nothing"),
+        ({"host": ""}, "name of a host"),
+        ({"host": "https://shop.example"}, "without scheme and path"),
+        ({"host": ["a", 1]}, "name of a host"),
+        ({"headers": ["x"]}, "pass a mapping"),
+        ({"headers": {"a b": "x"}}, "name of a header field"),
+        ({"headers": {"a": ""}}, "is no pattern"),
+        ({"statuses": (500,)}, "from 200 to 499"),
+        ({"statuses": (199,)}, "from 200 to 499"),
+        ({"statuses": (True,)}, "from 200 to 499"),
+        ({"statuses": (206,)}, "no response of its own"),
+        ({"statuses": (304,)}, "no response of its own"),
+        ({"statuses": ()}, "keep nothing"),
+        ({"statuses": 200}, "pass a tuple"),
+        ({"stale_while_revalidate": -1}, "0 seconds or more"),
+        ({"stale_while_revalidate": "1"}, "seconds or a timedelta"),
+        ({"stale_if_error": float("inf")}, "not for ever"),
+        ({"stale_if_error": float("nan")}, "0 seconds or more"),
+        ({"vary": "accept"}, "pass a tuple"),
+        ({"vary": ("a b",)}, "name of a header field"),
+        ({"vary": ("*",), "key_headers": ("ä",)}, "name of a header field"),
+        ({"key_headers": "x"}, "pass a tuple"),
+        ({"tags": "catalog"}, "pass a list of texts"),
+        ({"query": "page"}, "pass a tuple"),
+        ({"query": ("",)}, "is no name"),
+        ({"query": ("a**",)}, "only '\\*' is a wildcard"),
+        ({"ignore_query": (1,)}, "is no name"),
+        ({"query": ("a",), "ignore_query": ("b",)}, "leave one of them out"),
+        ({"override": "no-store"}, "pass a tuple"),
+        ({"override": ("set-cookie",)}, "may override no-cache, no-store, private"),
+        ({"override": ("no-store",), "ttl": None}, "say how long it is kept"),
+        ({"cache_status": "verbose"}, "pass True, False, 'debug' or None"),
+        ({"max_body_bytes": 0}, "1 or more bytes"),
+        ({"max_body_bytes": True}, "1 or more bytes"),
+        ({"max_body_bytes": 1.5}, "1 or more bytes"),
+        ({"bypass": True}, "leave out ttl"),
+        ({"bypass": True, "ttl": None, "tags": ["a"]}, "leave out tags"),
+        ({"ttl": None, "host": "shop.example"}, "says nothing"),
     ],
 )
 def test_a_wrong_rule_is_refused_when_it_is_made(arguments: dict[str, Any], message: str) -> None:
@@ -266,3 +309,164 @@ def test_partitions_agree_exactly_where_the_cookies_that_count_do(
         return [pair for pair in pairs if pair[0] != b"other"]
 
     assert (partition(header(one)) == partition(header(other))) is (counting(one) == counting(other))
+
+
+# More than the path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"bypass": True},
+        {"tags": ["a"]},
+        {"shared": True},
+        {"vary": ("accept",)},
+        {"stale_if_error": 0},
+        {"sort_query": True},
+        {"max_body_bytes": 1},
+        {"query": ()},
+        {"cache_status": False},
+        {"cache_status": False, "bypass": True},
+    ],
+)
+def test_a_rule_need_not_give_a_lifetime(arguments: dict[str, Any]) -> None:
+    assert CacheRule("/", **arguments).ttl is None
+
+
+def test_a_rule_shows_what_was_given_beyond_the_usual() -> None:
+    rule = CacheRule("/{item}", ttl=60, tags=["item:{item}"], method="GET", stale_if_error=timedelta(minutes=1))
+    assert repr(rule) == (
+        "CacheRule(path='/{item}', ttl=60.0, principal=None, cookies=None, shared=False, method=('GET',), "
+        "stale_if_error=60.0, tags=('item:{item}',))"
+    )
+    assert hash(rule) == hash(CacheRule("/{item}", ttl=60, tags=("item:{item}",), method=["GET"], stale_if_error=60))
+    assert hash(CacheRule(re.compile("/.*"), ttl=1, headers={"A": re.compile("b")}, host={"c"}, override=["private"]))
+
+
+RULES = [
+    CacheRule("/a/**", bypass=True, headers={"X-Preview": "*"}),
+    CacheRule("/a/{item}", ttl=1, host=("*.shop.example", "shop.example"), method="HEAD", tags=["head"]),
+    CacheRule("/a/{item}", ttl=2, host="shop.example", tags=["item:{item}"]),
+    CacheRule("/**", ttl=3),
+    CacheRule("/a/b", ttl=4),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "host", "found"),
+    [
+        ("/a/b", "shop.example", [0, 1, 2]),  # nothing after a rule that counts for every request
+        ("/a/b", "de.shop.example:80", [0, 1, 3]),
+        ("/a/b", "other.example", [0, 3]),
+        ("/b", "shop.example", [3]),
+        ("/a/../b", "shop.example", []),
+    ],
+)
+def test_the_rules_for_a_target_end_with_the_first_that_always_counts(path: str, host: str, found: list[int]) -> None:
+    assert [said.rule for said in rules_for(RULES, path, host, b"")] == [RULES[number] for number in found]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method", "fields", "applies"),
+    [
+        ({}, "GET", {}, True),
+        ({}, "HEAD", {}, True),
+        ({"method": "GET"}, "HEAD", {}, False),
+        ({"headers": {"Accept": "*json*"}}, "GET", {}, False),
+        ({"headers": {"Accept": "*json*"}}, "GET", {b"accept": b"application/json, */*"}, True),
+        ({"headers": {"Accept": "*json*"}}, "GET", {b"accept": b"text/html"}, False),
+        ({"headers": {"A": "*", "B": "1"}}, "GET", {b"a": b""}, False),
+        ({"headers": {"A": "*", "B": "1"}}, "GET", {b"a": b"", b"b": b"1"}, True),
+        ({"headers": {"A": re.compile("[0-9]+")}}, "GET", {b"a": b"12"}, True),
+    ],
+)
+def test_a_rule_applies_by_method_and_fields(
+    arguments: dict[str, Any], method: str, fields: dict[bytes, bytes], applies: bool
+) -> None:
+    assert CacheRule("/", ttl=1, **arguments).applies(method, fields) is applies
+
+
+def test_requests_that_match_by_fields_have_entries_of_their_own() -> None:
+    """Otherwise those that do not match would be answered with what was made for those that do."""
+    json, text = (CacheRule("/", ttl=1, headers={"accept": pattern}) for pattern in ("*json*", "*text*"))
+    parts = [admitted(rule, {b"accept": b"json, text"}).partition_source for rule in (json, text)]
+    assert len({*parts, b""}) == 3
+
+
+KEYED = CacheRule("/", ttl=1, key_headers=("X-B", "x-a"), cookies=("lang",))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({}, {b"x-c": b"1"}, True),
+        ({b"x-a": b""}, {}, False),
+        ({b"x-a": b"1"}, {b"x-b": b"1"}, False),
+        ({b"x-a": b"1", b"x-b": b"2"}, {b"x-a": b"2", b"x-b": b"1"}, False),
+        ({b"x-a": b"-"}, {b"x-b": b"-"}, False),
+        ({b"x-b": b"1:a"}, {b"x-b": b"1", b"cookie": b"lang=a"}, False),
+        ({b"x-a": b"1", b"x-b": b"2", b"user-agent": b"x"}, {b"x-b": b"2", b"x-a": b"1"}, True),
+    ],
+)
+def test_fields_that_count_are_part_of_the_key(one: dict[bytes, bytes], other: dict[bytes, bytes], same: bool) -> None:
+    left, right = (admitted(KEYED, fields).partition_source for fields in (one, other))
+    assert (left == right) is same
+
+
+def test_key_fields_say_nothing_about_credentials() -> None:
+    rule = CacheRule("/", ttl=1, key_headers=("x-a",))
+    assert not admitted(rule, CREDENTIALS).effect.credentials_allowed
+
+
+# What a rule may set aside
+
+
+@pytest.mark.parametrize(
+    ("override", "cache_control", "ttl"),
+    [
+        (("no-store",), "no-store", 60),
+        (("no-store",), "no-store, max-age=5", 60),  # what stands beside it was not meant for us either
+        (("no-store",), "max-age=5", 5),
+        (("no-store",), "private", None),
+        (("no-store", "private"), "private, no-store, no-cache", None),
+        (("no-store", "private", "no-cache"), "private, no-store, no-cache", 60),
+        (("private",), "private, max-age=5", 60),
+        ((), "no-store", None),
+    ],
+)
+def test_a_rule_overrides_what_it_names_and_nothing_else(
+    override: tuple[str, ...], cache_control: str, ttl: int | None
+) -> None:
+    said = CacheRule("/", ttl=60, override=override).on_target("/", "example.com", b"")
+    assert said is not None
+    request, response = get(rule=said.effect), head(cache_control=cache_control)
+    stored = policy().on_loaded(request, loaded(response))
+    assert isinstance(stored, Store) is (ttl is not None)
+    if isinstance(stored, Store):
+        assert isinstance(stored.value, StoredResponse)
+        assert (stored.fresh_for, stored.value.source) == (ttl, "explicit" if ttl == 5 else "rule")
+
+
+@pytest.mark.parametrize("fields", [{"cookie": "a=b"}, {"authorization": "x"}])
+def test_a_private_response_that_a_rule_keeps_is_still_not_for_those_with_credentials(fields: dict[str, str]) -> None:
+    said = CacheRule("/", ttl=60, override=("private",)).on_target("/", "example.com", b"")
+    assert said is not None
+    response = head(cache_control="private, max-age=5, public")
+    assert isinstance(policy().on_response(get(fields, rule=said.effect), response, NOW), Pass)
+
+
+def test_a_status_that_the_rule_does_not_name_is_not_overridden() -> None:
+    said = CacheRule("/", ttl=60, override=("no-store",), statuses=(200,)).on_target("/", "example.com", b"")
+    assert said is not None
+    for status in (404, 500):
+        assert isinstance(
+            policy().on_response(get(rule=said.effect), head(status, cache_control="no-store"), NOW), Pass
+        )
+
+
+@pytest.mark.parametrize(("statuses", "status", "ttl"), [((200, 404), 404, 10), ((302,), 302, 60), ((302,), 200, None)])
+def test_a_rule_keeps_the_statuses_that_it_names(statuses: tuple[int, ...], status: int, ttl: int | None) -> None:
+    said = CacheRule("/", ttl=60, statuses=statuses).on_target("/", "example.com", b"")
+    assert said is not None
+    decision = policy().on_response(get(rule=said.effect), head(status), NOW)
+    assert getattr(decision, "lifetime", None) == ttl

@@ -46,9 +46,14 @@ def reason(
         pytest.param(head(cache_control="max-age=0"), "not-fresh", "not-fresh", id="needs-validation"),
         pytest.param(head(cache_control="max-age=60, no-store"), "no-store", "no-store", id="5.2.2.5-no-store"),
         pytest.param(head(cache_control="max-age=60, no-cache"), "no-cache", "no-cache", id="5.2.2.4-no-cache"),
-        pytest.param(head(cache_control='max-age=60, no-cache="a"'), "no-cache", "no-cache", id="5.2.2.4-fields"),
+        pytest.param(head(cache_control="no-cache", etag='"a"'), "", "", id="5.2.2.4-no-cache-with-validator"),
+        pytest.param(head(cache_control="max-age=0", etag='"a"'), "", "", id="4.3-stale-with-validator"),
+        pytest.param(head(cache_control="max-age=0", last_modified=OLD), "", "", id="4.3-stale-with-date"),
+        pytest.param(head(cache_control="max-age=0", etag="a"), "not-fresh", "not-fresh", id="4.3-no-validator"),
+        pytest.param(head(etag='"a"'), "not-fresh", "not-fresh", id="nothing-said-with-validator"),
+        pytest.param(head(cache_control='max-age=60, no-cache="a"'), "", "", id="5.2.2.4-fields"),
         pytest.param(head(cache_control="max-age=60, private"), "private", "", id="5.2.2.7-private"),
-        pytest.param(head(cache_control='max-age=60, private="a"'), "private", "", id="5.2.2.7-fields"),
+        pytest.param(head(cache_control='max-age=60, private="a"'), "", "", id="5.2.2.7-fields"),
         pytest.param(head(100, cache_control=FRESH), "status", "status", id="3-not-final"),
         pytest.param(head(206, cache_control=FRESH), "status", "status", id="3.3-partial"),
         pytest.param(head(304, cache_control=FRESH), "status", "status", id="4.3-validation"),
@@ -149,8 +154,13 @@ NONE, RULED, ALLOWED = None, RULE, ALLOWING_RULE
         # A rule never overrides the response.
         (ALLOWED, {}, "no-store", "no-store"),
         (ALLOWED, {}, "private", "private"),
-        (ALLOWED, {}, "no-cache", "no-cache"),
-        (ALLOWED, {}, "max-age=0", "not-fresh"),
+        # To be validated before each use, and all the same not for others with credentials.
+        (ALLOWED, {}, "no-cache", ""),
+        (NONE, {}, "max-age=0", ""),
+        (NONE, {"cookie": "x=y"}, "no-cache", "cookie"),
+        (NONE, {"cookie": "x=y"}, "max-age=0", "cookie"),
+        (NONE, {"cookie": "x=y"}, "no-cache, max-age=60", "cookie"),
+        (NONE, {"authorization": "x"}, "no-cache, must-revalidate", "authorization"),
     ],
 )
 def test_credentials_in_a_shared_cache(

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurelis.cache.http import selects_same, variant_digest, vary_names
-from aurelis.cache.http._variants import normalised
+from aurelis.cache.http import VariantIndex, selects_same, variant_digest, vary_names
+from aurelis.cache.http._messages import MAX_LANGUAGES
+from aurelis.cache.http._variants import chosen_language, normalised
+from tests.http.messages import Shelf, get, head, policy
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,12 @@ def test_vary_names(value: bytes | None, names: tuple[bytes, ...] | None) -> Non
         pytest.param(b"foo", b'"1, 2"', b'"1,2"', False, id="inside-quotes"),
         pytest.param(b"foo", b'"1, 2', b'"1,2', False, id="open-quote"),
         pytest.param(b"accept-language", b"en, de", b" eN ,   De", True, id="9110-12.5.4-case"),
+        pytest.param(b"accept-language", b"en, de", b"de, en", True, id="9110-12.5.4-order"),
+        pytest.param(b"accept-language", b"en;q=0.5, de", b"de;q=1.0, en; q=0.50", True, id="9110-12.4.2-weights"),
+        pytest.param(b"accept-language", b"en;q=0.5, de", b"en, de;q=0.5", False, id="9110-12.4.2-other-weights"),
+        pytest.param(b"accept-language", b"en;q=2, de", b"de, en;q=2", False, id="9110-12.4.2-malformed"),
+        pytest.param(b"accept-encoding", b"br, gzip;q=0", b"gzip; q=0.0, BR", True, id="9110-12.5.3-order"),
+        pytest.param(b"accept", b"text/html, text/plain", b"text/plain, text/html", False, id="accept-as-it-is"),
         pytest.param(b"accept-encoding", b"gzip, br", b"GZIP,br", True, id="9110-12.5.3-case"),
         pytest.param(b"accept", b"text/html;v=A", b"text/html;v=a", False, id="accept-parameters-have-case"),
         pytest.param(b"cookie", b"a=1, 2", b"a=1,2", False, id="cookies-are-no-list"),
@@ -91,3 +99,65 @@ def test_digests_of_different_fields_differ(one: set[bytes], other: set[bytes], 
 
 def test_a_digest_has_128_bits_whatever_the_values_are() -> None:
     assert len(variant_digest((b"a",), {b"a": b"x" * 100_000})) == 32
+
+
+CHOICES = ((b"de,en", b"de"), (b"fr", b"fr"))
+
+
+@pytest.mark.parametrize(
+    ("value", "language"),
+    [
+        pytest.param(b"en, de", b"de", id="chosen-before"),
+        pytest.param(b"fr;q=0.5, de;q=1.0", b"de", id="preferred"),
+        pytest.param(b"DE, en;q=0.9", b"de", id="preferred-case"),
+        pytest.param(b"it, de;q=0.9", None, id="prefers-another"),
+        pytest.param(b"de, fr", None, id="prefers-none"),
+        pytest.param(b"de;q=0", None, id="excluded"),
+        pytest.param(b"de-AT", None, id="narrower"),
+        pytest.param(b"*", None, id="any"),
+        pytest.param(b"de;q=x", None, id="malformed"),
+        pytest.param(b"=de", None, id="forged"),
+        pytest.param(b"", None, id="empty"),
+        pytest.param(None, None, id="absent"),
+        pytest.param(b"de," * 400, None, id="long"),
+    ],
+)
+def test_which_language_would_be_chosen(value: bytes | None, language: bytes | None) -> None:
+    """RFC 9110 §12.5.4."""
+    assert chosen_language(value, CHOICES) == language
+    assert chosen_language(value, ()) is None
+
+
+@given(st.one_of(st.binary(max_size=30), st.text("defr-,;q=01. *", max_size=30).map(str.encode)))
+def test_any_bytes_choose_something_that_is_there_or_nothing(value: bytes) -> None:
+    assert chosen_language(value, CHOICES) in (None, b"de", b"fr")
+
+
+def test_responses_in_one_language_are_one_variant() -> None:
+    shelf = Shelf(policy())
+    for accepted, language, body in (("en, de", "de", b"1"), ("fr", "fr", b"2")):
+        response = head(cache_control="max-age=60", vary="accept-language, x", content_language=language)
+        assert shelf.ask(get(accept_language=accepted), response, body) == body
+        assert index_of(shelf).vary == (b"accept-language", b"x")
+    plain = head(cache_control="max-age=60", vary="accept-language, x")
+    for accepted, body in (("de, en", b"1"), ("fr, de;q=0.5", b"2"), ("de, fr;q=0.5", b"1"), ("it, de;q=0.5", b"3")):
+        assert shelf.ask(get(accept_language=accepted), plain, body if body == b"3" else b"x") == body
+    assert shelf.ask(get(accept_language="de", x="1"), plain, b"4") == b"4"  # the other field counts as ever
+    assert shelf.ask(get(accept_language="=de"), plain, b"5") == b"5"
+
+
+def index_of(shelf: Shelf) -> VariantIndex:
+    """What is stored under the key of the URI."""
+    value = shelf.entries[shelf.policy.key(get())].value
+    assert isinstance(value, VariantIndex)
+    return value
+
+
+def test_an_index_remembers_a_bounded_number_of_choices() -> None:
+    index = VariantIndex((b"accept-language",))
+    for number in range(MAX_LANGUAGES + 10):
+        index = VariantIndex(index.vary, ((b"%d" % number, b"de"),)).after(index)
+    assert len(index.languages) == MAX_LANGUAGES
+    assert index.languages[0] == (b"%d" % (MAX_LANGUAGES + 9), b"de")
+    assert VariantIndex((b"x",)).after(index) == VariantIndex((b"x",))
+    assert VariantIndex(index.vary, ((b"70", b"fr"),)).after(index).languages[:2] == ((b"70", b"fr"), (b"73", b"de"))

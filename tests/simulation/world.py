@@ -282,8 +282,10 @@ class World:
 
     async def _delete(self, node: Node) -> None:
         key = self.random.choice(self.keys)
-        change = Change(f"delete of {key}", node.name, self.now(), keys=frozenset({key}))
-        await self._changed(change, node.manager.delete(key))
+        soft = self.random.random() < 0.3
+        what = f"{'soft ' if soft else ''}delete of {key}"
+        change = Change(what, node.name, self.now(), keys=frozenset({key}), soft=soft)
+        await self._changed(change, node.manager.delete(key, soft=soft))
 
     async def _tags(self, node: Node) -> None:
         soft = self.random.random() < 0.3

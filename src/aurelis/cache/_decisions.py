@@ -6,6 +6,7 @@ A policy is pure. It is asked four to five questions in the life of a request, a
 * on lookup: `Serve`, `Load`, `Follow`, `Bypass` or `Refuse`;
 * when the head of a response has come, before its body: `Record` or `Pass`;
 * when the whole value has come: `Store` or `Discard`;
+* when the origin was asked whether what is stored still holds, and says so: `Confirm`;
 * when the load failed: `Serve` (something stale) or `Reraise`.
 """
 
@@ -75,10 +76,17 @@ class Record:
     Attributes:
         lifetime: seconds of freshness that are known from the head; `None` where only the whole body decides.
         tags: names by which what is being recorded can be invalidated, in their internal form.
+        max_body_bytes: larger bodies are not stored, > 0; `None`: the general limit.
+        shared: those who wait for the same key may have it. Otherwise each asks for itself, and so do those who come
+            later.
+        left_out: names of header fields that are for nobody but the caller whose load it is.
     """
 
     lifetime: float | None = None
     tags: tuple[str, ...] = ()
+    max_body_bytes: int | None = None
+    shared: bool = True
+    left_out: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +108,8 @@ class Store:
 
     Attributes:
         value: what to keep; storable by the codec.
-        fresh_for: seconds, > 0, may be infinite.
-        stale_for: seconds after that in which it may still stand in for a failing origin, ≥ 0.
+        fresh_for: seconds, ≥ 0, may be infinite; 0: never used without asking the origin.
+        stale_for: seconds after that in which it may still be of use, ≥ 0.
         index: key and value of an index entry to keep beside it (RFC 9111 §4.1), or `None`. The value itself then goes
             under `key`, which replaces the key that was asked for.
         key: where to keep the value; `None` means the key that was asked for.
@@ -114,6 +122,21 @@ class Store:
     key: str | None = None
     index: tuple[str, object] | None = None
     tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """The origin says that what is stored still holds: answer with it.
+
+    Attributes:
+        value: what to answer with.
+        fresh_for: seconds for which that is fresh; 0: not without asking again.
+        store: what to keep in place of what is stored; `None`: that stays as it is.
+    """
+
+    value: object
+    fresh_for: float
+    store: Store | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,6 +209,15 @@ class Engine:
         finally:
             self.flights.fence(key)  # a load that joined the old value while it was being removed
 
+    async def soften(self, key: str) -> bool:
+        """Make the key stale; true if it was there. A load under way is not stored."""
+        self.check(key)
+        budget = await self.after([self.flights.fence(key)])
+        try:
+            return await self.stack.soften(key, budget)
+        finally:
+            self.flights.fence(key)  # as in `delete`
+
     async def clear(self) -> None:
         """Forget everything of this cache."""
         self.check("")

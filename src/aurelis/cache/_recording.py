@@ -99,6 +99,10 @@ class Recording:
                 self._error = (error, error.__traceback__)
         self._end()
 
+    def has_readers(self) -> bool:
+        """Whether anybody reads it."""
+        return bool(self._readers)
+
     def is_complete(self) -> bool:
         """Whether nothing more will come."""
         return self._complete

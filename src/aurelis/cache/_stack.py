@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from secrets import token_hex
 from typing import Literal
 
 from ._clock import Clock
@@ -26,6 +27,7 @@ from ._tags import EVERYTHING
 from .codecs import ValueCodec
 from .exceptions import LayerError, LayerUnavailableError
 from .layers.memory import MemoryBackend
+from .telemetry import names
 from .typing import SearchableLayer, SharedLayer
 
 
@@ -281,6 +283,63 @@ class Stack:
             raise problem
         return existed
 
+    async def soften(self, key: str, budget: Budget) -> bool:
+        """Make what is stored under the key stale; true if there was something.
+
+        Under a lease, so that whatever else changes the key meanwhile counts. What somebody loads, or has changed, is
+        forgotten, which is never wrong.
+
+        Raises:
+            LayerError: a shared layer could not be reached, so others may still see it fresh; here it is gone.
+        """
+        guard = self.shared
+        if guard is None:
+            return await self._soften_own(key, budget)
+        existed = self.forget(key)
+        try:
+            act = partial(self._layer.acquire, key, token_hex(16).encode(), again=True, life=self.timeout)
+            acquired = await guard.call("acquire", act, budget)
+            softened = await self._put_back(key, acquired.lease, budget) if acquired.own else None
+            if softened is None:
+                return await self._take(guard, key, budget) or existed
+            await guard.call("delete", partial(self._layer.announce, (key,)), budget)
+        except LayerError:
+            if self.recovery is not None:
+                self.recovery.not_removed(key)
+            raise
+        finally:
+            self.forget(key)  # a reader may have promoted it
+        if self.recovery is not None:
+            self.recovery.settled((key,))
+        return existed or softened
+
+    async def _put_back(self, key: str, lease: bytes, budget: Budget) -> bool | None:
+        """Replace what the shared layer has by the same, but stale; whether there was something. `None`: overtaken."""
+        guard, layer = self.shared, self._layer
+        assert guard is not None
+        entry = await guard.call("get", partial(layer.lookup, key), budget)
+        if entry is None:
+            await guard.call("release", partial(layer.release, key, lease), budget)
+            return False
+        entry = await self._judging.one(entry, self._first.tags(key, entry), budget)
+        if entry is None:  # out of date, but others may not know that yet
+            return None
+        act = partial(layer.publish, key, lease, {key: self._first.aged(entry)}, release=True)
+        return True if await guard.call("set", act, budget) else None
+
+    async def _soften_own(self, key: str, budget: Budget) -> bool:
+        entry = self.peek(key)
+        self._first.count_removals((key,))
+        if self.memory is not None and entry is not None:
+            self.memory.put(key, self._first.aged(entry))
+        existed = entry is not None
+        for guard in self.lower:
+            below = await guard.call("get", partial(guard.layer.lookup, key), budget)
+            if below is not None:
+                existed = True
+                await guard.call("set", partial(guard.layer.store, key, self._first.aged(below)), budget)
+        return existed
+
     async def invalidate(
         self, tags: Sequence[str], *, soft: bool, budget: Budget, operation: str = "invalidate"
     ) -> None:
@@ -355,6 +414,42 @@ class Stack:
                     if progress is not None:
                         progress(seen, removed)
         return max(removed, len(own | self._first.forget_matching(matches)))
+
+    async def matching(self, matches: Callable[[str], bool], start: str) -> AsyncGenerator[str, None]:
+        """The keys that match, in memory and in layers that can be searched; some may come twice.
+
+        Args:
+            start: what their `category:identifier` begins with.
+
+        Raises:
+            LayerError: a layer failed.
+        """
+        own = set() if self.memory is None else {key for key in list(self.memory.entries) if matches(key)}
+        for key in own:
+            yield key
+        for guard in self.lower:
+            if not isinstance(guard.layer, SearchableLayer):
+                continue
+            async with contextlib.aclosing(guard.layer.keys(start)) as batches:
+                while (batch := await guard.call("scan", partial(anext, batches, None), self.budget())) is not None:
+                    for key in batch:
+                        if key not in own and matches(key):
+                            yield key
+
+    async def stored(self, key: str) -> list[Found]:
+        """What each layer holds under the key that no invalidation has overtaken. Nothing is counted or promoted.
+
+        Raises:
+            LayerError: a layer failed.
+        """
+        found = [] if (entry := self.peek(key)) is None else [Found(entry, names.L1)]
+        for guard in self.lower:
+            below = await guard.call("get", partial(guard.layer.lookup, key), self.budget())
+            if below is not None:
+                below = await self._judging.one(below, self._first.tags(key, below), self.budget())
+            if below is not None:
+                found.append(Found(below, guard.name))
+        return found
 
     async def aclose(self) -> None:
         """Forget what memory holds, and give back the connections of this event loop."""

@@ -16,6 +16,11 @@ def tag(name: str) -> str:
     return "t:" + name
 
 
+def names(internal: Iterable[str]) -> tuple[str, ...]:
+    """The callers' tags among internal names."""
+    return tuple(name[2:] for name in internal if name.startswith("t:"))
+
+
 def category(name: str) -> str:
     """The tag of all entries of a category."""
     return "c:" + escape(name)

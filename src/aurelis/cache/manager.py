@@ -148,13 +148,16 @@ class CacheManager:
             )
         return value  # type: ignore[return-value]  # what is stored under the key is what `compute` gives
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str, *, soft: bool = False) -> bool:
         """Forget the key everywhere; true if it existed somewhere. A load under way is not stored.
+
+        Args:
+            soft: not gone but stale: still of use where the options of `get_or_compute` allow stale values.
 
         Raises:
             LayerError: a shared layer could not be reached, so other processes may still see the value.
         """
-        return await self._engine.delete(key)
+        return await (self._engine.soften(key) if soft else self._engine.delete(key))
 
     async def invalidate_tags(self, *tags: str, soft: bool = False) -> None:
         """Make everything with one of these tags out of date, everywhere, however much it is.
@@ -306,9 +309,11 @@ class UnifiedCacheManager:
         key = self._key(category, identifier, params)
         return await self.manager.get_or_compute(key, compute, ttl, tags, options)
 
-    async def delete(self, category: str, identifier: str, params: Mapping[str, Any] | None = None) -> bool:
-        """Forget the value; true if it existed somewhere. Raises as `CacheManager.delete`."""
-        return await self.manager.delete(self._key(category, identifier, params))
+    async def delete(
+        self, category: str, identifier: str, params: Mapping[str, Any] | None = None, *, soft: bool = False
+    ) -> bool:
+        """Forget the value; true if it existed somewhere. As `CacheManager.delete`."""
+        return await self.manager.delete(self._key(category, identifier, params), soft=soft)
 
     async def invalidate_tags(self, *tags: str, soft: bool = False) -> None:
         """Make everything with one of these tags out of date. Raises as `CacheManager.invalidate_tags`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from ._clock import Clock
-from ._decisions import Bypass, Discard, Follow, Load, Lookup, Pass, Record, Refuse, Reraise, Serve, Store
+from ._decisions import Bypass, Confirm, Discard, Follow, Load, Lookup, Pass, Record, Refuse, Reraise, Serve, Store
 from ._entry import Details, Entry
 
 Q_contra = TypeVar("Q_contra", contravariant=True)
@@ -60,6 +60,21 @@ class ExchangePolicy(Policy[Q_contra, R_contra], Protocol[Q_contra, H_contra, R_
 
         `None`: it may. `Follow`: its own response has another key. `Bypass`: it must ask for itself.
         """
+        ...
+
+    def conditions(self, request: Q_contra, entry: Entry | None) -> Sequence[tuple[bytes, bytes]]:
+        """Fields by which the load of a response asks whether what is stored still holds; empty: it just asks."""
+        ...
+
+    def on_validated(self, request: Q_contra, entry: Entry, loaded: R_contra) -> Confirm | None:
+        """What follows from the answer to a question with `conditions`; `None`: it is an answer like any other.
+
+        Its body is not in `loaded`, and not yet known.
+        """
+        ...
+
+    def on_refused(self, request: Q_contra, entry: Entry | None, head: H_contra, now: float) -> Serve | None:
+        """What stands in for a response that says that the origin has failed; `None`: nothing, or it does not."""
         ...
 
     def terminator(self, request: Q_contra, head: H_contra) -> Terminator | None:
@@ -259,6 +274,7 @@ __all__ = [
     "Acquired",
     "Bypass",
     "Clock",
+    "Confirm",
     "Details",
     "Discard",
     "Entry",

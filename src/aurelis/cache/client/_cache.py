@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextvars import Context
 from dataclasses import dataclass, replace
 from itertools import repeat
+from secrets import token_hex
+from threading import BoundedSemaphore, Thread
 from typing import Any, Generic, TypeVar, cast
 
 from aurelis.cache._call_options import CallOptions, in_force
 from aurelis.cache._options import seconds
 from aurelis.cache.exceptions import ConfigurationError
-from aurelis.cache.exchange import Alone, Exchange, Hit, Lead, Live, Pending, Recorder, Refused
+from aurelis.cache.exchange import (
+    MAX_REFRESHES,
+    Alone,
+    Exchange,
+    Heeding,
+    Hit,
+    Lead,
+    Live,
+    Pending,
+    Recorder,
+    Refused,
+    Upload,
+)
 from aurelis.cache.http import (
+    SAFE_METHODS,
     CacheStatus,
     Fields,
     HttpPolicy,
     HttpRequest,
     ResponseHead,
     StoredResponse,
+    combine,
+    conditional,
+    invalidated,
+    invalidated_groups,
     is_not_modified,
     not_modified_fields,
+    part_of,
 )
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.models import Catalogue, ModelPolicy, ModelRequest
@@ -35,6 +57,7 @@ from ._wishes import EXTENSION, wishes
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
 
+_LOG = logging.getLogger("aurelis.cache")
 _EXTENSIONS: Mapping[str, Any] = {"http_version": b"HTTP/1.1"}
 
 
@@ -54,6 +77,7 @@ class ClientCache(Generic[Q, R]):
         self._library = library
         self._options = options
         self._of_process = cache is None
+        self._refreshing = BoundedSemaphore(MAX_REFRESHES)
         # The hot path: for most transports it need not look for what they don't have.
         self._named = options.namespace is not None
         self._varied = options.variants > 1
@@ -90,8 +114,10 @@ class ClientCache(Generic[Q, R]):
             category="http-client-shared" if options.shared else "http-client",
             keys=keys,
             honour_request_directives=options.honour_request_directives,
+            targets=options.targets(),
         )
         self._http: Exchange[HttpRequest] = Exchange(manager, http, max_body_bytes=options.max_body_bytes)
+        self._heeding = Heeding(self._http, http)
 
     async def send(self, request: Q, ask: Callable[[Q], Awaitable[R]]) -> R:
         """The response, from the cache or from `ask`, which then runs in a task that other callers may share.
@@ -104,11 +130,17 @@ class ClientCache(Generic[Q, R]):
         if recalled is not None:
             return recalled
         request, options = wishes(request)
-        found = self._find(request, mark, _within(options, namespace))
+        options = _within(options, namespace)
+        found = self._find(request, mark, options)
         if found is None:
-            return await ask(request)
+            return await self._heed(request, options, await ask(request))
         if isinstance(found, Alone):
             return _mark(await ask(request), self._status.forwarded(found.reason, detail=found.detail))
+        if isinstance(found, _Stale):
+            if found.hit.refresh:
+                load = _Load(ask, request, found.call, self._library.decodes)
+                found.exchange.refresh(found.call, found.hit, load)
+            return self._replay(request, found.call, found.hit)
         if not isinstance(found, _Sought):
             return found
         exchange, call = found.exchange, found.pending.request
@@ -120,7 +152,13 @@ class ClientCache(Generic[Q, R]):
             self._library.translate(error)
             raise
         if isinstance(answer, Alone):
-            return _mark(await ask(request), self._status.forwarded(answer.reason, detail=answer.detail))
+            begin = self._heeding.now()
+            response = await ask(request)
+            if request.method == "HEAD" and isinstance(call, HttpRequest):
+                await self._heeding.freshen(call, _head_of(response), begin)
+            return _mark(response, self._status.forwarded(answer.reason, detail=answer.detail))
+        if isinstance(answer, Hit) and answer.refresh:
+            exchange.refresh(call, answer, _Load(ask, request, call, self._library.decodes))
         return self._respond(request, call, answer, load.extensions)
 
     def send_blocking(self, request: Q, ask: Callable[[Q], R]) -> R:
@@ -130,11 +168,16 @@ class ClientCache(Generic[Q, R]):
         if recalled is not None:
             return recalled
         request, options = wishes(request)
-        found = self._find(request, mark, _within(options, namespace))
+        options = _within(options, namespace)
+        found = self._find(request, mark, options)
         if found is None:
-            return ask(request)
+            return self._heed_blocking(request, options, ask(request))
         if isinstance(found, Alone):
             return _mark(ask(request), self._status.forwarded(found.reason, detail=found.detail))
+        if isinstance(found, _Stale):
+            if found.hit.refresh:
+                self._refresh_blocking(request, found.exchange, found.call, found.hit, ask)
+            return self._replay(request, found.call, found.hit)
         if not isinstance(found, _Sought):
             return found
         exchange, call = found.exchange, found.pending.request
@@ -146,7 +189,13 @@ class ClientCache(Generic[Q, R]):
         if isinstance(answer, Lead):
             return self._lead(request, call, answer, ask)
         if isinstance(answer, Alone):
-            return _mark(ask(request), self._status.forwarded(answer.reason, detail=answer.detail))
+            begin = self._heeding.now()
+            response = ask(request)
+            if request.method == "HEAD" and isinstance(call, HttpRequest):
+                self._heeding.run(self._heeding.freshen(call, _head_of(response), begin))
+            return _mark(response, self._status.forwarded(answer.reason, detail=answer.detail))
+        if isinstance(answer, Hit) and answer.refresh:
+            self._refresh_blocking(request, exchange, call, answer, ask)
         return self._respond(request, call, answer, _EXTENSIONS)
 
     def _namespace(self) -> str:
@@ -186,7 +235,80 @@ class ClientCache(Generic[Q, R]):
             return None
         return self._recall.mark(request, namespace)
 
-    def _find(self, request: Q, mark: bytes | None, options: CallOptions) -> R | _Sought | Alone | None:
+    async def _heed(self, request: Q, options: CallOptions, response: R) -> R:
+        """Forget what the response to an unsafe request puts out of date (RFC 9111 §4.4)."""
+        upload = await self._heed_head(request, options, response)
+        if upload is None:
+            return response
+        chunks: tuple[bytes, ...] = tuple([chunk async for chunk in response.stream])
+        await response.aclose()
+        await upload.chunk(b"".join(chunks), last=True)
+        return self._as_it_was(request, response, chunks)
+
+    def _heed_blocking(self, request: Q, options: CallOptions, response: R) -> R:
+        """The same for a thread."""
+        if request.method in SAFE_METHODS:
+            return response
+        upload = self._heeding.run(self._heed_head(request, options, response))
+        if upload is None:
+            return response
+        chunks: tuple[bytes, ...] = tuple(response.stream)
+        response.close()
+        self._heeding.run(upload.chunk(b"".join(chunks), last=True))
+        return self._as_it_was(request, response, chunks)
+
+    async def _heed_head(self, request: Q, options: CallOptions, response: R) -> Upload | None:
+        """The same; what records a response to a POST that may be stored and is short enough to be read at once."""
+        call = self._recognise.unsafe(request, options)
+        if call is None:
+            return None
+        head = _head_of(response)
+        fields = combine(head.headers)
+        urls = [address for url in invalidated(call, head) for address in self._recognise.addresses(url)]
+        tags = invalidated_groups(call, fields)
+        if not urls and not tags:
+            return None
+        await self._heeding.invalidate(urls, tags)
+        if options.mode == "bypass":
+            return None
+        length = fields.get(b"content-length", b"")
+        if not length.isdigit() or len(length) > 9 or int(length) > self._options.max_body_bytes:
+            return None
+        return None if b"content-encoding" in fields else await self._heeding.upload(call, head)
+
+    def _as_it_was(self, request: Q, response: R, chunks: tuple[bytes, ...]) -> R:
+        """The response with its body unread, as its caller expects it."""
+        return self._library.response(
+            response.status_code,
+            headers=response.headers.raw,
+            stream=self._library.replayed(chunks),
+            request=request,
+            extensions=dict(response.extensions),
+        )
+
+    def _refresh_blocking(
+        self, request: Q, exchange: Exchange[Any], call: Call, hit: Hit, ask: Callable[[Q], R]
+    ) -> None:
+        """Load a stale response anew in a thread that nobody waits for, if not too many do so already."""
+        if not self._refreshing.acquire(blocking=False):
+            return
+
+        def refresh() -> None:
+            try:
+                lead = exchange.lead_refresh(call, hit)
+                if lead is not None:
+                    response = self._lead(request, call, lead, ask)
+                    # What is not kept is of no use to anybody.
+                    response.close() if lead.recorder.over else response.read()
+            except Exception:  # noqa: BLE001  # nobody waits for it, and the cache has counted that it failed
+                _LOG.debug("a refresh in the background failed", exc_info=False)
+            finally:
+                self._refreshing.release()
+
+        # A context of its own: what belongs to the request that happens to come first is over before this is.
+        Thread(target=Context().run, args=(refresh,), name="aurelis-cache-refresh", daemon=True).start()
+
+    def _find(self, request: Q, mark: bytes | None, options: CallOptions) -> R | _Sought | _Stale | Alone | None:
         """The response if memory has it; `None`: the request is none of the cache's business."""
         call = self._recognise(request, options)
         if call is None:
@@ -199,6 +321,8 @@ class ClientCache(Generic[Q, R]):
         found = exchange.peek(call)
         if not isinstance(found, Hit):
             return _Sought(exchange, found)
+        if found.ttl <= 0:
+            return _Stale(exchange, call, found)
         if mark is not None:
             recall, fields = self._recall, found.response.headers
             recall.keep(mark, exchange, call, found, as_it_is=_is_as_it_is(fields) and not self._pauses(found.response))
@@ -244,6 +368,10 @@ class ClientCache(Generic[Q, R]):
                 status, fields, chunks = 304, not_modified_fields(stored), ()
             elif call.method == "HEAD":
                 chunks = ()
+            elif b"range" in call.fields and _is_as_sent(fields):
+                part = part_of(call.fields, stored, token_hex(16).encode())
+                if part is not None:
+                    status, fields, chunks = part.status, part.fields, (part.body,) if part.body else ()
         pauses = self._pauses(stored)
         response = self._library.hit(
             status,
@@ -257,7 +385,17 @@ class ClientCache(Generic[Q, R]):
         return cast("R", response)
 
     def _hit_fields(self, fields: Fields, hit: Hit) -> list[tuple[bytes, bytes]]:
-        member = self._status.hit(ttl=None if hit.ttl == math.inf else hit.ttl)
+        ttl = None if hit.ttl == math.inf else hit.ttl
+        forwarded = hit.forwarded
+        member = self._status.hit(ttl=ttl)
+        if forwarded is not None:
+            member = self._status.forwarded(
+                forwarded.reason,
+                status=forwarded.status,
+                ttl=ttl,
+                stored=forwarded.stored,
+                collapsed=forwarded.collapsed,
+            )
         return [*fields, (b"age", b"%d" % hit.age), (b"cache-status", member)]
 
     def _respond(self, request: Q, call: Call, answer: Hit | Refused | Live, extensions: Mapping[str, Any]) -> R:
@@ -276,14 +414,14 @@ class ClientCache(Generic[Q, R]):
         head = answer.head
         patience = None  # who asks the origin waits as long as the inner transport does
         if answer.collapsed:
-            head = ResponseHead(head.status, shared_fields(head, call))
+            head = ResponseHead(head.status, shared_fields(head, call, answer.decision))
             patience = patience_for_chunk(request)
         return self._response(request, head, member, library.live(answer, library, patience), extensions)
 
     def _lead(self, request: Q, call: Call, lead: Lead, ask: Callable[[Q], R]) -> R:
         try:
             with lead.asking():
-                response = ask(request)
+                response = ask(_asking(request, call, lead.conditions))
         except BaseException as error:
             stale = lead.fail(error)
             lead.close()
@@ -292,12 +430,16 @@ class ClientCache(Generic[Q, R]):
             return self._replay(request, call, stale)
         try:
             head, refused = decoded_head(response, call, self._library.decodes)
-            decision = lead.head(head, response, refused=refused)
+            decision = lead.take(head, response, refused=refused)
         except BaseException as error:
             lead.fail(error)
             lead.close()
             response.close()
             raise
+        if isinstance(decision, Hit):
+            lead.close()
+            response.close()
+            return self._replay(request, call, decision)
         member = self._forwarded(lead.reason, head, decision, collapsed=False)
         if isinstance(decision, Pass):
             lead.close()
@@ -331,6 +473,15 @@ class ClientCache(Generic[Q, R]):
 
 
 @dataclass(slots=True)
+class _Stale:
+    """A request that memory has a stale response for, which may be served and perhaps is to be loaded anew."""
+
+    exchange: Exchange[Any]
+    call: Call
+    hit: Hit
+
+
+@dataclass(slots=True)
 class _Sought:
     """A request for which memory has nothing."""
 
@@ -351,12 +502,14 @@ class _Load(Generic[Q, R]):
         self.extensions = _EXTENSIONS  # of the response, for the caller whose load it is
 
     async def __call__(self, recorder: Recorder[Any]) -> None:
-        response = await self._ask(self._request)
+        response = await self._ask(_asking(self._request, self._call, recorder.conditions))
         self.extensions = response.extensions
         chunks: AsyncIterator[bytes] | None = None
         try:
             head, refused = decoded_head(response, self._call, self._decodes)
-            decision = recorder.head(head, response, refused=refused)
+            decision = await recorder.take(head, response, refused=refused)
+            if decision is None:
+                return
             if isinstance(decision, Pass):
                 if not self._left:
                     self._unread = response
@@ -383,6 +536,30 @@ def _within(options: CallOptions, namespace: str) -> CallOptions:
         return options
     own = options.namespace
     return replace(options, namespace=ascii((namespace, own)) if own else namespace)
+
+
+def _head_of(response: Response) -> ResponseHead:
+    return ResponseHead(response.status_code, tuple((name.lower(), value) for name, value in response.headers.raw))
+
+
+def _asking(request: Q, call: Call, conditions: Fields) -> Q:
+    """The request with the cache's questions in place of the caller's; unchanged where there are none."""
+    if not isinstance(call, HttpRequest):
+        return request
+    headers = request.headers.raw
+    adapted = conditional(headers, conditions)
+    if not conditions and len(adapted) == len(headers):
+        return request
+    make: Any = type(request)  # of the caller's library, whose requests are all made alike
+    made: Q = make(
+        request.method, request.url, headers=adapted, stream=request.stream, extensions=dict(request.extensions)
+    )
+    return made
+
+
+def _is_as_sent(fields: Fields) -> bool:
+    """Whether the stored bytes are those that the origin has counted and tagged, and not what was decoded of them."""
+    return any(name == b"content-length" for name, _ in fields)
 
 
 def _is_as_it_is(fields: Fields) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 
 from aurelis.cache._call_options import NO_CALL_OPTIONS, CallOptions
-from aurelis.cache.http import Fields, HttpRequest, ResponseHead, combine, storable_fields
+from aurelis.cache.http import SAFE_METHODS, Fields, HttpRequest, ResponseHead, combine, storable_fields
 from aurelis.cache.models import (
     Catalogue,
     ModelRequest,
@@ -16,6 +16,7 @@ from aurelis.cache.models import (
     recognise,
     replay_fields,
 )
+from aurelis.cache.typing import Pass, Record
 
 from ._library import Request, Response
 
@@ -93,34 +94,58 @@ class Recogniser:
     def __call__(self, request: Request, options: CallOptions = NO_CALL_OPTIONS) -> Call | None:
         """The request as the rules see it; `None`: it passes untouched."""
         method = request.method
-        url = request.url
-        target = url.raw_path
         if method == "POST":
-            if not self._catalogue.may_be_call(target):
+            if not self._catalogue.may_be_call(request.url.raw_path):
                 return None
         elif method != "GET" and method != "HEAD":
             return None
-        fields = combine([(name.lower(), value) for name, value in request.headers.raw])
-        authority = url.netloc
-        if fields.get(b"host", authority) != authority or "target" in request.extensions:
-            return None  # it asks for something else than its URL says
-        address = f"{url.scheme}://{authority.decode('ascii')}{target.decode('ascii')}"
+        address, fields = self._read(request)
+        if address is None:
+            return None
         if method == "POST":
             return self._model_call(request, address, fields, options)
         if not _UNUSUAL_FIELDS.isdisjoint(fields) and not _is_plain(fields):
             return None
+        address, token = self._identity(address, fields, options.namespace)
+        if options.mode in _CACHE_CONTROL:
+            fields = {**fields, b"cache-control": _CACHE_CONTROL[options.mode]}
+        return HttpRequest(method, address, fields, token)
+
+    def unsafe(self, request: Request, options: CallOptions = NO_CALL_OPTIONS) -> HttpRequest | None:
+        """A request that may put stored responses out of date; `None`: it does not, or not here."""
+        if request.method in SAFE_METHODS:
+            return None
+        address, fields = self._read(request)
+        if address is None:
+            return None
+        _, token = self._identity(address, fields, options.namespace)
+        return HttpRequest(request.method, address, fields, token)
+
+    def addresses(self, url: str) -> tuple[str, ...]:
+        """The addresses that a URL has in keys."""
+        return tuple({url, clean_url(url)})
+
+    def _read(self, request: Request) -> tuple[str | None, Mapping[bytes, bytes]]:
+        """The address and the fields; `None`: the request is for something else than its URL says."""
+        url = request.url
+        fields = combine([(name.lower(), value) for name, value in request.headers.raw])
+        authority = url.netloc
+        if fields.get(b"host", authority) != authority or "target" in request.extensions:
+            return None, fields
+        return f"{url.scheme}://{authority.decode('ascii')}{url.raw_path.decode('ascii')}", fields
+
+    def _identity(self, address: str, fields: Mapping[bytes, bytes], namespace: str | None) -> tuple[str, str]:
+        """The address as it is in keys, and what keeps its responses apart from those of others."""
         token = "" if self._shared else credential_partition(fields, self._secret)
-        query = target.partition(b"?")[2].decode("ascii")
+        query = address.partition("?")[2]
         if query and partition({}, query, self._secret):
             # Keys can be read in a shared layer: of credentials in the query only a hash goes into them.
             token = blake2b(f"{token} {address}".encode("ascii"), digest_size=16, key=self._secret).hexdigest()
             address = clean_url(address)
-        if options.namespace:
-            named = ascii((token, options.namespace)).encode("ascii")
+        if namespace:
+            named = ascii((token, namespace)).encode("ascii")
             token = blake2b(named, digest_size=16, key=self._secret).hexdigest()
-        if options.mode in _CACHE_CONTROL:
-            fields = {**fields, b"cache-control": _CACHE_CONTROL[options.mode]}
-        return HttpRequest(method, address, fields, token)
+        return address, token
 
     def _model_call(
         self, request: Request, address: str, fields: Mapping[bytes, bytes], options: CallOptions
@@ -195,6 +220,8 @@ def _accepted(value: bytes, codings: set[bytes]) -> set[bytes]:
     return {coding for coding in codings if accepted.get(coding, anything)}
 
 
-def shared_fields(head: ResponseHead, call: Call) -> Fields:
+def shared_fields(head: ResponseHead, call: Call, decision: Record | Pass) -> Fields:
     """The fields of a response that was loaded for another caller: without what holds for that one alone."""
-    return replay_fields(head) if isinstance(call, ModelRequest) else storable_fields(head)
+    if isinstance(call, ModelRequest):
+        return replay_fields(head)
+    return storable_fields(head, decision.left_out if isinstance(decision, Record) else frozenset())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from aurelis.cache._options import Duration, seconds, whole, yes_or_no
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES
+from aurelis.cache.http import target_names
 
 
 def require_transport(inner: object, method: str) -> None:
@@ -81,6 +82,9 @@ class ClientOptions:
         honour_cache_control: keep no answer of a model whose `Cache-Control` says `no-store`.
         honour_request_directives: heed `Cache-Control` and `Pragma` of plain HTTP requests.
         max_body_bytes: larger bodies pass through and are not stored.
+        cache_control_fields: names of response fields that are meant for this cache and count in place of
+            `Cache-Control` and `Expires` (RFC 9213), the first that is there; `None`: `CDN-Cache-Control` if it is
+            shared, and none otherwise.
 
     The others are as in `ModelOptions`.
 
@@ -95,6 +99,7 @@ class ClientOptions:
     honour_cache_control: bool = False
     honour_request_directives: bool = True
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
+    cache_control_fields: Sequence[str] | None = None
     namespace: Namespace = None
     partition_by_user: bool = False
     key_headers: Collection[str] = ()
@@ -114,6 +119,11 @@ class ClientOptions:
             yes_or_no(name, getattr(self, name))
         whole("max_body_bytes", self.max_body_bytes)
         whole("variants", self.variants)
+        self.targets()
+
+    def targets(self) -> tuple[bytes, ...] | None:
+        """`cache_control_fields` as the rules take them."""
+        return None if self.cache_control_fields is None else target_names(self.cache_control_fields)
 
     def _check_pacing(self) -> None:
         pacing = self.pacing

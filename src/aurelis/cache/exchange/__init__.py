@@ -6,21 +6,29 @@ waits) and, when nothing is at hand, `open` or `open_blocking`. It gets one of a
 
 from aurelis.cache._recording import Reader, ReaderClosed, WaitTimeout
 
-from ._answers import Alone, Hit, Live, Pending, Refused
-from ._exchange import DEFAULT_MAX_BODY_BYTES, Exchange
+from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused
+from ._exchange import DEFAULT_MAX_BODY_BYTES, MAX_REFRESHES, Exchange
+from ._heeding import Heeding, Upload
+from ._purging import Purging, StoredEntry
 from ._recorder import Lead, Recorder
 
 __all__ = [
     "DEFAULT_MAX_BODY_BYTES",
+    "MAX_REFRESHES",
     "Alone",
     "Exchange",
+    "Forwarded",
+    "Heeding",
     "Hit",
     "Lead",
     "Live",
     "Pending",
+    "Purging",
     "Reader",
     "ReaderClosed",
     "Recorder",
     "Refused",
+    "StoredEntry",
+    "Upload",
     "WaitTimeout",
 ]

@@ -19,6 +19,32 @@ from aurelis.cache.telemetry.otel import Telemetry
 Q = TypeVar("Q")
 
 
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """How a request went to the origin that was answered with a stored response in the end.
+
+    Attributes:
+        reason: the `fwd` token of RFC 9211 §2.2.
+        status: what the origin answered; `None`: nothing.
+        stored: its answer was stored, as an update.
+        collapsed: another caller's load is shared.
+    """
+
+    reason: str
+    status: int | None
+    stored: bool
+    collapsed: bool
+    _flight: Flight[Any] | None = None
+
+    async def finished(self) -> None:
+        """Wait until the caller's own load itself has ended; raise what it raised after its response."""
+        if self._flight is not None:
+            await self._flight.landed()
+            error = self._flight.error()
+            if error is not None:
+                raise error
+
+
 @dataclass(slots=True)
 class Hit:
     """Answer from the cache.
@@ -31,6 +57,8 @@ class Hit:
         age: whole seconds since the origin made it (RFC 9111 §4.2.3), ≥ 0.
         ttl: seconds of freshness left; negative when it is stale, may be infinite.
         key: where memory has it; empty: it came from elsewhere.
+        refresh: why it is to be loaded anew in the background, see `Exchange.refresh`; empty: it is not.
+        forwarded: the origin was asked before; `None`: it was not.
     """
 
     response: StoredResponse
@@ -38,6 +66,8 @@ class Hit:
     age: int
     ttl: float
     key: str = ""
+    refresh: str = ""
+    forwarded: Forwarded | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +151,15 @@ class Pending(Generic[Q]):
     decision: Lookup
 
 
-def hit_of(entry: Entry, layer: str, now: float, telemetry: Telemetry, key: str = "") -> Hit:
+def hit_of(
+    entry: Entry,
+    layer: str,
+    now: float,
+    telemetry: Telemetry,
+    key: str = "",
+    refresh: str = "",
+    forwarded: Forwarded | None = None,
+) -> Hit:
     """The answer from an entry that holds a `StoredResponse`; counts what it saves. `now`: monotonic, seconds."""
     response: StoredResponse = entry.value  # type: ignore[assignment]  # that is what the policy serves
     telemetry.saved_seconds.n += response.load_seconds
@@ -133,4 +171,6 @@ def hit_of(entry: Entry, layer: str, now: float, telemetry: Telemetry, key: str 
             telemetry.saved_output.n += response.output_tokens
     ttl = entry.fresh_until - now
     age = response.lifetime - ttl
-    return Hit(response, layer, int(age) if age > 0 else 0, ttl, key)
+    if response.overdue:
+        ttl -= response.overdue
+    return Hit(response, layer, int(age) if age > 0 else 0, ttl, key, refresh, forwarded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -20,8 +21,8 @@ from aurelis.cache.manager import AnyManager, manager_of
 from aurelis.cache.telemetry import names
 from aurelis.cache.typing import ExchangePolicy
 
-from ._answers import Alone, Hit, Live, Pending, Refused, hit_of
-from ._recorder import Lead, Loading, Recorder, Seat
+from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused, hit_of
+from ._recorder import Lead, Loading, Recorder, Seat, Substitute, answer_of
 from ._ways import Async, Blocking, Ways
 
 Q = TypeVar("Q")
@@ -33,6 +34,9 @@ _MAX_LEADERS: Final = 3
 """Loads of others that a request waits for, one after the other, before it asks for itself."""
 _UNSHAREABLE_SECONDS: Final = 30.0
 _MAX_UNSHAREABLE: Final = 4096
+MAX_REFRESHES: Final = 64
+"""Refreshes in the background at once; more would take the origin away from those who wait."""
+_FAILURE: Final = ConnectionError("the origin has failed")
 _LONGEST_LOAD: Final = 3600.0
 """Seconds after which a response that is still being loaded is not stored in a shared layer any more."""
 
@@ -65,6 +69,7 @@ class Exchange(Generic[Q]):
         self._telemetry = self.engine.telemetry
         self._monotonic = self.engine.clock.monotonic
         self.max_body_bytes = max_body_bytes
+        self._refreshes: set[asyncio.Task[None]] = set()
         self._unshareable: dict[int, float] = {}  # by hash, as a stranger chooses how long a key is
 
     def is_closed(self) -> bool:
@@ -97,9 +102,17 @@ class Exchange(Generic[Q]):
             entry = engine.peek(key, now)
             decision = _of_variant(policy.on_lookup(request, entry, now))
         if type(decision) is Serve:
-            engine.count_memory_hit(now)
-            return hit_of(decision.entry, names.L1, now, self._telemetry, key)
+            return self._from_memory(decision, now, key)
         return Pending(request, key, entry, decision)
+
+    def _from_memory(self, decision: Serve, now: float, key: str) -> Hit:
+        entry = decision.entry
+        if now < entry.fresh_until:
+            self.engine.count_memory_hit(now)
+        else:
+            self._telemetry.lookup(names.L1, names.STALE).n += 1
+            self._telemetry.request(names.STALE).n += 1
+        return hit_of(entry, names.L1, now, self._telemetry, key, decision.refresh)
 
     async def open(
         self, pending: Pending[Q], load: Callable[[Recorder[Q]], Awaitable[None]], *, patience: float | None = None
@@ -163,11 +176,17 @@ class Exchange(Generic[Q]):
                     decision = _of_variant(self.policy.on_lookup(request, entry, now))
                     continue
                 if isinstance(decision, Serve):
-                    engine.telemetry.request(names.HIT, layer).n += 1
-                    hit = hit_of(decision.entry, layer, now, self._telemetry)
+                    fresh = now < decision.entry.fresh_until
+                    engine.telemetry.request(*((names.HIT, layer) if fresh else (names.STALE,))).n += 1
+                    hit = hit_of(decision.entry, layer, now, self._telemetry, key, decision.refresh)
                     if span is not None:
                         span.set_attributes(
-                            {names.RESULT: names.HIT, names.LAYER: layer, names.AGE: hit.age, names.TTL: hit.ttl}
+                            {
+                                names.RESULT: names.HIT if fresh else names.STALE,
+                                names.LAYER: layer,
+                                names.AGE: hit.age,
+                                names.TTL: hit.ttl,
+                            }
                         )
                     return hit
                 if isinstance(decision, Refuse):
@@ -184,10 +203,7 @@ class Exchange(Generic[Q]):
                         decision = answer
                     case Found():
                         entry, layer = answer.entry, answer.layer
-                        decision = self.policy.on_lookup(request, entry, now)
-                        if layer == names.STALE:
-                            engine.telemetry.request(names.STALE).n += 1
-                            return hit_of(entry, names.STALE, now, self._telemetry)
+                        decision = self.policy.on_lookup(request, entry, engine.clock.monotonic())
                         if isinstance(decision, Load):
                             # What the flight found does not suit this request, which wants something fresher.
                             return self._alone(decision.reason)
@@ -204,7 +220,7 @@ class Exchange(Generic[Q]):
         ways: Ways,
         load: Callable[[Recorder[Q]], Awaitable[None]] | None,
         patience: float | None,
-    ) -> Found | Follow | Alone | Live | Lead:
+    ) -> Found | Follow | Hit | Alone | Live | Lead:
         engine = self.engine
         flights = engine.flights
         tries = _MAX_LEADERS
@@ -242,16 +258,22 @@ class Exchange(Generic[Q]):
                     if leads:
                         raise CacheClosedError("the event loop or the cache was closed during the load")
                     continue
-                result: Found | Loading = outcome.result
+                result: Found | Substitute | Loading = outcome.result
                 if isinstance(result, Found):
                     return result
+                if isinstance(result, Substitute):
+                    if leads or self._fits(request, result):
+                        own = flight if leads and load is not None else None
+                        return answer_of(result, decision.reason, engine, collapsed=not leads, flight=own)
+                    if tries := tries - 1:
+                        continue
+                    return self._alone(decision.reason)
                 if leads:
                     stays = True
                     return Live(
                         result.head, result.decision, decision.reason, False, seat.reader, result.raw, leave, flight
                     )
-                if isinstance(result.decision, Pass) and not result.decision.lasting and (tries := tries - 1):
-                    # The leader's request or luck was special. The others need not all ask at once for that.
+                if _is_for_its_leader(result.decision) and (tries := tries - 1):
                     continue
                 followed = self._share(request, result, decision, leave, flight)
                 stays = isinstance(followed, Live)
@@ -271,15 +293,60 @@ class Exchange(Generic[Q]):
 
         Otherwise each burst of requests for one would wait for the first response before it is loaded for each.
         """
-        if isinstance(decision, Pass) and decision.lasting:
+        if not decision.shared if isinstance(decision, Record) else decision.lasting:
             if len(self._unshareable) >= _MAX_UNSHAREABLE:
                 self._unshareable.clear()
             self._unshareable[hash(key)] = self._monotonic() + _UNSHAREABLE_SECONDS
-        else:
+        elif self._unshareable:
             self._unshareable.pop(hash(key), None)
 
     def _is_unshareable(self, key: str) -> bool:
         return bool(self._unshareable) and self._unshareable.get(hash(key), 0.0) > self._monotonic()
+
+    def _fits(self, request: Q, substitute: Substitute) -> bool:
+        """Whether what took the place of a response that was loaded for another is an answer to this request."""
+        now = self._monotonic()
+        if not substitute.shared:
+            return False
+        if substitute.result == names.REVALIDATED:
+            return isinstance(self.policy.on_lookup(request, substitute.entry, now), Serve)
+        return isinstance(self.policy.on_error(request, substitute.entry, _FAILURE, now), Serve)
+
+    def refresh(self, request: Q, hit: Hit, load: Callable[[Recorder[Q]], Awaitable[None]]) -> None:
+        """Load in the background what a hit with `refresh` has answered, unless somebody does so already.
+
+        The load runs in a task that belongs to no request. So many go on at once and no more.
+        """
+        flight = self._behind(hit)
+        if flight is None:
+            return
+        seat = Seat()
+        seat.leave()
+        below = bool(self.engine.stack.lower)
+        # What belongs to the request that happens to come first (its span, its context) is over before this is.
+        work = self._lead(flight, request, hit.key, None, below, load, seat, hit.refresh)
+        task = self.engine.flights.start(flight, work, Context())
+        self._refreshes.add(task)
+        task.add_done_callback(self._refreshes.discard)
+
+    def lead_refresh(self, request: Q, hit: Hit) -> Lead | None:
+        """The same for a thread of its own, which then loads; `None`: there is nothing to load."""
+        flight = self._behind(hit)
+        if flight is None:
+            return None
+        ways = Blocking(self.engine)
+        below = bool(self.engine.stack.lower)
+        recorder = run_inline(self._lead_blocking(flight, request, hit.key, None, below, ways, hit.refresh))
+        return None if recorder is None else Lead(recorder, "stale", _nothing, flight)
+
+    def _behind(self, hit: Hit) -> Flight[Any] | None:
+        if self.engine.closed or not hit.key:
+            return None
+        if len(self._refreshes) >= MAX_REFRESHES:
+            self._refreshes -= {task for task in self._refreshes if task.get_loop().is_closed()}
+            if len(self._refreshes) >= MAX_REFRESHES:
+                return None
+        return self.engine.flights.behind(hit.key)
 
     def _count_absent(self) -> None:
         """Count a request whose load failed, or whose caller left before there was an answer."""
@@ -320,12 +387,13 @@ class Exchange(Generic[Q]):
         below: bool,
         load: Callable[[Recorder[Q]], Awaitable[None]],
         seat: Seat,
+        behind: str = "",
     ) -> None:
         enter(flight)
         recorder: Recorder[Q] | None = None
         try:
             budget = self.engine.stack.budget()
-            recorder = await self._look_below(flight, request, key, stale, below, budget, Async(), seat)
+            recorder = await self._look_below(flight, request, key, stale, below, budget, Async(), seat, behind)
             if recorder is not None:
                 seat.loads = True
                 await self.engine.load(flight, load(recorder))
@@ -348,11 +416,18 @@ class Exchange(Generic[Q]):
                 await recorder.release()
 
     async def _lead_blocking(
-        self, flight: Flight[Any], request: Q, key: str, stale: Entry | None, below: bool, ways: Ways
+        self,
+        flight: Flight[Any],
+        request: Q,
+        key: str,
+        stale: Entry | None,
+        below: bool,
+        ways: Ways,
+        behind: str = "",
     ) -> Recorder[Q] | None:
         try:
             budget = self.engine.stack.budget()
-            return await self._look_below(flight, request, key, stale, below, budget, ways, None)
+            return await self._look_below(flight, request, key, stale, below, budget, ways, None, behind)
         except BaseException as error:
             flight.fail(error)
             self.engine.flights.land(flight)
@@ -368,12 +443,13 @@ class Exchange(Generic[Q]):
         budget: Budget,
         ways: Ways,
         seat: Seat | None,
+        behind: str,
     ) -> Recorder[Q] | None:
         """Settle the flight with what has been stored meanwhile or what lower layers have, or give the recorder."""
         entry = self.engine.stack.peek(key)
         if entry is not None and entry is not stale:
             # Between a caller's look into memory and its turn to load, one in another loop or thread may have loaded.
-            if isinstance(self.policy.on_lookup(request, entry, self.engine.clock.monotonic()), (Serve, Follow)):
+            if _answers(self.policy.on_lookup(request, entry, self.engine.clock.monotonic()), behind):
                 flight.settle(Found(entry, names.L1))
                 self.engine.flights.land(flight)
                 return None
@@ -382,7 +458,7 @@ class Exchange(Generic[Q]):
             found = await ways.run(self.engine.stack.lookup(key, budget))
             if found is not None:
                 decision = self.policy.on_lookup(request, found.entry, self.engine.clock.monotonic())
-                if isinstance(decision, (Serve, Follow)):
+                if _answers(decision, behind):
                     flight.settle(found)
                     self.engine.flights.land(flight)
                     return None
@@ -392,7 +468,7 @@ class Exchange(Generic[Q]):
         _, permit = await ways.run(self.engine.acquire(key, budget, again=True, life=_LONGEST_LOAD))
         flight.generation = permit.generation
         flight.holds = partial(self.engine.stack.holds, permit, self.engine.stack.implied(key), _LONGEST_LOAD)
-        return Recorder(self, request, flight, key, stale, budget, ways, seat, permit)
+        return Recorder(self, request, flight, key, stale, budget, ways, seat, permit, behind)
 
     def _alone(self, reason: str, detail: str = "") -> Alone:
         if reason in _MISSES or reason == "request":
@@ -400,6 +476,24 @@ class Exchange(Generic[Q]):
         else:
             self.engine.telemetry.bypass.n += 1
         return Alone(reason, detail)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _answers(decision: Lookup, behind: str) -> bool:
+    """Whether what was found makes a load needless: any answer to a caller, something fresh to a refresh."""
+    if isinstance(decision, Serve):
+        return not (behind and decision.refresh)
+    return isinstance(decision, Follow)
+
+
+def _is_for_its_leader(decision: Record | Pass) -> bool:
+    """Whether those who waited for a response ask again, rather than all at once."""
+    if isinstance(decision, Record):
+        return not decision.shared  # it will be stored, and they can ask whether it holds for them
+    return not decision.lasting  # the leader's request or luck was special
 
 
 def _may_be_below(decision: Lookup) -> bool:
@@ -426,7 +520,7 @@ def _would_block_itself(flight: Flight[Any], *, blocking: bool) -> bool:
     return flight.is_of_this_thread() and (blocking or flight.task is None)
 
 
-def _described(answer: Found | Follow | Alone | Live | Lead) -> dict[str, str | bool]:
+def _described(answer: Found | Follow | Hit | Alone | Live | Lead) -> dict[str, str | bool]:
     match answer:
         case Live():
             return {
@@ -437,6 +531,13 @@ def _described(answer: Found | Follow | Alone | Live | Lead) -> dict[str, str | 
             }
         case Lead():
             return {names.RESULT: names.MISS, names.FWD: answer.reason}
+        case Hit(forwarded=Forwarded() as forwarded):
+            return {
+                names.RESULT: answer.layer,
+                names.FWD: forwarded.reason,
+                names.COLLAPSED: forwarded.collapsed,
+                names.STORED: forwarded.stored,
+            }
         case Alone():
             result = names.MISS if answer.reason in _MISSES else names.BYPASS
             return {names.RESULT: result, names.FWD: answer.reason}

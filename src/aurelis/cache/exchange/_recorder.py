@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from aurelis.cache._bridge import run_inline
-from aurelis.cache._decisions import Pass, Record, Serve, Store
+from aurelis.cache._decisions import Confirm, Pass, Record, Serve, Store
 from aurelis.cache._engine import Engine
 from aurelis.cache._entry import NO_DETAILS, Details, Entry
-from aurelis.cache._first_layer import Found
 from aurelis.cache._flight import Flight, Settled
 from aurelis.cache._guard import Budget
 from aurelis.cache._leases import Permit
 from aurelis.cache._packing import Keep
 from aurelis.cache._recording import Reader, Recording
-from aurelis.cache.http import LoadedResponse, ResponseHead
+from aurelis.cache.exceptions import LayerError
+from aurelis.cache.http import Fields, LoadedResponse, ResponseHead, VariantIndex
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import close_span, current_in, current_span_context
 from aurelis.cache.typing import ExchangePolicy, Terminator
 
-from ._answers import Hit, hit_of
+from ._answers import Forwarded, Hit, hit_of
 from ._ways import Ways
 
 Q = TypeVar("Q")
@@ -38,6 +39,28 @@ class _Exchange(Protocol[Q]):
     def note(self, key: str, decision: Record | Pass) -> None:
         """Remember whether responses under this key can be shared."""
         ...
+
+
+_GONE = frozenset({404, 410})
+
+
+@dataclass(slots=True)
+class Substitute:
+    """Outcome of a flight: what is stored takes the place of the response.
+
+    Attributes:
+        entry: what is stored.
+        result: `revalidated` or `stale`.
+        status: what the origin has answered; `None`: it has raised.
+        stored: its answer has updated what is stored.
+        shared: others who wait may have it.
+    """
+
+    entry: Entry
+    result: str
+    status: int | None
+    stored: bool = False
+    shared: bool = True
 
 
 @dataclass(slots=True)
@@ -78,7 +101,13 @@ class Seat:
 
 
 class Recorder(Generic[Q]):
-    """Takes one response from its origin: first `head`, then each `chunk`, then `end`."""
+    """Takes one response from its origin: first `take`, then each `chunk`, then `end`.
+
+    Attributes:
+        conditions: fields by which the origin is to be asked whether what is stored still holds, in place of all
+            conditions of the caller's own; empty: it is just asked.
+        route: template of the route that answers, empty where unknown.
+    """
 
     def __init__(
         self,
@@ -91,6 +120,7 @@ class Recorder(Generic[Q]):
         ways: Ways,
         seat: Seat | None,
         permit: Permit,
+        behind: str = "",
     ) -> None:
         self._exchange = exchange
         self._engine = exchange.engine
@@ -102,7 +132,9 @@ class Recorder(Generic[Q]):
         self._ways = ways
         self._seat = seat
         self._permit = permit
+        self._behind = behind
         self._published = False
+        self.conditions: Fields = tuple(exchange.policy.conditions(request, stale))
         # One that loads in a thread has a span of its own; one that runs in a task is inside of the engine's.
         self._span = self._engine.telemetry.open_span("fill") if seat is None else None
         if self._span is not None:
@@ -110,6 +142,7 @@ class Recorder(Generic[Q]):
         self._begin = self._engine.clock.monotonic()
         self._request_time = self._engine.clock.time()
         self._response_time = 0.0
+        self._limit = exchange.max_body_bytes
         self._head: ResponseHead | None = None
         self._recording: Recording | None = None
         self._terminator: Terminator | None = None
@@ -120,32 +153,89 @@ class Recorder(Generic[Q]):
         self.over = False
         self.route = ""
 
-    def head(self, head: ResponseHead, raw: object = None, *, refused: str = "") -> Record | Pass:
-        """Take the head. On `Pass` nobody shares the body.
+    async def take(self, head: ResponseHead, raw: object = None, *, refused: str = "") -> Record | Pass | None:
+        """Take the head. On `Pass` nobody shares the body; on `None` nobody wants it, and the load is over.
 
         Args:
             raw: the framework's response, which on `Pass` is handed over unread to the caller whose load it is. Without
                 one its chunks still go through here.
             refused: why the framework cannot give the body in a form to be kept; empty: the policy decides.
         """
+        stale = self._stale
+        if stale is not None and await self._is_substituted(stale, head):
+            return None
+        decision = self._open(head, raw, refused)
+        if stale is not None and isinstance(decision, Pass) and self._is_outdated(stale, decision, head):
+            with suppress(LayerError):  # then it is removed later
+                await self._ways.run(self._engine.stack.remove(self._key, self._budget))
+        return decision
+
+    def _is_outdated(self, stale: Entry, decision: Pass, head: ResponseHead) -> bool:
+        """Whether there is a newer response, which cannot take the place of the stored one: that must not come back."""
+        newer = decision.lasting or head.status in _GONE
+        return newer and self._engine.clock.monotonic() >= stale.fresh_until
+
+    async def _is_substituted(self, stale: Entry, head: ResponseHead) -> bool:
+        """Whether what is stored is the answer, because the origin has confirmed it or has failed."""
+        engine, policy = self._engine, self._exchange.policy
+        if self.conditions:
+            now, response_time = engine.clock.monotonic(), engine.clock.time()
+            loaded = LoadedResponse(head, (), now - self._begin, self._request_time, response_time, self.route)
+            decision = policy.on_validated(self._request, stale, loaded)
+            if decision is not None:
+                await self._confirm(decision, head)
+                return True
+        stand_in = policy.on_refused(self._request, stale, head, engine.clock.monotonic())
+        if stand_in is None:
+            return False
+        self._substitute(Substitute(stand_in.entry, names.STALE, head.status), "error")
+        return True
+
+    async def _confirm(self, decision: Confirm, head: ResponseHead) -> None:
+        self._flight.keep()  # whoever leaves now, what was confirmed is stored
+        store = decision.store
+        if store is not None:
+            self._flight.tags = store.tags
+            with self._flight.storing():
+                await self._ways.run(self._store_unless_fenced(store))
+        fresh_until = self._engine.clock.monotonic() + decision.fresh_for
+        entry = Entry(decision.value, None, fresh_until, math.inf, 0)
+        shared = store is not None and store.key in (None, self._key)
+        self._substitute(Substitute(entry, names.REVALIDATED, head.status, store is not None, shared), "validated")
+
+    def _substitute(self, substitute: Substitute, reason: str) -> None:
+        self._flight.keep()  # callers leave with what is stored, and the origin may have more to do after its answer
+        # No request counts as a miss for this load, so it is counted as a refresh.
+        self._engine.telemetry.refresh(self._behind or reason)
+        if self._seat is not None:
+            self._seat.loads = False
+        self.ended = self.over = True
+        self._flight.settle(substitute)
+        self._engine.flights.land(self._flight)
+
+    def _open(self, head: ResponseHead, raw: object, refused: str) -> Record | Pass:
         self._head = head
-        self._engine.telemetry.miss.n += 1
+        self._count_load()
         self._response_time = self._engine.clock.time()
         policy = self._exchange.policy
         decision: Record | Pass = (
             Pass(refused) if refused else policy.on_response(self._request, head, self._response_time)
         )
-        if isinstance(decision, Record) and _announced(head) > self._exchange.max_body_bytes:
-            decision = Pass("too-large", lasting=True)
+        limit = self._exchange.max_body_bytes
+        if isinstance(decision, Record):
+            self._limit = limit = limit if decision.max_body_bytes is None else decision.max_body_bytes
+            if _announced(head) > limit:
+                decision = Pass("too-large", lasting=True)
         self._exchange.note(self._key, decision)
         if isinstance(decision, Record):
             self._flight.tags = decision.tags
             self._terminator = policy.terminator(self._request, head)
             self._head_at = self._engine.clock.monotonic()
-            self._recording = Recording(self._exchange.max_body_bytes, self._flight.alive, self._flight.loop)
+            self._recording = Recording(limit, self._flight.alive, self._flight.loop)
         else:
             self._engine.telemetry.store(decision.reason)
             self._engine.flights.land(self._flight)
+            self._stop_behind()
             if raw is None:
                 self._recording = Recording(0, self._flight.alive, self._flight.loop)
             else:
@@ -183,6 +273,8 @@ class Recorder(Generic[Q]):
             self._flight.keep()  # readers may leave once they have it
         recording.append(data, last=last)
         if not recording.kept:
+            if not recording.has_readers():
+                self._stop_behind()
             await self._ways.room(recording)
 
     async def end(self) -> None:
@@ -207,9 +299,11 @@ class Recorder(Generic[Q]):
             policy = self._exchange.policy
             decision = policy.on_error(self._request, self._stale, error, self._engine.clock.monotonic())
             if isinstance(decision, Serve):
-                self._flight.settle(Found(decision.entry, names.STALE))
+                ended = self.ended
+                self._substitute(Substitute(decision.entry, names.STALE, None), "error")
+                self.ended = ended  # nothing of the error is left to be raised
             else:
-                self._engine.telemetry.miss.n += 1
+                self._count_load()
                 self._flight.fail(error)
         self._engine.flights.land(self._flight)
 
@@ -219,16 +313,19 @@ class Recorder(Generic[Q]):
         if self._recording is not None:
             self._recording.fail(ConnectionAbortedError("the load of this response was cancelled"))
         elif self._flight.outcome is None:
-            self._engine.telemetry.miss.n += 1
+            self._count_load()
         self._engine.flights.land(self._flight)
 
-    def stand_in(self) -> Hit | None:
-        """After `fail`: the stale response for a caller that does not wait on the flight, counted as its answer."""
+    def stand_in(self, reason: str) -> Hit | None:
+        """What takes the place of the response, for a caller that does not wait on the flight, counted as its answer.
+
+        Args:
+            reason: why the origin was asked.
+        """
         outcome = self._flight.outcome
-        if not isinstance(outcome, Settled) or not isinstance(outcome.result, Found):
+        if not isinstance(outcome, Settled) or not isinstance(outcome.result, Substitute):
             return None
-        self._engine.telemetry.request(names.STALE).n += 1
-        return hit_of(outcome.result.entry, names.STALE, self._engine.clock.monotonic(), self._engine.telemetry)
+        return answer_of(outcome.result, reason, self._engine)
 
     def report(self, error: BaseException | None = None) -> None:
         """Record how long a blocking load took; one that runs in a task is timed by the engine."""
@@ -247,13 +344,24 @@ class Recorder(Generic[Q]):
             self._published = True
             await self._ways.run(self._engine.release(self._permit, self._budget))
 
+    def _count_load(self) -> None:
+        if self._behind:
+            self._engine.telemetry.refresh(self._behind)
+        else:
+            self._engine.telemetry.miss.n += 1
+
+    def _stop_behind(self) -> None:
+        """What nobody reads and nobody keeps need not be loaded to its end."""
+        if self._behind and self._flight.task is not None and not self._flight.has_callers():
+            self._flight.task.cancel()
+
     def _flight_recorded(self) -> bool:
         outcome = self._flight.outcome
         return isinstance(outcome, Settled) and isinstance(outcome.result.decision, Record)
 
     async def _store_if_kept(self, recording: Recording, last: bytes = b"") -> None:
         """Store the body, with `last` at its end, unless it is too large or nobody wanted to keep it."""
-        if recording.kept and recording.size + len(last) <= self._exchange.max_body_bytes:
+        if recording.kept and recording.size + len(last) <= self._limit:
             await self._ways.run(self._store((*recording.chunks(), last) if last else recording.chunks()))
         elif self._flight_recorded():
             self._engine.telemetry.store("too_large")
@@ -285,6 +393,9 @@ class Recorder(Generic[Q]):
         values = {decision.key or self._key: engine.stack.pack(decision.value, trusted=True)}
         if decision.index is not None:
             index_key, index = decision.index
+            known = engine.stack.peek(index_key)
+            if isinstance(index, VariantIndex) and known is not None:
+                index = index.after(known.value)
             values[index_key] = engine.stack.pack(index, trusted=True)
         self._published = True
         details = Details(decision.tags) if decision.tags else NO_DETAILS
@@ -296,7 +407,7 @@ class Recorder(Generic[Q]):
 class Lead:
     """A blocking caller has to load the response itself, in its own thread, and record it.
 
-    First `head`, then each `chunk`, then `end`; or `fail`. `close` in any case.
+    First `take`, then each `chunk`, then `end`; or `fail`. `close` in any case.
 
     Attributes:
         recorder: takes the response; not to be called directly.
@@ -313,13 +424,26 @@ class Lead:
         """To be held while the origin is asked."""
         return self.recorder.asking()
 
-    def head(self, head: ResponseHead, raw: object, *, refused: str = "") -> Record | Pass:
-        """Take the head, as `Recorder.head`. On `Pass` the load is over, and `raw` is the caller's."""
-        decision = self.recorder.head(head, raw, refused=refused)
+    @property
+    def conditions(self) -> Fields:
+        """Fields by which the origin is to be asked, as those of `Recorder`."""
+        return self.recorder.conditions
+
+    def take(self, head: ResponseHead, raw: object, *, refused: str = "") -> Record | Pass | Hit:
+        """Take the head, as `Recorder.take`. On `Pass` the load is over, and `raw` is the caller's.
+
+        Returns:
+            Instead of `None` what takes the place of the response.
+        """
+        decision = run_inline(self.recorder.take(head, raw, refused=refused))
         if self.recorder.over:
             self.recorder.report()
             run_inline(self.recorder.release())
-        return decision
+        if decision is not None:
+            return decision
+        hit = self.recorder.stand_in(self.reason)
+        assert hit is not None
+        return hit
 
     def chunk(self, data: bytes) -> None:
         """Record the next piece of the body. Waits only when nothing is recorded and other readers are behind."""
@@ -349,7 +473,7 @@ class Lead:
             return None
         self.recorder.fail(error)
         run_inline(self.recorder.release())
-        return self.recorder.stand_in()
+        return self.recorder.stand_in(self.reason)
 
     def close(self) -> bool:
         """Let go of the load. Calling it again is harmless.
@@ -376,6 +500,22 @@ class Lead:
     def lose(self) -> None:
         """The caller has dropped the response unread and unclosed. Takes no lock: a garbage collector calls this."""
         self._flight.lose()
+
+
+def answer_of(
+    substitute: Substitute, reason: str, engine: Engine, *, collapsed: bool = False, flight: Flight[Any] | None = None
+) -> Hit:
+    """What a caller gets for whom the origin was asked, and in the end not needed; counts the request.
+
+    Args:
+        reason: why the origin was asked.
+        collapsed: for another caller.
+        flight: the caller's own; `None`: it need not wait for its end.
+    """
+    engine.telemetry.request(substitute.result).n += 1
+    stored = substitute.stored and not collapsed
+    forwarded = Forwarded(reason, substitute.status, stored, collapsed, flight)
+    return hit_of(substitute.entry, substitute.result, engine.clock.monotonic(), engine.telemetry, forwarded=forwarded)
 
 
 def _announced(head: ResponseHead) -> int:

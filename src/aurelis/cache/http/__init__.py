@@ -9,14 +9,17 @@ from ._age import (
     current_age,
     freshness,
 )
-from ._grammar import (
-    MAX_DELTA_SECONDS,
+from ._directives import (
     RequestDirectives,
     ResponseDirectives,
-    http_date,
     request_directives,
     response_directives,
+    target_names,
+    targeted_directives,
 )
+from ._grammar import MAX_DELTA_SECONDS, http_date
+from ._invalidation import SAFE_METHODS, as_get, invalidated
+from ._key_parts import TRACKING_PARAMETERS
 from ._messages import (
     Fields,
     HttpRequest,
@@ -28,14 +31,21 @@ from ._messages import (
     combine,
 )
 from ._policy import HttpPolicy, KeyBuilder
+from ._ranges import MAX_RANGES, Part, part_of
 from ._reuse import is_not_modified, not_modified_fields
-from ._rules import Admission, CacheRule, match_rule
+from ._rule_files import Principal, load_rules
+from ._rules import Admission, CacheRule, TargetRule, match_rule, rules_for
 from ._status import CacheStatus, append_status
 from ._storing import Storable, Unstorable, is_complete, may_store, storable_fields
+from ._tagging import group_tag, invalidated_groups
+from ._validation import conditional
 from ._variants import selects_same, variant_digest, vary_names
 
 __all__ = [
     "MAX_DELTA_SECONDS",
+    "MAX_RANGES",
+    "SAFE_METHODS",
+    "TRACKING_PARAMETERS",
     "Admission",
     "CacheRule",
     "CacheStatus",
@@ -45,30 +55,43 @@ __all__ = [
     "HttpRequest",
     "KeyBuilder",
     "LoadedResponse",
+    "Part",
+    "Principal",
     "RequestDirectives",
     "ResponseDirectives",
     "ResponseHead",
     "RuleEffect",
     "Storable",
     "StoredResponse",
+    "TargetRule",
     "Unstorable",
     "VariantIndex",
     "age_brought",
     "append_status",
+    "as_get",
     "combine",
+    "conditional",
     "corrected_initial_age",
     "current_age",
     "freshness",
+    "group_tag",
     "http_date",
+    "invalidated",
+    "invalidated_groups",
     "is_complete",
     "is_not_modified",
+    "load_rules",
     "match_rule",
     "may_store",
     "not_modified_fields",
+    "part_of",
     "request_directives",
     "response_directives",
+    "rules_for",
     "selects_same",
     "storable_fields",
+    "target_names",
+    "targeted_directives",
     "variant_digest",
     "vary_names",
 ]

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from math import floor
 from typing import Literal, TypeAlias
 
-from ._grammar import MAX_DELTA_SECONDS, ResponseDirectives, age_seconds, http_date
+from ._directives import ResponseDirectives
+from ._grammar import MAX_DELTA_SECONDS, age_seconds, http_date
 from ._messages import RuleEffect
 
-Source: TypeAlias = Literal["explicit", "rule", "heuristic"]
-"""Who gave a freshness lifetime: the response, the app's rule, or nobody (RFC 9111 §4.2.2)."""
+Source: TypeAlias = Literal["explicit", "rule", "heuristic", "validation"]
+"""Who gave a freshness lifetime: the response, the app's rule, or nobody (RFC 9111 §4.2.2).
+
+`validation`: whatever the lifetime is, only the origin's word before each use counts.
+"""
 
 HEURISTIC_STATUSES = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
 """Heuristically cacheable statuses (RFC 9110 §15.1) but 206, since partial responses are not stored."""
@@ -61,18 +65,31 @@ def freshness(
         response_time: when the head came, seconds since the epoch.
         rule: what the app declared for the request.
     """
+    overridden = rule is not None and overrides(rule, directives)
     explicit = _explicit_lifetime(fields, directives, shared=shared, response_time=response_time)
-    if explicit is not None:
+    if explicit is not None and not overridden:
         return Freshness(float(min(explicit, MAX_DELTA_SECONDS)), "explicit")
-    if rule is not None and status in rule.statuses:
+    if rule is not None and rule.ttl is not None and status in rule.statuses:
         limit = MAX_NEGATIVE_LIFETIME if status == 404 else MAX_DELTA_SECONDS
         return Freshness(float(min(rule.ttl, limit)), "rule")
-    if status in HEURISTIC_STATUSES or directives.public:
+    if not overridden and (status in HEURISTIC_STATUSES or directives.public):
         modified = http_date(fields.get(b"last-modified"), response_time)
         if modified is not None:
-            unchanged_for = _date_value(fields, response_time) - modified
+            unchanged_for = date_of(fields, response_time) - modified
             return Freshness(min(max(unchanged_for * HEURISTIC_FRACTION, 0.0), MAX_HEURISTIC_LIFETIME), "heuristic")
     return None
+
+
+def overrides(rule: RuleEffect, directives: ResponseDirectives) -> bool:
+    """Whether the rule sets aside a directive that the response has: then it speaks for the response alone.
+
+    What such a response says of its freshness was said to caches that heed the rest of it, too.
+    """
+    return bool(rule.override) and (
+        ("no-store" in rule.override and directives.no_store)
+        or ("private" in rule.override and directives.private)
+        or ("no-cache" in rule.override and directives.no_cache)
+    )
 
 
 def _explicit_lifetime(
@@ -91,10 +108,10 @@ def _explicit_lifetime(
     expiry = http_date(expires, response_time)
     if expiry is None:  # above all "0", which means "already expired" (RFC 9111 §5.3)
         return 0
-    return max(expiry - _date_value(fields, response_time), 0)
+    return max(expiry - date_of(fields, response_time), 0)
 
 
-def _date_value(fields: Mapping[bytes, bytes], response_time: float) -> float:
+def date_of(fields: Mapping[bytes, bytes], response_time: float) -> float:
     """The Date field; the time of reception where it is absent or invalid (RFC 9110 §6.6.1)."""
     date = http_date(fields.get(b"date"), response_time)
     return response_time if date is None else date

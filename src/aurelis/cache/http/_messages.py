@@ -51,15 +51,31 @@ class RuleEffect:
     """The part of an app's rule that the HTTP rules need.
 
     Attributes:
-        ttl: seconds of freshness for responses that say nothing about it, > 0.
+        ttl: seconds of freshness for responses that say nothing about it, > 0; `None`: it gives none.
         credentials_allowed: the rule said how requests with credentials are to be kept apart (or that they
             need not be), so such a request may be answered from and stored in the partition it belongs to.
         statuses: statuses that the rule's ttl applies to.
+        tags: names by which responses can be invalidated, beside those that they give themselves; internal form.
+        stale_while_revalidate: seconds, ≥ 0, for responses that do not say it themselves (RFC 5861 §3); `None`: not
+            said.
+        stale_if_error: likewise (RFC 5861 §4).
+        override: response directives that do not keep a response from being stored: `no-store`, `private`, `no-cache`.
+            Where one of them would have, the rule's ttl counts, and nothing else that the response says of freshness.
+        max_body_bytes: in place of the general limit; `None`: that one.
+        vary: names of request fields that responses vary by, beside those that they name, lower case.
+        query: what the origin gets to see of the query, since nothing else of it counts; `None`: all.
     """
 
-    ttl: float
+    ttl: float | None
     credentials_allowed: bool = False
     statuses: frozenset[int] = frozenset({200, 203, 301, 308, 404})
+    tags: tuple[str, ...] = ()
+    stale_while_revalidate: float | None = None
+    stale_if_error: float | None = None
+    override: frozenset[str] = frozenset()
+    max_body_bytes: int | None = None
+    vary: tuple[str, ...] = ()
+    query: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +97,16 @@ class StoredResponse:
         initial_age: corrected initial age (RFC 9111 §4.2.3) when it was stored, seconds ≥ 0.
         lifetime: freshness lifetime (RFC 9111 §4.2.1), seconds. Age now = lifetime - (entry.fresh_until -
             now). Under a rule it is longer than the rule's ttl by the time that the origin took.
-        source: where the lifetime came from: `explicit`, `rule`, `heuristic` or `model`.
+        source: where the lifetime came from: `explicit`, `rule`, `heuristic`, `validation` or `model`.
         vary: names of the request fields that selected it, lower case, sorted.
+        stale_while_revalidate: seconds beyond its freshness in which it may answer while it is loaded anew, ≥ 0 (RFC
+            5861 §3).
         stale_if_error: seconds beyond its freshness in which it may stand in for a failing origin, ≥ 0 (RFC
             5861 §4).
+        may_be_stale: nothing forbids to answer with it when it is stale (RFC 9111 §4.2.4).
+        immutable: it does not change while it is fresh (RFC 8246).
+        overdue: seconds for which it had been stale already when it was stored, ≥ 0.
+        date: when it was made, seconds since the epoch: its Date, or when it came (RFC 9110 §6.6.1).
         allows_authorization: a shared cache may answer requests with Authorization with it (RFC 9111 §3.5).
         input_tokens: usage reported by the model, `None` where unknown or not a model call.
         output_tokens: likewise.
@@ -100,7 +122,12 @@ class StoredResponse:
     lifetime: float = 0.0
     source: str = "explicit"
     vary: tuple[bytes, ...] = ()
+    stale_while_revalidate: float = 0.0
     stale_if_error: float = 0.0
+    may_be_stale: bool = False
+    immutable: bool = False
+    overdue: float = 0.0
+    date: float = 0.0
     allows_authorization: bool = False
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -111,9 +138,28 @@ class StoredResponse:
 
 @dataclass(frozen=True, slots=True)
 class VariantIndex:
-    """Kept under a URI's key when its responses vary: which request fields select (RFC 9111 §4.1)."""
+    """Kept under a URI's key when its responses vary: which request fields select (RFC 9111 §4.1).
+
+    Attributes:
+        vary: names of those fields, lower case, sorted.
+        languages: what the origin has chosen for values of Accept-Language: normalised value and language, the last
+            first.
+    """
 
     vary: tuple[bytes, ...] = field(default=())
+    languages: tuple[tuple[bytes, bytes], ...] = field(default=())
+
+    def after(self, before: object) -> VariantIndex:
+        """This index, with what the one before it knew of languages."""
+        if not isinstance(before, VariantIndex) or before.vary != self.vary or not before.languages:
+            return self
+        values = {value for value, _ in self.languages}
+        known = [*self.languages, *(choice for choice in before.languages if choice[0] not in values)]
+        return VariantIndex(self.vary, tuple(known[:MAX_LANGUAGES]))
+
+
+MAX_LANGUAGES = 64
+"""Choices that an index remembers. A client decides what it sends, so there must be an end."""
 
 
 @dataclass(frozen=True, slots=True)

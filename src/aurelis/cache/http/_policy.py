@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Protocol
 
 from aurelis.cache._decisions import (
     Bypass,
+    Confirm,
     Discard,
     Follow,
     Load,
@@ -19,10 +21,11 @@ from aurelis.cache._decisions import (
     Store,
 )
 from aurelis.cache._entry import Entry
+from aurelis.cache._tags import identifier as identifier_tag
 
-from ._age import age_brought, corrected_initial_age
-from ._grammar import NO_REQUEST_DIRECTIVES
-from ._messages import HttpRequest, LoadedResponse, ResponseHead, StoredResponse, VariantIndex
+from ._age import age_brought, corrected_initial_age, date_of
+from ._directives import NO_REQUEST_DIRECTIVES
+from ._messages import Fields, HttpRequest, LoadedResponse, ResponseHead, StoredResponse, VariantIndex, combine
 from ._reuse import (
     PRIVATE_REUSE_FIELDS,
     SHARED_REUSE_FIELDS,
@@ -32,7 +35,9 @@ from ._reuse import (
     stand_in,
 )
 from ._storing import Storable, Unstorable, is_complete, may_store, refused_credentials, storable_fields
-from ._variants import selects_same, variant_digest
+from ._tagging import response_tags
+from ._validation import FAILED, conditions, updated, updated_by_head
+from ._variants import MAX_CHOICE_LENGTH, chosen_language, language_of, normalised, selects_same, variant_digest
 
 # Bounds of what is remembered about keys, some megabytes whatever clients send. Lengths are in characters.
 _REMEMBERED_KEYS = 4096
@@ -40,6 +45,18 @@ _MAX_REMEMBERED_LENGTH = 512
 
 _URI_MISS = Load("uri-miss")
 _RERAISE = Reraise()
+CDN_CACHE_CONTROL = (b"cdn-cache-control",)
+"""The targeted field that shared caches before an origin heed (RFC 9213 §3.1)."""
+
+VALIDATION_SECONDS = 3600.0
+"""Seconds after its freshness for which a response with a validator is kept, to be validated."""
+
+MAX_STALE_SECONDS = 60.0
+"""Seconds after its freshness for which any response is kept that a request with `max-stale` may get."""
+
+_ACCEPT_LANGUAGE = b"accept-language"
+_CHOSEN_LANGUAGE = b"=language"
+
 # What a URL's responses say of themselves; other reasons lie in the request that got this one.
 _SAID_BY_RESPONSE = frozenset({"no-cache", "no-store", "not-fresh", "private", "set-cookie", "vary"})
 
@@ -63,12 +80,14 @@ class HttpPolicy:
         keys: makes keys of category, identifier and params.
         honour_request_directives: heed Cache-Control and Pragma of requests (RFC 9111 §5.2.1). Without it no
             client can make the cache ask the origin.
+        targets: names of the response fields that speak to this cache in place of Cache-Control (RFC 9213), lower
+            case, the most specific first; `None`: `CDN-Cache-Control` for a shared cache.
 
     Attributes:
         reuse_fields: any fresh response answers a GET without these fields (RFC 9111 §4), if it is under the key.
     """
 
-    __slots__ = ("_build_key", "_honour", "_remembered_key", "_shared", "reuse_fields")
+    __slots__ = ("_build_key", "_category", "_honour", "_remembered_key", "_shared", "_targets", "reuse_fields")
 
     def __init__(
         self,
@@ -77,8 +96,11 @@ class HttpPolicy:
         category: str = "http",
         keys: KeyBuilder,
         honour_request_directives: bool = True,
+        targets: Sequence[bytes] | None = None,
     ) -> None:
         self._shared = shared
+        self._category = category
+        self._targets = (CDN_CACHE_CONTROL if shared else ()) if targets is None else tuple(targets)
         self._honour = honour_request_directives
         self.reuse_fields = SHARED_REUSE_FIELDS if shared else PRIVATE_REUSE_FIELDS
         # Most requests are for few URLs, and building a key costs several times as much as finding it here.
@@ -112,7 +134,9 @@ class HttpPolicy:
             if refused is not None:
                 return refused
         if entry is not None and isinstance(entry.value, VariantIndex):
-            return Follow(self._variant_key(request, entry.value.vary))
+            index = entry.value
+            value = request.fields.get(_ACCEPT_LANGUAGE) if index.languages else None
+            return Follow(self._variant_key(request, index.vary, chosen_language(value, index.languages)))
         return reuse(request, entry, now, directives, shared=self._shared)
 
     def on_response(self, request: HttpRequest, head: ResponseHead, response_time: float) -> Record | Pass:
@@ -122,7 +146,14 @@ class HttpPolicy:
             # An error says nothing of the next response.
             return Pass(verdict.reason, lasting=verdict.reason in _SAID_BY_RESPONSE and head.status < 500)
         left = verdict.freshness.lifetime - age_brought(verdict.fields, response_time=response_time)
-        return Record(left) if left > 0 else Pass("not-fresh")
+        if left <= 0 and not verdict.has_validator:
+            return Pass("not-fresh")
+        tags = response_tags(request, verdict.fields)
+        if tags is None:
+            return Pass("tags", lasting=True)
+        limit = None if request.rule is None else request.rule.max_body_bytes
+        shared = left > 0 and not verdict.must_validate
+        return Record(left, tags, limit, shared=shared, left_out=verdict.left_out)
 
     def on_shared(
         self, request: HttpRequest, leader: HttpRequest, head: ResponseHead, response_time: float
@@ -144,9 +175,66 @@ class HttpPolicy:
             )
             if refused:
                 return Bypass("bypass", refused)
+        if verdict.must_validate or verdict.freshness.lifetime <= 0:
+            return Bypass("miss", "not-fresh")  # it is for the one who asked, and to be validated for all others
         if not selects_same(verdict.vary, leader.fields, request.fields):
             return Follow(self._variant_key(request, verdict.vary))
         return None
+
+    def conditions(self, request: HttpRequest, entry: Entry | None) -> Fields:
+        """Fields by which the load asks whether what is stored still holds (RFC 9111 §4.3.1)."""
+        stored = entry.value if entry is not None else None
+        return conditions(stored) if isinstance(stored, StoredResponse) else ()
+
+    def on_validated(self, request: HttpRequest, entry: Entry, loaded: LoadedResponse) -> Confirm | None:
+        """What follows from the answer to a request with `conditions` (RFC 9111 §4.3.3, §4.3.4)."""
+        stored = entry.value
+        if loaded.head.status != 304 or not isinstance(stored, StoredResponse):
+            return None
+        head = updated(stored, loaded.head)
+        if head is None:
+            return Confirm(stored, 0.0, None)
+        confirmed = replace(loaded, head=head, chunks=stored.chunks, route=loaded.route or stored.route)
+        decision = self.on_loaded(request, confirmed)
+        if isinstance(decision, Discard):  # it may be used once more, as it has just been confirmed
+            age = age_brought(combine(head.headers), response_time=loaded.response_time)
+            return Confirm(replace(stored, headers=storable_fields(head), lifetime=age), 0.0, None)
+        assert isinstance(decision.value, StoredResponse)
+        value = replace(decision.value, load_seconds=stored.load_seconds)
+        return Confirm(value, decision.fresh_for, replace(decision, value=value))
+
+    def on_head(self, request: HttpRequest, entry: Entry, loaded: LoadedResponse) -> Store | Discard | None:
+        """What the response to a HEAD says of what a GET has stored (RFC 9111 §4.3.5).
+
+        Args:
+            request: the HEAD request.
+            loaded: its response.
+
+        Returns:
+            `Discard`: it has changed. `None`: nothing.
+        """
+        stored = entry.value
+        if not isinstance(stored, StoredResponse) or loaded.head.status != stored.status:
+            return None
+        head = updated_by_head(stored, loaded.head)
+        if head is None:
+            return Discard("changed")
+        decision = self.on_loaded(replace(request, method="GET"), replace(loaded, head=head, chunks=stored.chunks))
+        if isinstance(decision, Discard):
+            return None  # that is for whoever asked
+        assert isinstance(decision.value, StoredResponse)
+        return replace(decision, value=replace(decision.value, load_seconds=stored.load_seconds, route=stored.route))
+
+    def addresses(self, url: str) -> tuple[str, str]:
+        """The key of a URI, and the tag of all that is stored under it with params."""
+        return self.key(HttpRequest("GET", url, {})), identifier_tag(self._category, _identifier(url))
+
+    def on_refused(self, request: HttpRequest, entry: Entry | None, head: ResponseHead, now: float) -> Serve | None:
+        """What stands in for a response that says that the origin has failed (RFC 9111 §4.3.3, RFC 5861 §4)."""
+        if head.status not in FAILED:
+            return None
+        directives = directives_of(request, honour_request_directives=self._honour)
+        return stand_in(request, entry, now, directives, shared=self._shared)
 
     def terminator(self, request: HttpRequest, head: ResponseHead) -> None:
         """HTTP itself says where a body ends."""
@@ -172,30 +260,48 @@ class HttpPolicy:
             fresh_for = verdict.freshness.lifetime - age_brought(verdict.fields, response_time=loaded.response_time)
         else:
             fresh_for = verdict.freshness.lifetime - age
-        if fresh_for <= 0:
+        overdue = max(-fresh_for, 0.0)
+        fresh_for = 0.0 if verdict.must_validate else max(fresh_for, 0.0)
+        if fresh_for <= 0 and not verdict.has_validator:
             return Discard("not-fresh")
+        tags = response_tags(request, verdict.fields)
+        if tags is None:
+            return Discard("tags")
         stored = StoredResponse(
             status=head.status,
-            headers=storable_fields(head),
+            headers=storable_fields(head, verdict.left_out),
             chunks=loaded.chunks,
             initial_age=age,
             lifetime=fresh_for + age,
             source=verdict.freshness.source,
             vary=verdict.vary,
+            stale_while_revalidate=verdict.stale_while_revalidate,
             stale_if_error=verdict.stale_if_error,
+            may_be_stale=verdict.may_be_stale,
+            immutable=verdict.immutable,
+            overdue=overdue,
+            date=date_of(verdict.fields, loaded.response_time),
             allows_authorization=verdict.allows_authorization,
             load_seconds=loaded.seconds,
             route=loaded.route,
         )
         uri_key = self.key(request)
+        stale_for = _of_use_for(verdict)
         if not verdict.vary:
-            return Store(stored, fresh_for, verdict.stale_if_error, key=uri_key)
+            return Store(stored, fresh_for, stale_for, key=uri_key, tags=tags)
+        language, index = None, VariantIndex(verdict.vary)
+        value = request.fields.get(_ACCEPT_LANGUAGE)
+        if _ACCEPT_LANGUAGE in verdict.vary and value is not None and len(value) <= MAX_CHOICE_LENGTH:
+            language = language_of(verdict.fields.get(b"content-language"))
+            if language is not None:
+                index = VariantIndex(verdict.vary, ((normalised(_ACCEPT_LANGUAGE, value), language),))
         return Store(
             stored,
             fresh_for,
-            verdict.stale_if_error,
-            key=self._variant_key(request, verdict.vary),
-            index=(uri_key, VariantIndex(verdict.vary)),
+            stale_for,
+            key=self._variant_key(request, verdict.vary, language),
+            index=(uri_key, index),
+            tags=tags,
         )
 
     def on_error(self, request: HttpRequest, entry: Entry | None, error: BaseException, now: float) -> Serve | Reraise:
@@ -212,13 +318,27 @@ class HttpPolicy:
             shared=self._shared,
             response_time=response_time,
             honour_request_directives=self._honour,
+            targets=self._targets,
         )
 
-    def _variant_key(self, request: HttpRequest, names: tuple[bytes, ...]) -> str:
+    def _variant_key(self, request: HttpRequest, names: tuple[bytes, ...], language: bytes | None = None) -> str:
         values = tuple(map(request.fields.get, names))
+        if language is not None:
+            # In place of what the request says. No field has such a name, so no request can pass for it.
+            place = names.index(_ACCEPT_LANGUAGE)
+            names = (*names[:place], _CHOSEN_LANGUAGE, *names[place + 1 :])
+            values = (*values[:place], language, *values[place + 1 :])
         length = len(request.url) + sum(len(value) for value in values if value)
         build = self._build_key if length > _MAX_REMEMBERED_LENGTH else self._remembered_key
         return build(request.url, request.partition, names, values)
+
+
+def _of_use_for(verdict: Storable) -> float:
+    """Seconds after its freshness for which a response is worth its room."""
+    useful = max(verdict.stale_while_revalidate, verdict.stale_if_error)
+    if verdict.has_validator:
+        return max(useful, VALIDATION_SECONDS)
+    return max(useful, MAX_STALE_SECONDS) if verdict.may_be_stale else useful
 
 
 def _build_key(
@@ -236,4 +356,8 @@ def _build_key(
     if names:
         fields = {name: value for name, value in zip(names, values, strict=True) if value is not None}
         params["variant"] = variant_digest(names, fields)
-    return keys(category, f"GET {url}", params or None)
+    return keys(category, _identifier(url), params or None)
+
+
+def _identifier(url: str) -> str:
+    return f"GET {url}"

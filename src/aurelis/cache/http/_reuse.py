@@ -8,20 +8,11 @@ from aurelis.cache._decisions import Bypass, Load, Lookup, Refuse, Serve
 from aurelis.cache._entry import Entry
 
 from ._age import current_age
-from ._grammar import (
-    NO_REQUEST_DIRECTIVES,
-    RequestDirectives,
-    entity_tag,
-    entity_tags,
-    http_date,
-    request_directives,
-    weakly_equal,
-)
+from ._directives import NO_REQUEST_DIRECTIVES, RequestDirectives, request_directives
+from ._grammar import entity_tag, entity_tags, http_date, weakly_equal
 from ._messages import Fields, HttpRequest, StoredResponse
 from ._storing import refused_credentials
-
-CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
-"""Conditions that a cache may evaluate (RFC 9111 §4.3.2)."""
+from ._validation import CONDITIONS, conditions, first
 
 ORIGIN_CONDITIONS = frozenset({b"if-match", b"if-unmodified-since"})
 """Conditions that only the origin may evaluate (RFC 9111 §4.3.2)."""
@@ -38,7 +29,6 @@ _CONTENT_FIELDS = frozenset(
 )
 
 _ORIGIN_CONDITION = Bypass("bypass", "conditional")
-_RANGE = Bypass("bypass", "range")
 _METHOD = Bypass("method")
 _NO_STORE = Bypass("request", "no-store")
 _REFUSE = Refuse()
@@ -54,9 +44,7 @@ def refused_by_request(request: HttpRequest, directives: RequestDirectives) -> B
     if request.method not in ("GET", "HEAD"):
         return _METHOD
     answer: Bypass | None = None
-    if b"range" in request.fields and request.method == "GET":  # HEAD ignores it (RFC 9110 §14.2)
-        answer = _RANGE
-    elif not ORIGIN_CONDITIONS.isdisjoint(request.fields):
+    if not ORIGIN_CONDITIONS.isdisjoint(request.fields):
         answer = _ORIGIN_CONDITION
     elif directives.no_store:
         answer = _NO_STORE
@@ -83,6 +71,10 @@ def reuse(
     if refused:
         return _REFUSE if directives.only_if_cached else Bypass("bypass", refused)
     if now >= entry.fresh_until:
+        if _suffices(directives, stored, entry.fresh_until, now):
+            return Serve(entry)
+        if now < entry.fresh_until + stored.stale_while_revalidate and not _demands_fresh(directives):
+            return Serve(entry, "revalidate")
         return _miss("stale", request, stored, directives, shared=shared)
     if _demands_more(directives, stored, entry.fresh_until, now):
         return _miss("request", request, stored, directives, shared=shared)
@@ -96,14 +88,31 @@ def stand_in(
     if entry is None or not isinstance(entry.value, StoredResponse):
         return None
     stored = entry.value
-    if now >= entry.fresh_until + stored.stale_if_error:
-        return None
     if _refused_credentials(request, stored, shared=shared):
         return None
-    # Who limits the age of an answer does not want a stale one without max-stale (RFC 9111 §5.2.1.1).
-    if directives.no_cache or directives.max_age is not None or directives.min_fresh is not None:
+    if _suffices(directives, stored, entry.fresh_until, now):
+        return Serve(entry)
+    window = stored.stale_if_error
+    if directives.stale_if_error is not None and stored.may_be_stale:
+        window = max(window, directives.stale_if_error)
+    if now >= entry.fresh_until + window or _demands_fresh(directives):
         return None
     return Serve(entry)
+
+
+def _demands_fresh(directives: RequestDirectives) -> bool:
+    """Whether a stale answer is none: who limits the age of one wants a fresh one (RFC 9111 §5.2.1.1)."""
+    return directives.no_cache or directives.max_age is not None or directives.min_fresh is not None
+
+
+def _suffices(directives: RequestDirectives, stored: StoredResponse, fresh_until: float, now: float) -> bool:
+    """Whether a stale response is good enough for a request that says so (RFC 9111 §5.2.1.2)."""
+    limit = directives.max_stale
+    if limit is None or not stored.may_be_stale or now - fresh_until + stored.overdue > limit:
+        return False
+    if directives.no_cache or directives.min_fresh is not None:
+        return False
+    return directives.max_age is None or current_age(stored.lifetime, fresh_until, now) <= directives.max_age
 
 
 def _miss(
@@ -118,10 +127,12 @@ def _miss(
         return _REFUSE
     if request.method == "HEAD":  # the answer has no body to store
         return Bypass(reason, "head")
-    if not CONDITIONS.isdisjoint(request.fields):
+    if b"range" in request.fields:  # nor has this one the whole of it
+        return Bypass(reason, "range")
+    if not CONDITIONS.isdisjoint(request.fields) and (stored is None or not conditions(stored)):
         # The origin may answer 304 to this client, which says nothing to those who have no such copy.
         return Bypass(reason, "conditional")
-    if shared and request.rule is not None and stored is None:
+    if shared and request.rule is not None and request.rule.ttl is not None and stored is None:
         # The rule is there because the app says nothing by itself, so the answer could not be stored: don't
         # make others wait for it.
         refused = refused_credentials(request, explicit=False, allows_authorization=False)
@@ -144,7 +155,9 @@ def _demands_more(directives: RequestDirectives, stored: StoredResponse, fresh_u
         return True
     if directives.min_fresh is not None and fresh_until - now < directives.min_fresh:
         return True
-    return directives.max_age is not None and current_age(stored.lifetime, fresh_until, now) > directives.max_age
+    if directives.max_age is None or stored.immutable:  # a reload gets what does not change (RFC 8246 §2)
+        return False
+    return current_age(stored.lifetime, fresh_until, now) > directives.max_age
 
 
 def is_not_modified(request_fields: Mapping[bytes, bytes], stored: StoredResponse) -> bool:
@@ -161,14 +174,11 @@ def is_not_modified(request_fields: Mapping[bytes, bytes], stored: StoredRespons
         candidates = entity_tags(none_match)
         if candidates == [b"*"]:
             return True
-        tag = entity_tag(_field(stored.headers, b"etag"))
+        tag = entity_tag(first(stored.headers, b"etag"))
         return tag is not None and any(weakly_equal(tag, candidate) for candidate in candidates)
     # Without Last-Modified the time of its creation takes its place (RFC 9111 §4.3.2).
-    date = http_date(_field(stored.headers, b"date"), None)
-    modified = http_date(_field(stored.headers, b"last-modified"), date)
-    known = date if modified is None else modified
-    if known is None:  # the whole response is always right
-        return False
+    modified = http_date(first(stored.headers, b"last-modified"), stored.date)
+    known = stored.date if modified is None else modified
     since = http_date(request_fields[b"if-modified-since"], known)
     return since is not None and known <= since
 
@@ -179,7 +189,3 @@ def not_modified_fields(stored: StoredResponse) -> Fields:
     Only what describes content is left out. A browser expects others, CORS fields for example, on a 304 too.
     """
     return tuple(line for line in stored.headers if line[0] not in _CONTENT_FIELDS)
-
-
-def _field(fields: Fields, name: bytes) -> bytes | None:
-    return next((value for candidate, value in fields if candidate == name), None)

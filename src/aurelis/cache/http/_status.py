@@ -30,15 +30,16 @@ class CacheStatus:
         self._name = _token_or_string(name)
         self._hit = self._name + b"; hit"
 
-    def hit(self, *, ttl: float | None = None, detail: str = "") -> bytes:
+    def hit(self, *, ttl: float | None = None, key: str = "", detail: str = "") -> bytes:
         """The member for a request that was answered from the store (RFC 9211 §2.1).
 
         Args:
             ttl: remaining freshness in seconds, negative for a stale answer (§2.4); `None`: not said.
+            key: under which it is stored (§2.7); empty: not said.
             detail: for people (§2.8); empty: not said.
         """
         member = self._hit if ttl is None else b"%b; ttl=%d" % (self._hit, ttl // 1)
-        return member + b"; detail=" + _token_or_string(detail) if detail else member
+        return member if not key and not detail else member + _explained(key, detail)
 
     def forwarded(
         self,
@@ -48,6 +49,7 @@ class CacheStatus:
         ttl: float | None = None,
         stored: bool = False,
         collapsed: bool = False,
+        key: str = "",
         detail: str = "",
     ) -> bytes:
         """The member for a request that went to the origin, alone or together with others (RFC 9211 §2.2).
@@ -58,6 +60,7 @@ class CacheStatus:
             ttl: freshness of what was stored, seconds (§2.4); `None`: not said.
             stored: the answer was stored (§2.5).
             collapsed: the answer was made for another request too (§2.6).
+            key: under which it is looked for (§2.7); empty: not said.
             detail: for people (§2.8); empty: not said.
         """
         member = b"%b; fwd=%b" % (self._name, (reason if reason in _FORWARD_REASONS else "miss").encode())
@@ -69,11 +72,11 @@ class CacheStatus:
             member += b"; stored"
         if collapsed:
             member += b"; collapsed"
-        return member + b"; detail=" + _token_or_string(detail) if detail else member
+        return member + _explained(key, detail)
 
-    def refused(self) -> bytes:
+    def refused(self, *, detail: bool = True) -> bytes:
         """The member for a request that asked for nothing but a stored answer where there was none."""
-        return self._name + b"; detail=only-if-cached"
+        return self._name + b"; detail=only-if-cached" if detail else self._name
 
 
 def append_status(existing: bytes | None, member: bytes) -> bytes:
@@ -86,9 +89,19 @@ def append_status(existing: bytes | None, member: bytes) -> bytes:
     return existing + b", " + member if existing else member
 
 
+def _explained(key: str, detail: str) -> bytes:
+    text = b"; key=" + _string(key) if key else b""
+    return text + b"; detail=" + _token_or_string(detail) if detail else text
+
+
 def _token_or_string(text: str) -> bytes:
     """An sf-token where the text is one, else an sf-string (RFC 8941 §3.3.3, §3.3.4)."""
     if _SF_TOKEN.fullmatch(text) is not None:
         return text.encode("ascii")
+    return _string(text)
+
+
+def _string(text: str) -> bytes:
+    """An sf-string (RFC 8941 §3.3.3); what has no place in it is shown as `?`."""
     printable = "".join(char if " " <= char <= "~" else "?" for char in text)
     return ('"' + printable.replace("\\", "\\\\").replace('"', '\\"') + '"').encode("ascii")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ._age import Freshness, freshness
-from ._grammar import ResponseDirectives, request_directives, response_directives
-from ._messages import Fields, HttpRequest, ResponseHead, combine
+from ._directives import ResponseDirectives, request_directives, response_directives, targeted_directives
+from ._grammar import entity_tag, http_date
+from ._messages import Fields, HttpRequest, ResponseHead, RuleEffect, combine
 from ._variants import vary_names
 
 UNDERSTOOD_STATUSES = frozenset(
@@ -41,17 +42,30 @@ class Storable:
     """The response may be stored.
 
     Attributes:
-        freshness: for how long it is fresh.
+        freshness: for how long it is fresh; a lifetime of 0 means that it is stored to be validated.
         vary: names of the request fields that select it, lower case, sorted.
         allows_authorization: it may answer requests with Authorization in a shared cache (RFC 9111 §3.5).
+        must_validate: it never answers without validation, however fresh it is (RFC 9111 §5.2.2.4).
+        may_be_stale: nothing forbids to answer with it when it is stale (RFC 9111 §4.2.4).
+        stale_while_revalidate: seconds after its freshness in which it may answer while it is loaded anew, ≥ 0 (RFC
+            5861 §3).
         stale_if_error: seconds after that in which it may stand in for a failing origin, ≥ 0 (RFC 5861 §4).
+        immutable: it does not change while it is fresh (RFC 8246).
+        has_validator: the origin can be asked whether it still holds (RFC 9111 §4.3.1).
+        left_out: names of fields that must not be stored with it, lower case.
         fields: its header fields by lower-case name.
     """
 
     freshness: Freshness
     vary: tuple[bytes, ...]
     allows_authorization: bool
+    must_validate: bool
+    may_be_stale: bool
+    stale_while_revalidate: float
     stale_if_error: float
+    immutable: bool
+    has_validator: bool
+    left_out: frozenset[bytes]
     fields: Mapping[bytes, bytes]
 
 
@@ -73,6 +87,7 @@ def may_store(
     shared: bool,
     response_time: float,
     honour_request_directives: bool = True,
+    targets: Sequence[bytes] = (),
 ) -> Storable | Unstorable:
     """Whether a response to this request may be stored, before its body is known.
 
@@ -82,27 +97,72 @@ def may_store(
         shared: for a shared cache; otherwise for a private one (RFC 9111 §1).
         response_time: when the head came, seconds since the epoch.
         honour_request_directives: heed `no-store` of the request (RFC 9111 §5.2.1.5).
+        targets: names of fields that speak to this cache in place of Cache-Control (RFC 9213), lower case.
     """
+    rule = request.rule
     lines = [(name.lower(), value) for name, value in head.headers]
     fields = combine(lines)
-    directives = response_directives(fields.get(b"cache-control"))
+    targeted = targeted_directives(fields, targets) if targets else None
+    directives = response_directives(fields.get(b"cache-control")) if targeted is None else targeted
     vary = vary_names(fields.get(b"vary"))
     refused = (
         _refused_by_request(request, honour_request_directives=honour_request_directives)
-        or _refused_by_response(head.status, directives, shared=shared)
+        or _refused_by_response(head.status, directives, shared=shared, rule=rule)
         or ("vary" if vary is None else "")
         or ("" if all(map(_is_harmless, lines)) else "invalid-field")
     )
     if refused or vary is None:
         return Unstorable(refused)
-    fresh = freshness(head.status, fields, directives, shared=shared, response_time=response_time, rule=request.rule)
-    if fresh is None or fresh.lifetime <= 0:
-        return Unstorable("not-fresh")  # to reuse it would need validation
+    spoken: Mapping[bytes, bytes] = fields
+    if targeted is not None and b"expires" in fields:  # it does not count either (RFC 9213 §2.2)
+        spoken = {name: value for name, value in fields.items() if name != b"expires"}
+    fresh = freshness(head.status, spoken, directives, shared=shared, response_time=response_time, rule=rule)
+    has_validator = _has_validator(fields, response_time)
+    must_validate = directives.no_cache and "no-cache" not in _override(rule, head.status)
+    if must_validate and has_validator:
+        fresh = Freshness(0.0 if fresh is None else fresh.lifetime, "validation")
+    elif fresh is not None and fresh.lifetime <= 0 and has_validator:
+        fresh = Freshness(0.0, "validation")
+    elif must_validate:
+        return Unstorable("no-cache")
+    elif fresh is None or fresh.lifetime <= 0:
+        return Unstorable("not-fresh")
     allows_authorization = fresh.source == "explicit" and _allows_authorization(directives)
-    refused = _refused_by_credentials(request, fields, fresh, shared=shared, allows_authorization=allows_authorization)
+    left_out = directives.no_cache_fields | directives.private_fields if shared else directives.no_cache_fields
+    refused = _refused_by_credentials(
+        request, fields.keys() - left_out, fresh, shared=shared, allows_authorization=allows_authorization
+    )
     if refused:
         return Unstorable(refused)
-    return Storable(fresh, vary, allows_authorization, _stale_if_error(directives, shared=shared), fields)
+    may_be_stale = not (must_validate or _forbids_stale(directives, shared=shared))
+    revalidate: float | None = directives.stale_while_revalidate
+    error: float | None = directives.stale_if_error
+    if rule is not None:
+        revalidate = rule.stale_while_revalidate if revalidate is None else revalidate
+        error = rule.stale_if_error if error is None else error
+    return Storable(
+        freshness=fresh,
+        vary=vary,
+        allows_authorization=allows_authorization,
+        must_validate=must_validate,
+        may_be_stale=may_be_stale,
+        stale_while_revalidate=float(revalidate or 0) if may_be_stale else 0.0,
+        stale_if_error=float(error or 0) if may_be_stale else 0.0,
+        immutable=directives.immutable,
+        has_validator=has_validator,
+        left_out=left_out,
+        fields=fields,
+    )
+
+
+def _has_validator(fields: Mapping[bytes, bytes], response_time: float) -> bool:
+    if entity_tag(fields.get(b"etag")) is not None:
+        return True
+    return http_date(fields.get(b"last-modified"), response_time) is not None
+
+
+def _override(rule: RuleEffect | None, status: int) -> frozenset[str]:
+    return rule.override if rule is not None and status in rule.statuses else frozenset()
 
 
 def _refused_by_request(request: HttpRequest, *, honour_request_directives: bool) -> str:
@@ -115,25 +175,24 @@ def _refused_by_request(request: HttpRequest, *, honour_request_directives: bool
     return ""
 
 
-def _refused_by_response(status: int, directives: ResponseDirectives, *, shared: bool) -> str:
+def _refused_by_response(status: int, directives: ResponseDirectives, *, shared: bool, rule: RuleEffect | None) -> str:
+    override = _override(rule, status)
     if not 200 <= status <= 599 or status in _PARTIAL_OR_VALIDATION:
         return "status"
     if directives.must_understand:
         # RFC 9111 §5.2.2.3: for caches that know the directive, it replaces a no-store meant for the others.
         if status not in UNDERSTOOD_STATUSES:
             return "status"
-    elif directives.no_store:
+    elif directives.no_store and "no-store" not in override:
         return "no-store"
-    if directives.no_cache:  # could only be reused after validation (RFC 9111 §5.2.2.4)
-        return "no-cache"
-    if shared and directives.private:
+    if shared and directives.private and "private" not in override:
         return "private"
     return ""
 
 
 def _refused_by_credentials(
     request: HttpRequest,
-    fields: Mapping[bytes, bytes],
+    names: Collection[bytes],
     fresh: Freshness,
     *,
     shared: bool,
@@ -143,7 +202,7 @@ def _refused_by_credentials(
     # never stored. In a shared cache it is not stored with that word either, although RFC 9111 §7.3 would
     # allow it: session middleware adds the field to responses that the route has declared cacheable, and one
     # replayed session is worse than all the hits it costs.
-    if b"set-cookie" in fields and (shared or fresh.source != "explicit"):
+    if b"set-cookie" in names and (shared or fresh.source not in ("explicit", "validation")):
         return "set-cookie"
     if not shared:
         return ""
@@ -181,13 +240,11 @@ def _allows_authorization(directives: ResponseDirectives) -> bool:
     return directives.public or directives.must_revalidate or directives.s_maxage is not None
 
 
-def _stale_if_error(directives: ResponseDirectives, *, shared: bool) -> float:
-    """RFC 5861 §4, where nothing forbids a stale answer (RFC 9111 §4.2.4)."""
-    forbidden = directives.must_revalidate or (
-        # s-maxage implies proxy-revalidate (RFC 9111 §5.2.2.10)
-        shared and (directives.proxy_revalidate or directives.s_maxage is not None)
-    )
-    return 0.0 if forbidden else float(directives.stale_if_error or 0)
+def _forbids_stale(directives: ResponseDirectives, *, shared: bool) -> bool:
+    """RFC 9111 §4.2.4; s-maxage implies proxy-revalidate (§5.2.2.10)."""
+    if directives.must_revalidate:
+        return True
+    return shared and (directives.proxy_revalidate or directives.s_maxage is not None)
 
 
 def _is_harmless(line: tuple[bytes, bytes]) -> bool:
@@ -219,13 +276,17 @@ def _length(value: bytes) -> int | None:
     return int(value) if value.isdigit() and len(value) <= 20 else None
 
 
-def storable_fields(head: ResponseHead) -> Fields:
+def storable_fields(head: ResponseHead, left_out: frozenset[bytes] = frozenset()) -> Fields:
     """The fields to store: names in lower case, without Age and those of the connection (RFC 9111 §3.1).
 
     Age is stored as part of the response's initial age and made anew for each answer.
+
+    Args:
+        head: as it came.
+        left_out: names of further fields that are not for storing, lower case.
     """
     lines = [(name.lower(), value) for name, value in head.headers]
-    dropped = _HOP_BY_HOP | {b"age"}
+    dropped = _HOP_BY_HOP | {b"age"} | left_out
     for name, value in lines:
         if name == b"connection":
             dropped |= {option.strip(b" \t").lower() for option in value.split(b",")}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 from ._grammar import is_token, split_list
@@ -11,8 +12,14 @@ from ._grammar import is_token, split_list
 # stands there is a secret and nothing is known about its syntax.
 _OPAQUE = frozenset({b"authorization", b"cookie", b"host", b"origin", b"referer", b"user-agent"})
 
-# The specification of these fields says that their values are case-insensitive (RFC 9110 §12.5).
-_CASE_INSENSITIVE = frozenset({b"accept-charset", b"accept-encoding", b"accept-language"})
+# Their values are case-insensitive, and what counts are the weights of the members and not their order (RFC 9110
+# §12.5.2 to §12.5.4). Of Accept that is true as well, but apps choose the first of what they are offered.
+_WEIGHTED = frozenset({b"accept-charset", b"accept-encoding", b"accept-language"})
+_LANGUAGE = re.compile(rb"[a-z]{1,8}(?:-[a-z0-9]{1,8})*")
+MAX_CHOICE_LENGTH = 512
+"""Bytes of a value of Accept-Language for which the origin's choice is remembered."""
+
+_WEIGHTED_MEMBER = re.compile(rb"([^;\s]+)(?:[ \t]*;[ \t]*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?")
 
 
 def vary_names(value: bytes | None) -> tuple[bytes, ...] | None:
@@ -43,8 +50,59 @@ def normalised(name: bytes, value: bytes) -> bytes:
     members, closed = split_list(value)
     if not closed:  # a broken value: it is unknown which commas separate
         return value.strip(b" \t")
-    joined = b",".join(members)
-    return joined.lower() if name in _CASE_INSENSITIVE else joined
+    if name in _WEIGHTED:
+        members = _by_weight([member.lower() for member in members])
+    return b",".join(members)
+
+
+def language_of(value: bytes | None) -> bytes | None:
+    """The one language of a response, lower case; `None`: it says none, or several."""
+    language = (value or b"").strip(b" \t").lower()
+    return language if _LANGUAGE.fullmatch(language) is not None else None
+
+
+def chosen_language(value: bytes | None, choices: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+    """The language that the origin would choose for a request, as far as that is known.
+
+    It is what the origin has chosen for the same value before, or the language that the request prefers to all others,
+    where there is a response in it.
+
+    Args:
+        value: of Accept-Language; `None`: the field is absent.
+        choices: normalised values and the languages that were chosen for them.
+    """
+    if value is None or not choices or len(value) > MAX_CHOICE_LENGTH:
+        return None
+    normal = normalised(b"accept-language", value)
+    for known, language in choices:
+        if known == normal:
+            return language
+    preferred = _preferred_language(normal)
+    return preferred if any(language == preferred for _, language in choices) else None
+
+
+def _preferred_language(normal: bytes) -> bytes | None:
+    """What a normalised Accept-Language prefers to all else; `None`: nothing."""
+    weights: dict[bytes, float] = {}
+    for member in normal.split(b","):
+        match = _WEIGHTED_MEMBER.fullmatch(member)
+        if match is None:
+            return None
+        weights[match[1]] = float(match[2] or b"1")
+    best = max(weights.values())
+    preferred = [language for language, weight in weights.items() if weight == best]
+    return preferred[0] if best > 0 and len(preferred) == 1 else None
+
+
+def _by_weight(members: list[bytes]) -> list[bytes]:
+    """The members in an order that depends on their weights and names alone; as they are where one is malformed."""
+    weighted: list[tuple[float, bytes]] = []
+    for member in members:
+        match = _WEIGHTED_MEMBER.fullmatch(member)
+        if match is None:
+            return members
+        weighted.append((-float(match[2] or b"1"), match[1]))
+    return [name if weight == -1 else b"%b;q=%.3f" % (name, -weight) for weight, name in sorted(weighted)]
 
 
 def variant_digest(names: tuple[bytes, ...], fields: Mapping[bytes, bytes]) -> str:

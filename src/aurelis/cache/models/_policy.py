@@ -153,6 +153,18 @@ class ModelPolicy:
         """Whoever waits may have the answer: the same key means the same call by the same caller."""
         return
 
+    def conditions(self, request: ModelRequest, entry: Entry | None) -> tuple[()]:
+        """Answers of models have no validators."""
+        return ()
+
+    def on_validated(self, request: ModelRequest, entry: Entry, loaded: LoadedResponse) -> None:
+        """Never asked."""
+        return
+
+    def on_refused(self, request: ModelRequest, entry: Entry | None, head: ResponseHead, now: float) -> None:
+        """The callers get the provider's error as it was."""
+        return
+
     def terminator(self, request: ModelRequest, head: ResponseHead) -> Terminator | None:
         """The watcher of the call's protocol if the response is a stream."""
         call = request.call

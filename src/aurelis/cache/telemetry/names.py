@@ -53,6 +53,7 @@ AGE: Final = _P + "age"
 HIT: Final = "hit"
 MISS: Final = "miss"
 STALE: Final = "stale"
+REVALIDATED: Final = "revalidated"
 BYPASS: Final = "bypass"
 
 # Values of LAYER.

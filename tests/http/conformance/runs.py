@@ -1,0 +1,209 @@
+"""The three ways in which the cases are played."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+import h11
+import httpx2
+import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from aurelis.cache import CacheConfig, CacheManager
+from aurelis.cache.testing import ManualClock
+from aurelis_asgi import CacheMiddleware
+from aurelis_httpx2 import AsyncCacheTransport
+from tests.asgi.sockets import HOST, Server, listening_socket
+from tests.asgi.visits import http_scope
+from tests.http.conformance.cases import Case
+from tests.http.conformance.origin import ScriptedOrigin, asleep
+from tests.http.conformance.play import Answer, Result, play
+from tests.managers import eventually, fresh_name, is_settled
+
+_TIMEOUT = 30.0
+"""Seconds for one case."""
+_AT_ONCE = 64
+_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"te", b"upgrade", b"proxy-connection"})
+
+Ask = Callable[[str, str, list[tuple[str, str]], bytes], Awaitable[Answer]]
+
+
+async def in_process(cases: Mapping[str, Case]) -> dict[str, Result]:
+    """The middleware around the origin, without a server; a clock is moved in place of pauses."""
+    return {name: await _in_process(case) for name, case in cases.items()}
+
+
+async def _in_process(case: Case) -> Result:
+    clock = ManualClock(time=1_800_000_000.25)
+    manager = CacheManager(CacheConfig(name=fresh_name()), clock=clock)
+
+    async def pause(seconds: float) -> None:
+        clock.advance(seconds)
+
+    origin = ScriptedOrigin(clock.time, pause)
+    app = CacheMiddleware(origin, cache=manager)
+
+    async def ask(method: str, target: str, fields: list[tuple[str, str]], body: bytes) -> Answer:
+        answer = await _call(app, method, target, fields, body)
+        await eventually(lambda: is_settled(manager))
+        return answer
+
+    try:
+        return await play(case, origin.scripts.__setitem__, ask, pause)
+    finally:
+        await manager.aclose()
+
+
+async def _call(app: ASGIApp, method: str, target: str, fields: list[tuple[str, str]], body: bytes) -> Answer:
+    scope = http_scope(target, method)
+    headers = [("host", HOST), *fields, *([("content-length", str(len(body)))] if body else [])]
+    scope["headers"] = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    requests: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    messages: list[Message] = []
+    ended = asyncio.Event()
+
+    async def receive() -> Message:
+        if requests:
+            return requests.pop()
+        await ended.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    await app(scope, receive, send)
+    ended.set()
+    lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in messages[0]["headers"]]
+    return Answer(messages[0]["status"], lines, b"".join(message.get("body", b"") for message in messages[1:]))
+
+
+async def behind_uvicorn(cases: Mapping[str, Case]) -> dict[str, Result]:
+    """The middleware around the origin, over real sockets and in real time."""
+    manager = CacheManager(CacheConfig(name=fresh_name()))
+    origin = ScriptedOrigin(time.time, asleep)
+    try:
+        async with _serving(CacheMiddleware(origin, cache=manager)) as port:
+            return await _all(cases, origin, port)
+    finally:
+        await manager.aclose()
+
+
+async def through_the_transport(cases: Mapping[str, Case]) -> dict[str, Result]:
+    """A reverse proxy whose client has the transport of a shared cache, before the origin; real sockets and time."""
+    manager = CacheManager(CacheConfig(name=fresh_name()))
+    origin = ScriptedOrigin(time.time, asleep)
+    try:
+        async with _serving(origin) as behind:
+            limits = httpx2.Limits(max_connections=200)
+            inner = httpx2.AsyncHTTPTransport(limits=limits)
+            transport = AsyncCacheTransport(inner, cache=manager, shared=True)
+            async with (
+                httpx2.AsyncClient(transport=transport, timeout=_TIMEOUT) as client,
+                _serving(ReverseProxy(client, f"http://{HOST}:{behind}")) as port,
+            ):
+                return await _all(cases, origin, port)
+    finally:
+        await manager.aclose()
+
+
+class ReverseProxy:
+    """The least that hands requests on and answers back, both as they are."""
+
+    def __init__(self, client: httpx2.AsyncClient, base: str) -> None:
+        self._client = client
+        self._base = base
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        query = f"?{scope['query_string'].decode()}" if scope["query_string"] else ""
+        headers = [line for line in scope["headers"] if line[0] not in _HOP_BY_HOP and line[0] != b"host"]
+        request = httpx2.Request(
+            scope["method"],
+            f"{self._base}{scope['raw_path'].decode()}{query}",
+            headers=headers,
+            content=body or None,
+        )
+        response = await self._client.send(request, stream=True)
+        try:
+            kept = [(name, value) for name, value in response.headers.raw if name.lower() not in _HOP_BY_HOP]
+            await send({"type": "http.response.start", "status": response.status_code, "headers": kept})
+            async for chunk in response.aiter_raw():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            await response.aclose()
+
+
+async def _all(cases: Mapping[str, Case], origin: ScriptedOrigin, port: int) -> dict[str, Result]:
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(case: Case) -> Result:
+        async with at_once:
+            try:
+                async with asyncio.timeout(_TIMEOUT):
+                    return await play(case, origin.scripts.__setitem__, _client(port), asleep)
+            except TimeoutError:
+                return Result("error", "timeout")
+
+    return dict(zip(cases, await asyncio.gather(*map(one, cases.values())), strict=True))
+
+
+def _client(port: int) -> Ask:
+    async def ask(method: str, target: str, fields: list[tuple[str, str]], body: bytes) -> Answer:
+        connection = h11.Connection(h11.CLIENT)
+        reader, writer = await asyncio.open_connection(HOST, port)
+        try:
+            length = [("Content-Length", str(len(body)))] if body else []
+            headers = [("Host", f"{HOST}:{port}"), ("Connection", "close"), *length, *fields]
+            raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+            writer.write(connection.send(h11.Request(method=method, target=target, headers=raw)) or b"")
+            if body:
+                writer.write(connection.send(h11.Data(data=body)) or b"")
+            writer.write(connection.send(h11.EndOfMessage()) or b"")
+            return await _answer(connection, reader)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    return ask
+
+
+async def _answer(connection: h11.Connection, reader: asyncio.StreamReader) -> Answer:
+    answer = Answer(0, [], b"")
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(65536))
+        elif isinstance(event, h11.InformationalResponse):
+            answer.interim.append((event.status_code, {name.decode(): value.decode() for name, value in event.headers}))
+        elif isinstance(event, h11.Response):
+            answer.status = event.status_code
+            answer.lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]
+        elif isinstance(event, h11.Data):
+            answer.body += event.data
+        else:
+            return answer
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: ASGIApp) -> AsyncIterator[int]:
+    # Without a Date of its own: the origin's is to reach the client.
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", http="h11", date_header=False, server_header=False
+    )
+    server = Server(config)
+    with listening_socket() as listener:
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await task

@@ -1,0 +1,90 @@
+"""Rules from TOML."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aurelis.cache.exceptions import ConfigurationError
+from aurelis.cache.http import CacheRule, load_rules
+
+
+def user(scope: Mapping[str, Any]) -> str | None:
+    """Who is asking."""
+    return str(scope["user"])
+
+
+DOCUMENT = """
+[[rules]]
+path = "/catalog/{item}"
+ttl = 60
+tags = ["catalog", "item:{item}"]
+ignore_query = ["utm_*"]
+host = ["shop.example", {regex = "(a|b)[.]example"}]
+headers = {Accept = "*json*", X-Old = {regex = "[01]"}}
+stale_while_revalidate = 30
+
+[[rules]]
+path = {regex = "/[0-9]+"}
+ttl = 5.5
+principal = "user"
+
+[[rules]]
+path = "/admin/**"
+bypass = true
+"""
+
+
+def test_a_document_gives_the_rules_that_code_would() -> None:
+    first, second, third = load_rules(DOCUMENT, principals={"user": user})
+    assert first == CacheRule(
+        "/catalog/{item}",
+        ttl=60,
+        tags=["catalog", "item:{item}"],
+        ignore_query=["utm_*"],
+        host=["shop.example", re.compile("(a|b)[.]example")],
+        headers={"Accept": "*json*", "X-Old": re.compile("[01]")},
+        stale_while_revalidate=30,
+    )
+    assert second == CacheRule(re.compile("/[0-9]+"), ttl=5.5, principal=user)
+    assert third == CacheRule("/admin/**", bypass=True)
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(DOCUMENT, encoding="utf-8")
+    assert load_rules(path, principals={"user": user}) == load_rules(str(path), principals={"user": user})
+    assert len(load_rules(path, principals={"user": user})) == 3
+    with pytest.raises(FileNotFoundError):
+        load_rules(tmp_path / "missing.toml")
+
+
+def test_no_rules_are_none() -> None:
+    assert load_rules("") == load_rules("rules = []") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[rules]]\npath = "/"\nttll = 60', r"rule 1 \('/'\): 'ttll' is not known; did you mean 'ttl'\?"),
+        ('[[rules]]\npath = "/"\nstale_on_error = 60', "did you mean 'stale_if_error'"),
+        ('[[rules]]\npath = "/"\nzzz = 60', "'zzz' is not known$"),
+        ("[[rules]]\n_pattern = 1", "'_pattern' is not known"),
+        ("[[rules]]\nttl = 60", "rule 1: path is missing"),
+        ('[[rules]]\npath = "/"\nttl = 0', r"rule 1 \('/'\): ttl=0: .* more than 0 seconds"),
+        ('[[rules]]\npath = "/"\n[[rules]]\npath = "x"\nttl = 1', r"rule 1 \('/'\): the rule says nothing"),
+        ('[[rules]]\npath = {regex = "("}\nttl = 1', "path is no regular expression"),
+        ('[[rules]]\npath = {glob = "x"}\nttl = 1', "path must be a text or"),
+        ('[[rules]]\npath = "/"\nttl = 1\nheaders = {A = {b = 1}}', "headers.A must be a text or"),
+        ('[[rules]]\npath = "/"\nttl = 1\nprincipal = "usr"', "'usr' is not one of principals.*did you mean 'user'"),
+        ('[rules]\npath = "/"', r"with two brackets"),
+        ("rules = [1]", r"with two brackets"),
+        ('[[rule]]\npath = "/"', r"'rule' is not known here"),
+        ("x = [", "no TOML"),
+    ],
+)
+def test_a_wrong_document_says_what_is_wrong_and_where(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        load_rules(text, principals={"user": user})
