@@ -6,6 +6,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 import aurelis.cache
 from aurelis.cache import set_cache_manager
+from aurelis.cache.telemetry._cells import REGISTRY
 from aurelis.cache.testing import LayerContract
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +52,14 @@ def own_process_manager() -> Iterator[None]:
     set_cache_manager(None)
     yield
     set_cache_manager(None)
+
+
+@pytest.fixture(autouse=True)
+def own_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An example that reads metrics sees its own: the caches of all tests have more series than the SDK keeps apart."""
+    monkeypatch.setattr(REGISTRY, "_live", {})
+    monkeypatch.setattr(REGISTRY, "_retired", {})
+    monkeypatch.setattr(REGISTRY, "_ended", deque())
 
 
 @pytest.mark.parametrize(("page", "line"), [pytest.param(*each, id=":".join(each)) for each in examples()])
