@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import Context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import repeat
 from secrets import token_hex
 from threading import BoundedSemaphore, Thread
@@ -24,22 +24,15 @@ from aurelis.cache.exchange import (
     Lead,
     Live,
     Pending,
-    Recorder,
     Refused,
-    Upload,
 )
 from aurelis.cache.http import (
-    SAFE_METHODS,
     CacheStatus,
     Fields,
     HttpPolicy,
     HttpRequest,
     ResponseHead,
     StoredResponse,
-    combine,
-    conditional,
-    invalidated,
-    invalidated_groups,
     is_not_modified,
     not_modified_fields,
     part_of,
@@ -48,17 +41,18 @@ from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.models import Catalogue, ModelPolicy, ModelRequest
 from aurelis.cache.typing import Bypass, Pass, Record
 
-from ._calls import Call, Recogniser, decoded_head, patience_for_chunk, patience_for_head, shared_fields
+from ._calls import Call, Recogniser, decoded_head, head_of, patience_for_chunk, patience_for_head, shared_fields
 from ._library import Library, Request, Response
+from ._load import EXTENSIONS, Load, asking
 from ._options import ClientOptions
 from ._recall import Known, Recall
-from ._wishes import EXTENSION, wishes
+from ._unsafe import Unsafe
+from ._wishes import EXTENSION, wishes, within
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
 
 _LOG = logging.getLogger("aurelis.cache")
-_EXTENSIONS: Mapping[str, Any] = {"http_version": b"HTTP/1.1"}
 
 
 class ClientCache(Generic[Q, R]):
@@ -118,6 +112,7 @@ class ClientCache(Generic[Q, R]):
         )
         self._http: Exchange[HttpRequest] = Exchange(manager, http, max_body_bytes=options.max_body_bytes)
         self._heeding = Heeding(self._http, http)
+        self._unsafe = Unsafe(self._library, self._recognise, self._heeding, options.max_body_bytes)
 
     async def send(self, request: Q, ask: Callable[[Q], Awaitable[R]]) -> R:
         """The response, from the cache or from `ask`, which then runs in a task that other callers may share.
@@ -130,21 +125,21 @@ class ClientCache(Generic[Q, R]):
         if recalled is not None:
             return recalled
         request, options = wishes(request)
-        options = _within(options, namespace)
+        options = within(options, namespace)
         found = self._find(request, mark, options)
         if found is None:
-            return await self._heed(request, options, await ask(request))
+            return await self._unsafe.heed(request, options, await ask(request))
         if isinstance(found, Alone):
             return _mark(await ask(request), self._status.forwarded(found.reason, detail=found.detail))
         if isinstance(found, _Stale):
             if found.hit.refresh:
-                load = _Load(ask, request, found.call, self._library.decodes)
+                load = Load(ask, request, found.call, self._library.decodes)
                 found.exchange.refresh(found.call, found.hit, load)
             return self._replay(request, found.call, found.hit)
         if not isinstance(found, _Sought):
             return found
         exchange, call = found.exchange, found.pending.request
-        load = _Load(ask, request, call, self._library.decodes)
+        load = Load(ask, request, call, self._library.decodes)
         try:
             answer = await exchange.open(found.pending, load, patience=patience_for_head(request))
         except BaseException as error:
@@ -155,10 +150,10 @@ class ClientCache(Generic[Q, R]):
             begin = self._heeding.now()
             response = await ask(request)
             if request.method == "HEAD" and isinstance(call, HttpRequest):
-                await self._heeding.freshen(call, _head_of(response), begin)
+                await self._heeding.freshen(call, head_of(response), begin)
             return _mark(response, self._status.forwarded(answer.reason, detail=answer.detail))
         if isinstance(answer, Hit) and answer.refresh:
-            exchange.refresh(call, answer, _Load(ask, request, call, self._library.decodes))
+            exchange.refresh(call, answer, Load(ask, request, call, self._library.decodes))
         return self._respond(request, call, answer, load.extensions)
 
     def send_blocking(self, request: Q, ask: Callable[[Q], R]) -> R:
@@ -168,10 +163,10 @@ class ClientCache(Generic[Q, R]):
         if recalled is not None:
             return recalled
         request, options = wishes(request)
-        options = _within(options, namespace)
+        options = within(options, namespace)
         found = self._find(request, mark, options)
         if found is None:
-            return self._heed_blocking(request, options, ask(request))
+            return self._unsafe.heed_blocking(request, options, ask(request))
         if isinstance(found, Alone):
             return _mark(ask(request), self._status.forwarded(found.reason, detail=found.detail))
         if isinstance(found, _Stale):
@@ -192,11 +187,11 @@ class ClientCache(Generic[Q, R]):
             begin = self._heeding.now()
             response = ask(request)
             if request.method == "HEAD" and isinstance(call, HttpRequest):
-                self._heeding.run(self._heeding.freshen(call, _head_of(response), begin))
+                self._heeding.run(self._heeding.freshen(call, head_of(response), begin))
             return _mark(response, self._status.forwarded(answer.reason, detail=answer.detail))
         if isinstance(answer, Hit) and answer.refresh:
             self._refresh_blocking(request, exchange, call, answer, ask)
-        return self._respond(request, call, answer, _EXTENSIONS)
+        return self._respond(request, call, answer, EXTENSIONS)
 
     def _namespace(self) -> str:
         """What keeps the requests of this transport apart at the moment; empty: nothing."""
@@ -230,61 +225,10 @@ class ClientCache(Generic[Q, R]):
         if around is not None:
             if around.mode is not None and around.mode != "use":
                 return None
-            namespace = _within(around, namespace).namespace or ""
+            namespace = within(around, namespace).namespace or ""
         if self._varied or EXTENSION in request.extensions:
             return None
         return self._recall.mark(request, namespace)
-
-    async def _heed(self, request: Q, options: CallOptions, response: R) -> R:
-        """Forget what the response to an unsafe request puts out of date (RFC 9111 §4.4)."""
-        upload = await self._heed_head(request, options, response)
-        if upload is None:
-            return response
-        chunks: tuple[bytes, ...] = tuple([chunk async for chunk in response.stream])
-        await response.aclose()
-        await upload.chunk(b"".join(chunks), last=True)
-        return self._as_it_was(request, response, chunks)
-
-    def _heed_blocking(self, request: Q, options: CallOptions, response: R) -> R:
-        """The same for a thread."""
-        if request.method in SAFE_METHODS:
-            return response
-        upload = self._heeding.run(self._heed_head(request, options, response))
-        if upload is None:
-            return response
-        chunks: tuple[bytes, ...] = tuple(response.stream)
-        response.close()
-        self._heeding.run(upload.chunk(b"".join(chunks), last=True))
-        return self._as_it_was(request, response, chunks)
-
-    async def _heed_head(self, request: Q, options: CallOptions, response: R) -> Upload | None:
-        """The same; what records a response to a POST that may be stored and is short enough to be read at once."""
-        call = self._recognise.unsafe(request, options)
-        if call is None:
-            return None
-        head = _head_of(response)
-        fields = combine(head.headers)
-        urls = [address for url in invalidated(call, head) for address in self._recognise.addresses(url)]
-        tags = invalidated_groups(call, fields)
-        if not urls and not tags:
-            return None
-        await self._heeding.invalidate(urls, tags)
-        if options.mode == "bypass":
-            return None
-        length = fields.get(b"content-length", b"")
-        if not length.isdigit() or len(length) > 9 or int(length) > self._options.max_body_bytes:
-            return None
-        return None if b"content-encoding" in fields else await self._heeding.upload(call, head)
-
-    def _as_it_was(self, request: Q, response: R, chunks: tuple[bytes, ...]) -> R:
-        """The response with its body unread, as its caller expects it."""
-        return self._library.response(
-            response.status_code,
-            headers=response.headers.raw,
-            stream=self._library.replayed(chunks),
-            request=request,
-            extensions=dict(response.extensions),
-        )
 
     def _refresh_blocking(
         self, request: Q, exchange: Exchange[Any], call: Call, hit: Hit, ask: Callable[[Q], R]
@@ -352,7 +296,7 @@ class ClientCache(Generic[Q, R]):
                 stored.chunks if known.with_body else (), self._pauses(stored) if self._paced else ()
             ),
             request=request,
-            extensions=_EXTENSIONS,
+            extensions=EXTENSIONS,
         )
         # Otherwise each response finds it out again, from all of its fields.
         response.headers.encoding = header[3].encoding
@@ -378,7 +322,7 @@ class ClientCache(Generic[Q, R]):
             headers=self._hit_fields(fields, hit),
             stream=self._library.replayed(chunks, pauses),
             request=request,
-            extensions=_EXTENSIONS,
+            extensions=EXTENSIONS,
         )
         if _is_as_it_is(fields) and not pauses:
             response.replays()
@@ -421,7 +365,7 @@ class ClientCache(Generic[Q, R]):
     def _lead(self, request: Q, call: Call, lead: Lead, ask: Callable[[Q], R]) -> R:
         try:
             with lead.asking():
-                response = ask(_asking(request, call, lead.conditions))
+                response = ask(asking(request, call, lead.conditions))
         except BaseException as error:
             stale = lead.fail(error)
             lead.close()
@@ -452,7 +396,7 @@ class ClientCache(Generic[Q, R]):
         head: ResponseHead,
         member: bytes,
         stream: object,
-        extensions: Mapping[str, Any] = _EXTENSIONS,
+        extensions: Mapping[str, Any] = EXTENSIONS,
     ) -> R:
         return self._library.response(
             head.status,
@@ -487,74 +431,6 @@ class _Sought:
 
     exchange: Exchange[Any]
     pending: Pending[Any]
-
-
-class _Load(Generic[Q, R]):
-    """Asks for one response and records it, in the task of a flight."""
-
-    def __init__(self, ask: Callable[[Q], Awaitable[R]], request: Q, call: Call, decodes: frozenset[bytes]) -> None:
-        self._ask = ask
-        self._request = request
-        self._call = call
-        self._decodes = decodes
-        self._unread: R | None = None
-        self._left = False
-        self.extensions = _EXTENSIONS  # of the response, for the caller whose load it is
-
-    async def __call__(self, recorder: Recorder[Any]) -> None:
-        response = await self._ask(_asking(self._request, self._call, recorder.conditions))
-        self.extensions = response.extensions
-        chunks: AsyncIterator[bytes] | None = None
-        try:
-            head, refused = decoded_head(response, self._call, self._decodes)
-            decision = await recorder.take(head, response, refused=refused)
-            if decision is None:
-                return
-            if isinstance(decision, Pass):
-                if not self._left:
-                    self._unread = response
-                return
-            chunks = response.aiter_bytes()
-            async for chunk in chunks:
-                await recorder.chunk(chunk)
-        finally:
-            if self._unread is None:
-                if isinstance(chunks, AsyncGenerator):
-                    await chunks.aclose()
-                await response.aclose()
-
-    async def leave(self) -> None:
-        """The caller whose load it is has left: a response that was to be handed over unread is for nobody."""
-        self._left = True
-        if self._unread is not None:
-            await self._unread.aclose()
-
-
-def _within(options: CallOptions, namespace: str) -> CallOptions:
-    """The options of a call in the transport's own namespace, which no call can leave."""
-    if not namespace:
-        return options
-    own = options.namespace
-    return replace(options, namespace=ascii((namespace, own)) if own else namespace)
-
-
-def _head_of(response: Response) -> ResponseHead:
-    return ResponseHead(response.status_code, tuple((name.lower(), value) for name, value in response.headers.raw))
-
-
-def _asking(request: Q, call: Call, conditions: Fields) -> Q:
-    """The request with the cache's questions in place of the caller's; unchanged where there are none."""
-    if not isinstance(call, HttpRequest):
-        return request
-    headers = request.headers.raw
-    adapted = conditional(headers, conditions)
-    if not conditions and len(adapted) == len(headers):
-        return request
-    make: Any = type(request)  # of the caller's library, whose requests are all made alike
-    made: Q = make(
-        request.method, request.url, headers=adapted, stream=request.stream, extensions=dict(request.extensions)
-    )
-    return made
 
 
 def _is_as_sent(fields: Fields) -> bool:

@@ -188,26 +188,31 @@ def _is_plain(fields: Mapping[bytes, bytes]) -> bool:
     return fields.get(b"content-length", b"0").strip() == b"0"
 
 
+def head_of(response: Response) -> ResponseHead:
+    """The head of a response as it came, but for the case of names."""
+    return ResponseHead(response.status_code, tuple((name.lower(), value) for name, value in response.headers.raw))
+
+
 def decoded_head(response: Response, call: Call, decodes: frozenset[bytes]) -> tuple[ResponseHead, str]:
     """The head of a response as it is with its body decoded, and why that cannot be had; empty: it can.
 
     Args:
         decodes: content codings that the library's responses decode.
     """
-    lines = tuple((name.lower(), value) for name, value in response.headers.raw)
+    head = head_of(response)
     codings = {
         coding
-        for name, value in lines
+        for name, value in head.headers
         if name == b"content-encoding"
         for coding in value.lower().replace(b" ", b"").split(b",")
     } - {b"", b"identity"}
     if not codings:
-        return ResponseHead(response.status_code, lines), ""
+        return head, ""
     # What was not asked for is nothing that this caller expects to be decoded.
     if not codings <= decodes or not codings <= _accepted(call.fields.get(b"accept-encoding", b""), codings):
-        return ResponseHead(response.status_code, lines), "content-encoding"
-    kept = tuple(line for line in lines if line[0] not in _ENCODED_FIELDS)
-    return ResponseHead(response.status_code, kept), ""
+        return head, "content-encoding"
+    kept = tuple(line for line in head.headers if line[0] not in _ENCODED_FIELDS)
+    return ResponseHead(head.status, kept), ""
 
 
 def _accepted(value: bytes, codings: set[bytes]) -> set[bytes]:

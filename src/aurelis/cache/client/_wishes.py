@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from aurelis.cache._call_options import NO_CALL_OPTIONS, CallOptions, call_options, in_force
@@ -54,6 +55,14 @@ def wishes(request: Q) -> tuple[Q, CallOptions]:
     if extension is not None:
         options = _from_extension(extension).over(options)
     return request, options
+
+
+def within(options: CallOptions, namespace: str) -> CallOptions:
+    """The options of a call in the transport's own namespace, which no call can leave."""
+    if not namespace:
+        return options
+    own = options.namespace
+    return replace(options, namespace=ascii((namespace, own)) if own else namespace)
 
 
 def _from_extension(extension: object) -> CallOptions:
