@@ -14,5 +14,6 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("httpx", "aurelis_httpx") from error
 
 from ._transports import AsyncCacheTransport, CacheTransport
+from ._wrap import wrap
 
-__all__ = ["AsyncCacheTransport", "CacheTransport"]
+__all__ = ["AsyncCacheTransport", "CacheTransport", "wrap"]

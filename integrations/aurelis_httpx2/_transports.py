@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 import httpx2
 
@@ -17,6 +17,7 @@ from aurelis.cache.client import (
     LedBody,
     Library,
     LiveBody,
+    ModelOptions,
     ReplayedBody,
     ReplayedResponse,
     require_transport,
@@ -69,8 +70,8 @@ _LIBRARY = Library(
 class CacheTransport(httpx2.BaseTransport):
     """Answers from the cache what may be answered from it, and asks the inner transport for the rest.
 
-    Calls of language models (`POST …/chat/completions`) are served by their own rules, `GET` and `HEAD` by RFC 9111;
-    anything else passes untouched. Every response that the cache had a part in says so in `Cache-Status` (RFC 9211).
+    Calls of language models are served by their own rules, `GET` and `HEAD` by RFC 9111; anything else passes
+    untouched. Every response that the cache had a part in says so in `Cache-Status` (RFC 9211).
 
     The response of a miss is read in the thread that asked for it. Others who ask for the same meanwhile wait for it,
     so closing it before its end reads on while there are any.
@@ -87,9 +88,10 @@ class CacheTransport(httpx2.BaseTransport):
         max_body_bytes: larger bodies pass through and are not stored.
         cache_control_fields: names of response fields that are meant for this cache and count in place of
             `Cache-Control` (RFC 9213), the first that is there; `None`: `CDN-Cache-Control` if it is shared.
+        model_options: what else can be chosen for calls of models, each by its name; see `ModelOptions`.
 
     Raises:
-        ConfigurationError: `max_body_bytes` is not positive, a name is none, or a switch is neither `True` nor `False`.
+        ConfigurationError: a value is out of range or unknown, or a switch neither `True` nor `False`.
         TypeError: `cache` is no manager, or `inner_transport` no transport of this kind.
         ValueError: `ttl` is negative or not a number.
     """
@@ -106,6 +108,7 @@ class CacheTransport(httpx2.BaseTransport):
         honour_request_directives: bool = True,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
         cache_control_fields: Sequence[str] | None = None,
+        **model_options: Unpack[ModelOptions],
     ) -> None:
         self._cache: ClientCache[httpx2.Request, httpx2.Response] = ClientCache(
             _LIBRARY,
@@ -118,6 +121,7 @@ class CacheTransport(httpx2.BaseTransport):
                 honour_request_directives=honour_request_directives,
                 max_body_bytes=max_body_bytes,
                 cache_control_fields=cache_control_fields,
+                **model_options,
             ),
         )
         self._inner = httpx2.HTTPTransport() if inner_transport is None else inner_transport
@@ -171,6 +175,7 @@ class AsyncCacheTransport(httpx2.AsyncBaseTransport):
         honour_request_directives: bool = True,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
         cache_control_fields: Sequence[str] | None = None,
+        **model_options: Unpack[ModelOptions],
     ) -> None:
         self._cache: ClientCache[httpx2.Request, httpx2.Response] = ClientCache(
             _LIBRARY,
@@ -183,6 +188,7 @@ class AsyncCacheTransport(httpx2.AsyncBaseTransport):
                 honour_request_directives=honour_request_directives,
                 max_body_bytes=max_body_bytes,
                 cache_control_fields=cache_control_fields,
+                **model_options,
             ),
         )
         self._inner = httpx2.AsyncHTTPTransport() if inner_transport is None else inner_transport

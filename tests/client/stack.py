@@ -106,6 +106,10 @@ class Stack:
 
     def transport(self, inner: object = None, **options: Any) -> Any:
         """A transport over the manager of this test."""
+        if inner is None:
+            # To read the certificates of the system takes longer than most tests.
+            network = self.library.HTTPTransport if self.blocking else self.library.AsyncHTTPTransport
+            inner = network(verify=False)
         name = "CacheTransport" if self.blocking else "AsyncCacheTransport"
         return getattr(self.package, name)(inner, **{"cache": self.manager, **options})
 

@@ -8,7 +8,7 @@ import pytest
 from aurelis.cache.client._calls import Recogniser, decoded_head
 from aurelis.cache.client._recall import Recall
 from aurelis.cache.http import HttpRequest
-from aurelis.cache.models import ModelRequest
+from aurelis.cache.models import Catalogue, ModelRequest
 from tests.models.examples import chat
 
 SECRET = b"a secret of this deployment"
@@ -17,7 +17,9 @@ DECODES = frozenset({b"gzip", b"deflate"})
 
 def recogniser(*, shared: bool = False, share_across_credentials: bool = False) -> Recogniser:
     """The rules as a transport has them."""
-    return Recogniser(httpx2.ByteStream, SECRET, shared=shared, share_across_credentials=share_across_credentials)
+    return Recogniser(
+        httpx2.ByteStream, SECRET, Catalogue(), shared=shared, share_across_credentials=share_across_credentials
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ BASE: dict[str, Any] = {"method": "POST", "url": "http://x/v1/chat/completions",
     ids=str,
 )
 def test_requests_that_differ_have_other_marks(changes: dict[str, Any]) -> None:
-    recall = Recall(httpx2.ByteStream, shared=False)
+    recall = Recall(httpx2.ByteStream, Catalogue(), shared=False)
     base = recall.mark(httpx2.Request(**BASE))
     assert base is not None
     assert base == recall.mark(httpx2.Request(**BASE))
@@ -139,7 +141,7 @@ def test_requests_that_differ_have_other_marks(changes: dict[str, Any]) -> None:
 
 
 def test_fields_cannot_be_shifted_into_each_other() -> None:
-    recall = Recall(httpx2.ByteStream, shared=False)
+    recall = Recall(httpx2.ByteStream, Catalogue(), shared=False)
     marks = {
         recall.mark(httpx2.Request("GET", "http://x/", headers=headers))
         for headers in (
@@ -163,4 +165,4 @@ def test_fields_cannot_be_shifted_into_each_other() -> None:
     ids=str,
 )
 def test_what_never_comes_from_the_cache_is_not_remembered(request_: httpx2.Request) -> None:
-    assert Recall(httpx2.ByteStream, shared=False).mark(request_) is None
+    assert Recall(httpx2.ByteStream, Catalogue(), shared=False).mark(request_) is None

@@ -3,11 +3,13 @@
 import importlib
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import fields
+from typing import Any, get_type_hints
 
 import pytest
 
 from aurelis.cache import UnifiedCacheManager, get_cache_manager, set_cache_manager
+from aurelis.cache.client import ClientOptions, ModelOptions
 from aurelis.cache.exceptions import CacheClosedError, ConfigurationError
 from tests.client.stack import KINDS, Stack, closing
 from tests.client.upstream import Upstream
@@ -89,7 +91,10 @@ def test_both_libraries_have_the_same_options(name: str) -> None:
         "honour_request_directives",
         "max_body_bytes",
         "cache_control_fields",
+        "model_options",
     ]
+    named = set(options[0]) - {"inner_transport", "cache", "model_options"}
+    assert named | set(get_type_hints(ModelOptions)) == {field.name for field in fields(ClientOptions)}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -11,6 +11,7 @@ from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from tests.client.stack import KINDS, Stack, closing
 from tests.managers import count, eventually, is_settled, opened, requests
+from tests.models.examples import chat, completion, dump
 
 URL = "http://origin.example/a"
 
@@ -26,6 +27,7 @@ class Origin:
         self._library = library
         self.cache_control = cache_control
         self.version = 1
+        self.content = b""  # in place of what tells the version
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.fields: dict[str, str] = {}
         self.status = 200
@@ -38,7 +40,7 @@ class Origin:
         headers = {"etag": f'"{self.version}"', "cache-control": self.cache_control, **self.fields}
         if request.headers.get("if-none-match") == f'"{self.version}"' and self.status == 200:
             return self._library.Response(304, headers=headers)
-        content = b"" if request.method == "HEAD" else b"body %d" % self.version
+        content = b"" if request.method == "HEAD" else self.content or b"body %d" % self.version
         return self._library.Response(self.status, headers=headers, content=content)
 
 
@@ -167,3 +169,50 @@ async def test_a_head_updates_what_a_get_has_stored(make: Make) -> None:
     setting.origin.fields = {"content-length": "6"}
     await setting.ask("HEAD")
     assert await setting.ask() == (b"body 1", "hit; ttl=10")
+
+
+@pytest.mark.parametrize(("options", "kept"), [({}, True), ({"bypass": True}, False), ({"namespace": "n"}, False)])
+async def test_the_answer_to_a_post_is_for_those_who_share_its_options(
+    make: Make, options: dict[str, object], kept: bool
+) -> None:
+    setting = make()
+    await setting.ask()
+    setting.origin.version = 2
+    setting.origin.fields = {"content-location": "/a"}
+    await setting.ask("POST", extensions={"aurelis": options})
+    setting.origin.fields = {}
+    body, status = await setting.ask()
+    assert body == b"body 2"  # what was there before is gone in any case
+    assert (status == "hit; ttl=10") is kept
+    if "namespace" in options:
+        assert (await setting.ask(extensions={"aurelis": options})) == (b"body 2", "hit; ttl=10")
+
+
+async def test_rules_of_http_are_not_for_calls_of_models(make: Make) -> None:
+    """A call has no validators, varies by nothing, and puts nothing out of date."""
+    setting = make()
+    url = "http://origin.example/v1/chat/completions"
+    client, asked = setting.client, setting.origin.asked
+
+    async def call() -> tuple[bytes, str]:
+        answer = await setting.stack.send("POST", url, client=client, json=chat())
+        return answer.body, answer.cache_status.removeprefix(f"{setting.manager.config.name}; ")
+
+    async def page() -> str:
+        answer = await setting.stack.send("GET", url, client=client)
+        return answer.cache_status.removeprefix(f"{setting.manager.config.name}; ")
+
+    await page()
+    fields = {"cache-control": "no-store, private", "vary": "*", "set-cookie": "a=1; path=/x", "content-location": url}
+    setting.origin.fields = {**fields, "content-type": "application/json", "surrogate-key": "t"}
+    setting.origin.content = dump(completion())
+    await call()
+    assert await call() == (setting.origin.content, "hit; ttl=3600")
+    await setting.manager.invalidate_tags("t")
+    assert (await call())[1] == "hit; ttl=3600"
+    assert await page() == "hit; ttl=10"
+    setting.clock.advance(3601)
+    setting.origin.status = 503
+    assert (await call())[1] == "fwd=miss; fwd-status=503; detail=status"
+    assert [method for method, _ in asked] == ["GET", "POST", "POST"]
+    assert not any("if-none-match" in sent for _, sent in asked)

@@ -4,9 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurelis.cache.models import UNKNOWN, Usage, read_chat_answer, read_chat_usage
+from aurelis.cache.models import OPENAI_CHAT, UNKNOWN, AnswerSummary, Usage
 from tests.models.examples import completion, dump
 from tests.models.test_canonicalise import VALUES
+
+
+def read_chat_answer(body: bytes) -> AnswerSummary:
+    return OPENAI_CHAT.read_answer(body)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +35,7 @@ from tests.models.test_canonicalise import VALUES
     ids=str,
 )
 def test_usage_is_what_was_reported(block: object, expected: Usage) -> None:
-    assert read_chat_usage(block) == expected
+    assert read_chat_answer(dump(completion(usage=block))).usage == expected
 
 
 def test_a_document_tells_what_it_holds() -> None:

@@ -8,7 +8,7 @@ from aurelis.cache._decisions import Discard, Load, Pass, Record, Reraise, Serve
 from aurelis.cache._entry import Entry
 from aurelis.cache._keys import CacheKeyBuilder
 from aurelis.cache.http import Fields, LoadedResponse, ResponseHead, StoredResponse
-from aurelis.cache.models import ChatStreamTerminator, ModelPolicy, ModelRequest
+from aurelis.cache.models import ModelPolicy, ModelRequest, StreamTerminator
 from aurelis.cache.typing import ExchangePolicy
 from tests.models.examples import (
     DONE,
@@ -117,7 +117,7 @@ def test_only_what_the_call_asked_for_is_recorded(
 
 
 def test_streams_are_watched_for_their_terminator() -> None:
-    assert isinstance(POLICY.terminator(STREAMED, ResponseHead(200, STREAM_HEADERS)), ChatStreamTerminator)
+    assert isinstance(POLICY.terminator(STREAMED, ResponseHead(200, STREAM_HEADERS)), StreamTerminator)
     assert POLICY.terminator(STREAMED, ResponseHead(200, JSON_HEADERS)) is None
     assert POLICY.terminator(PLAIN, ResponseHead(200, STREAM_HEADERS)) is None
 
@@ -170,9 +170,9 @@ CUT = dump(completion())[:-1]
         ((STREAM[0], b"data: oops\n\n", DONE), "malformed"),
         ((DONE,), "no-choices"),
         ((event(piece("x", "length")), DONE), "length"),
-        ((event(piece("x", "content_filter")), DONE), "content_filter"),
+        ((event(piece("x", "content_filter")), DONE), "filtered"),
         ((event(piece("x", "stop")), event(piece("y", "length", index=1)), DONE), "length"),
-        ((event(piece("x", "model_length")), DONE), "model_length"),
+        ((event(piece("x", "model_length")), DONE), "length"),
     ],
 )
 def test_a_stream_that_is_not_whole_and_good_is_not_kept(chunks: tuple[bytes, ...], reason: str) -> None:
@@ -194,7 +194,7 @@ def test_a_stream_that_is_not_whole_and_good_is_not_kept(chunks: tuple[bytes, ..
         (dump({"error": {"message": "overloaded"}}), "error"),
         (dump(completion(choices=[{"finish_reason": "length"}])), "length"),
         (dump(completion(choices=[{"finish_reason": "stop"}, {"finish_reason": "length"}])), "length"),
-        (dump(completion(choices=[{"finish_reason": "content_filter"}])), "content_filter"),
+        (dump(completion(choices=[{"finish_reason": "content_filter"}])), "filtered"),
     ],
 )
 def test_a_document_that_is_not_whole_and_good_is_not_kept(body: bytes, reason: str) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, assert_type
 
+from openai import OpenAI
+
 from aurelis.cache import (
     CacheConfig,
     CacheKeyBuilder,
@@ -18,6 +20,7 @@ from aurelis.cache import (
     MemoryBackend,
     RedisBackend,
     UnifiedCacheManager,
+    cache_options,
     cached,
     get_cache_manager,
     set_cache_manager,
@@ -31,6 +34,7 @@ from aurelis.cache.testing import (
     SharedNode,
 )
 from aurelis.cache.typing import Clock, Layer, Newsroom, SearchableLayer, SharedLayer
+from aurelis_httpx2 import CacheTransport, wrap
 
 
 async def number() -> int:
@@ -174,3 +178,19 @@ async def contracts(node: SharedNode, redis: RedisBackend, disk: DiskBackend) ->
 
     CacheManager(lower=[object()])  # type: ignore[list-item]
     CacheManager(lower=searchable)  # type: ignore[arg-type]
+
+
+def model_calls(client: OpenAI) -> None:
+    """Options of calls and of transports for them."""
+    with cache_options(ttl=timedelta(minutes=1), namespace="a", refresh=True, tags=["a"]):
+        pass
+    with cache_options(ttl="1"):  # type: ignore[arg-type]
+        pass
+    with cache_options(no_store=True):  # type: ignore[call-arg]
+        pass
+    CacheTransport(max_temperature=0.3, variants=2, pacing="recorded", namespace=lambda: None, keep=["length"])
+    CacheTransport(pacing=20.0, protocols={"https://gateway.example": None}, operations=["audio"])
+    CacheTransport(pacing="slow")  # type: ignore[arg-type]
+    CacheTransport(variant=2)  # type: ignore[call-arg]
+    assert_type(wrap(client, ttl=60, partition_by_user=True), OpenAI)
+    wrap(client, max_temprature=1.0)  # type: ignore[call-arg]

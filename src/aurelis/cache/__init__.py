@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._call_options import cache_options
 from ._keys import CacheKeyBuilder
 from ._loading import LoadContext, current_load
 from ._options import EntryOptions
@@ -31,6 +32,7 @@ __all__ = [
     "MemoryBackend",
     "RedisBackend",
     "UnifiedCacheManager",
+    "cache_options",
     "cached",
     "current_load",
     "get_cache_manager",

@@ -11,7 +11,8 @@ from aurelis.cache.manager import AnyManager
 from ._bodies import LedBody, LiveBody, ReplayedBody, ReplayedResponse
 from ._cache import ClientCache
 from ._library import Library, Request, Response
-from ._options import ClientOptions, require_transport
+from ._options import ClientOptions, ModelOptions, require_transport
+from ._wrapping import find_client
 
 __all__ = [
     "DEFAULT_MAX_BODY_BYTES",
@@ -22,9 +23,11 @@ __all__ = [
     "LedBody",
     "Library",
     "LiveBody",
+    "ModelOptions",
     "ReplayedBody",
     "ReplayedResponse",
     "Request",
     "Response",
+    "find_client",
     "require_transport",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -19,13 +20,22 @@ class ReplayedBody:
     """A stored body in the chunks in which it came.
 
     A second iteration goes on where the first one was left, as with a connection.
+
+    Args:
+        pauses: seconds to wait before each chunk; empty: none.
     """
 
-    def __init__(self, chunks: tuple[bytes, ...]) -> None:
+    def __init__(self, chunks: tuple[bytes, ...], pauses: Iterable[float] = ()) -> None:
         self._chunks = iter(chunks)
+        self._pauses = iter(pauses) if pauses else None
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
+        return self._chunks if self._pauses is None else self._paced(self._pauses)
+
+    def _paced(self, pauses: Iterator[float]) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            time.sleep(next(pauses, 0.0))
+            yield chunk
 
     # Not an asynchronous generator: event loops keep track of each, which would cost as much as the lookup.
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -33,6 +43,8 @@ class ReplayedBody:
 
     async def __anext__(self) -> bytes:
         for chunk in self._chunks:
+            if self._pauses is not None:
+                await asyncio.sleep(next(self._pauses, 0.0))
             return chunk
         raise StopAsyncIteration
 

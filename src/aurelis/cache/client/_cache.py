@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
+from itertools import repeat
 from secrets import token_hex
 from threading import BoundedSemaphore, Thread
 from typing import Any, Generic, TypeVar, cast
 
+from aurelis.cache._call_options import CallOptions, in_force
 from aurelis.cache._options import seconds
+from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.exchange import (
     MAX_REFRESHES,
     Alone,
     Exchange,
+    Heeding,
     Hit,
     Lead,
     Live,
     Pending,
-    Recorder,
     Refused,
 )
 from aurelis.cache.http import (
@@ -29,26 +32,27 @@ from aurelis.cache.http import (
     HttpPolicy,
     HttpRequest,
     ResponseHead,
-    conditional,
+    StoredResponse,
     is_not_modified,
     not_modified_fields,
     part_of,
 )
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
-from aurelis.cache.models import ModelPolicy, ModelRequest
-from aurelis.cache.typing import Pass, Record
+from aurelis.cache.models import Catalogue, ModelPolicy, ModelRequest
+from aurelis.cache.typing import Bypass, Pass, Record
 
-from ._calls import Call, Recogniser, decoded_head, patience_for_chunk, patience_for_head, shared_fields
-from ._heeding import ClientHeeding
+from ._calls import Call, Recogniser, decoded_head, head_of, patience_for_chunk, patience_for_head, shared_fields
 from ._library import Library, Request, Response
+from ._load import EXTENSIONS, Load, asking
 from ._options import ClientOptions
 from ._recall import Known, Recall
+from ._unsafe import Unsafe
+from ._wishes import EXTENSION, wishes, within
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
 
 _LOG = logging.getLogger("aurelis.cache")
-_EXTENSIONS: Mapping[str, Any] = {"http_version": b"HTTP/1.1"}
 
 
 class ClientCache(Generic[Q, R]):
@@ -68,20 +72,35 @@ class ClientCache(Generic[Q, R]):
         self._options = options
         self._of_process = cache is None
         self._refreshing = BoundedSemaphore(MAX_REFRESHES)
+        # The hot path: for most transports it need not look for what they don't have.
+        self._named = options.namespace is not None
+        self._varied = options.variants > 1
+        self._paced = options.pacing != "burst"
         self._stand_on(manager_of(cache))
 
     def _stand_on(self, manager: CacheManager) -> None:
         options = self._options
         keys = manager.key_builder.build_key
         self._status = CacheStatus(manager.config.name)
+        catalogue = Catalogue(options.operations, options.protocols)
         self._recognise = Recogniser(
             self._library.bytes_stream,
             manager.config.hash_key(),
+            catalogue,
             shared=options.shared,
             share_across_credentials=options.share_across_credentials,
+            by_user=options.partition_by_user,
+            variants=options.variants,
         )
-        self._recall = Recall(self._library.bytes_stream, shared=options.shared)
-        models = ModelPolicy(keys=keys, ttl=seconds(options.ttl), honour_cache_control=options.honour_cache_control)
+        self._recall = Recall(self._library.bytes_stream, catalogue, shared=options.shared)
+        models = ModelPolicy(
+            keys=keys,
+            ttl=seconds(options.ttl),
+            honour_cache_control=options.honour_cache_control,
+            keep=options.keep,
+            max_temperature=options.max_temperature,
+            key_headers=options.key_headers,
+        )
         self._models: Exchange[ModelRequest] = Exchange(manager, models, max_body_bytes=options.max_body_bytes)
         http = HttpPolicy(
             shared=options.shared,
@@ -92,7 +111,8 @@ class ClientCache(Generic[Q, R]):
             targets=options.targets(),
         )
         self._http: Exchange[HttpRequest] = Exchange(manager, http, max_body_bytes=options.max_body_bytes)
-        self._heeding: ClientHeeding[R] = ClientHeeding(self._library, self._recognise, self._http, http)
+        self._heeding = Heeding(self._http, http)
+        self._unsafe = Unsafe(self._library, self._recognise, self._heeding, options.max_body_bytes)
 
     async def send(self, request: Q, ask: Callable[[Q], Awaitable[R]]) -> R:
         """The response, from the cache or from `ask`, which then runs in a task that other callers may share.
@@ -100,18 +120,26 @@ class ClientCache(Generic[Q, R]):
         Raises:
             Exception: what `ask` raised; if another library's call was shared, this library's own in its place.
         """
-        found = self._find(request)
+        namespace = self._namespace() if self._named else ""
+        mark, recalled = self._recalled(request, namespace)
+        if recalled is not None:
+            return recalled
+        request, options = wishes(request)
+        options = within(options, namespace)
+        found = self._find(request, mark, options)
         if found is None:
-            return await self._heeding.unsafe(request, await ask(request))
+            return await self._unsafe.heed(request, options, await ask(request))
+        if isinstance(found, Alone):
+            return _mark(await ask(request), self._status.forwarded(found.reason, detail=found.detail))
         if isinstance(found, _Stale):
             if found.hit.refresh:
-                load = _Load(ask, request, found.call, self._library.decodes)
+                load = Load(ask, request, found.call, self._library.decodes)
                 found.exchange.refresh(found.call, found.hit, load)
             return self._replay(request, found.call, found.hit)
         if not isinstance(found, _Sought):
             return found
         exchange, call = found.exchange, found.pending.request
-        load = _Load(ask, request, call, self._library.decodes)
+        load = Load(ask, request, call, self._library.decodes)
         try:
             answer = await exchange.open(found.pending, load, patience=patience_for_head(request))
         except BaseException as error:
@@ -121,17 +149,26 @@ class ClientCache(Generic[Q, R]):
         if isinstance(answer, Alone):
             begin = self._heeding.now()
             response = await ask(request)
-            await self._heeding.head(call, response, begin)
+            if request.method == "HEAD" and isinstance(call, HttpRequest):
+                await self._heeding.freshen(call, head_of(response), begin)
             return _mark(response, self._status.forwarded(answer.reason, detail=answer.detail))
         if isinstance(answer, Hit) and answer.refresh:
-            exchange.refresh(call, answer, _Load(ask, request, call, self._library.decodes))
+            exchange.refresh(call, answer, Load(ask, request, call, self._library.decodes))
         return self._respond(request, call, answer, load.extensions)
 
     def send_blocking(self, request: Q, ask: Callable[[Q], R]) -> R:
         """The same for a thread, which runs `ask` and reads its response itself."""
-        found = self._find(request)
+        namespace = self._namespace() if self._named else ""
+        mark, recalled = self._recalled(request, namespace)
+        if recalled is not None:
+            return recalled
+        request, options = wishes(request)
+        options = within(options, namespace)
+        found = self._find(request, mark, options)
         if found is None:
-            return self._heeding.unsafe_blocking(request, ask(request))
+            return self._unsafe.heed_blocking(request, options, ask(request))
+        if isinstance(found, Alone):
+            return _mark(ask(request), self._status.forwarded(found.reason, detail=found.detail))
         if isinstance(found, _Stale):
             if found.hit.refresh:
                 self._refresh_blocking(request, found.exchange, found.call, found.hit, ask)
@@ -149,11 +186,49 @@ class ClientCache(Generic[Q, R]):
         if isinstance(answer, Alone):
             begin = self._heeding.now()
             response = ask(request)
-            self._heeding.head_blocking(call, response, begin)
+            if request.method == "HEAD" and isinstance(call, HttpRequest):
+                self._heeding.run(self._heeding.freshen(call, head_of(response), begin))
             return _mark(response, self._status.forwarded(answer.reason, detail=answer.detail))
         if isinstance(answer, Hit) and answer.refresh:
             self._refresh_blocking(request, exchange, call, answer, ask)
-        return self._respond(request, call, answer, _EXTENSIONS)
+        return self._respond(request, call, answer, EXTENSIONS)
+
+    def _namespace(self) -> str:
+        """What keeps the requests of this transport apart at the moment; empty: nothing."""
+        given = self._options.namespace
+        if given is None:
+            return ""
+        name: object = given() if callable(given) else given
+        if name is not None and not isinstance(name, str):
+            # Whoever keeps tenants apart by it must not share by accident.
+            raise ConfigurationError(f"namespace must give a str, not {type(name).__name__}")
+        return name or ""
+
+    def _recalled(self, request: Q, namespace: str) -> tuple[bytes | None, R | None]:
+        """What the request is remembered by, if it may be, and its answer, if it was answered before."""
+        if namespace or self._varied or in_force() is not None or EXTENSION in request.extensions:
+            mark = self._mark(request, namespace)
+        else:
+            mark = self._recall.mark(request)
+        if mark is None:
+            return None, None
+        known = self._recall.known.get(mark)
+        if known is not None:
+            hit = known.exchange.fresh(known.key)
+            if hit is not None:
+                return mark, self._repeat(request, known, hit)
+        return mark, None
+
+    def _mark(self, request: Q, namespace: str) -> bytes | None:
+        """What the request may be remembered by; `None`: it is to be looked at."""
+        around = in_force()
+        if around is not None:
+            if around.mode is not None and around.mode != "use":
+                return None
+            namespace = within(around, namespace).namespace or ""
+        if self._varied or EXTENSION in request.extensions:
+            return None
+        return self._recall.mark(request, namespace)
 
     def _refresh_blocking(
         self, request: Q, exchange: Exchange[Any], call: Call, hit: Hit, ask: Callable[[Q], R]
@@ -177,30 +252,34 @@ class ClientCache(Generic[Q, R]):
         # A context of its own: what belongs to the request that happens to come first is over before this is.
         Thread(target=Context().run, args=(refresh,), name="aurelis-cache-refresh", daemon=True).start()
 
-    def _find(self, request: Q) -> R | _Sought | _Stale | None:
+    def _find(self, request: Q, mark: bytes | None, options: CallOptions) -> R | _Sought | _Stale | Alone | None:
         """The response if memory has it; `None`: the request is none of the cache's business."""
-        recall = self._recall
-        mark = recall.mark(request)
-        if mark is not None:
-            known = recall.known.get(mark)
-            if known is not None:
-                hit = known.exchange.fresh(known.key)
-                if hit is not None:
-                    return self._repeat(request, known, hit)
-        call = self._recognise(request)
+        call = self._recognise(request, options)
         if call is None:
             return None
         if self._of_process and self._http.is_closed():
             self._stand_on(manager_of(None))  # somebody has closed it: there is a new one
         exchange: Exchange[Any] = self._http if isinstance(call, HttpRequest) else self._models
+        if options.mode == "bypass":
+            return exchange.bypass(Bypass(detail="option"))
         found = exchange.peek(call)
         if not isinstance(found, Hit):
             return _Sought(exchange, found)
         if found.ttl <= 0:
             return _Stale(exchange, call, found)
         if mark is not None:
-            recall.keep(mark, exchange, call, found, as_it_is=_is_as_it_is(found.response.headers))
+            recall, fields = self._recall, found.response.headers
+            recall.keep(mark, exchange, call, found, as_it_is=_is_as_it_is(fields) and not self._pauses(found.response))
         return self._replay(request, call, found)
+
+    def _pauses(self, stored: StoredResponse) -> Iterable[float]:
+        """Seconds before each chunk of a stream; empty: it is given at once."""
+        pacing = self._options.pacing
+        if not self._paced or not stored.pauses:
+            return ()
+        if pacing == "recorded":
+            return [pause / 1000 for pause in stored.pauses]
+        return (0.0, *repeat(1 / float(pacing), len(stored.chunks) - 1))
 
     def _repeat(self, request: Q, known: Known, hit: Hit) -> R:
         library = self._library
@@ -213,9 +292,11 @@ class ClientCache(Generic[Q, R]):
         response = library.hit(
             stored.status,
             headers=header[3],
-            stream=library.replayed(stored.chunks if known.with_body else ()),
+            stream=library.replayed(
+                stored.chunks if known.with_body else (), self._pauses(stored) if self._paced else ()
+            ),
             request=request,
-            extensions=_EXTENSIONS,
+            extensions=EXTENSIONS,
         )
         # Otherwise each response finds it out again, from all of its fields.
         response.headers.encoding = header[3].encoding
@@ -235,14 +316,15 @@ class ClientCache(Generic[Q, R]):
                 part = part_of(call.fields, stored, token_hex(16).encode())
                 if part is not None:
                     status, fields, chunks = part.status, part.fields, (part.body,) if part.body else ()
+        pauses = self._pauses(stored)
         response = self._library.hit(
             status,
             headers=self._hit_fields(fields, hit),
-            stream=self._library.replayed(chunks),
+            stream=self._library.replayed(chunks, pauses),
             request=request,
-            extensions=_EXTENSIONS,
+            extensions=EXTENSIONS,
         )
-        if _is_as_it_is(fields):
+        if _is_as_it_is(fields) and not pauses:
             response.replays()
         return cast("R", response)
 
@@ -265,7 +347,9 @@ class ClientCache(Generic[Q, R]):
         if isinstance(answer, Hit):
             return self._replay(request, call, answer)
         if isinstance(answer, Refused):
-            fields = ((b"content-length", b"0"),)
+            fields: Fields = ((b"content-length", b"0"),)
+            if isinstance(call, ModelRequest):
+                fields += ((b"x-should-retry", b"false"),)  # SDKs take it for a failure that may pass
             return self._response(request, ResponseHead(504, fields), self._status.refused(), library.replayed(()))
         member = self._forwarded(answer.reason, answer.head, answer.decision, collapsed=answer.collapsed)
         if answer.reader is None:
@@ -281,7 +365,7 @@ class ClientCache(Generic[Q, R]):
     def _lead(self, request: Q, call: Call, lead: Lead, ask: Callable[[Q], R]) -> R:
         try:
             with lead.asking():
-                response = ask(_asking(request, call, lead.conditions))
+                response = ask(asking(request, call, lead.conditions))
         except BaseException as error:
             stale = lead.fail(error)
             lead.close()
@@ -312,7 +396,7 @@ class ClientCache(Generic[Q, R]):
         head: ResponseHead,
         member: bytes,
         stream: object,
-        extensions: Mapping[str, Any] = _EXTENSIONS,
+        extensions: Mapping[str, Any] = EXTENSIONS,
     ) -> R:
         return self._library.response(
             head.status,
@@ -347,62 +431,6 @@ class _Sought:
 
     exchange: Exchange[Any]
     pending: Pending[Any]
-
-
-class _Load(Generic[Q, R]):
-    """Asks for one response and records it, in the task of a flight."""
-
-    def __init__(self, ask: Callable[[Q], Awaitable[R]], request: Q, call: Call, decodes: frozenset[bytes]) -> None:
-        self._ask = ask
-        self._request = request
-        self._call = call
-        self._decodes = decodes
-        self._unread: R | None = None
-        self._left = False
-        self.extensions = _EXTENSIONS  # of the response, for the caller whose load it is
-
-    async def __call__(self, recorder: Recorder[Any]) -> None:
-        response = await self._ask(_asking(self._request, self._call, recorder.conditions))
-        self.extensions = response.extensions
-        chunks: AsyncIterator[bytes] | None = None
-        try:
-            head, refused = decoded_head(response, self._call, self._decodes)
-            decision = await recorder.take(head, response, refused=refused)
-            if decision is None:
-                return
-            if isinstance(decision, Pass):
-                if not self._left:
-                    self._unread = response
-                return
-            chunks = response.aiter_bytes()
-            async for chunk in chunks:
-                await recorder.chunk(chunk)
-        finally:
-            if self._unread is None:
-                if isinstance(chunks, AsyncGenerator):
-                    await chunks.aclose()
-                await response.aclose()
-
-    async def leave(self) -> None:
-        """The caller whose load it is has left: a response that was to be handed over unread is for nobody."""
-        self._left = True
-        if self._unread is not None:
-            await self._unread.aclose()
-
-
-def _asking(request: Q, call: Call, conditions: Fields) -> Q:
-    """The request with the cache's questions in place of the caller's; unchanged where there are none."""
-    if not isinstance(call, HttpRequest):
-        return request
-    headers = request.headers.raw
-    adapted = conditional(headers, conditions)
-    if not conditions and len(adapted) == len(headers):
-        return request
-    make: Any = type(request)  # of the caller's library, whose requests are all made alike
-    made: Q = make(
-        request.method, request.url, headers=adapted, stream=request.stream, extensions=dict(request.extensions)
-    )
-    return made
 
 
 def _is_as_sent(fields: Fields) -> bool:

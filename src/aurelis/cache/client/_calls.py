@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import blake2b
 
+from aurelis.cache._call_options import NO_CALL_OPTIONS, CallOptions
 from aurelis.cache.http import SAFE_METHODS, Fields, HttpRequest, ResponseHead, combine, storable_fields
 from aurelis.cache.models import (
-    PROFILES,
+    Catalogue,
     ModelRequest,
     clean_url,
     credential_partition,
@@ -21,18 +22,39 @@ from ._library import Request, Response
 
 Call = HttpRequest | ModelRequest
 
-_MODEL_PATHS = tuple(profile.path_suffix.encode("ascii") for profile in PROFILES)
+_REMEMBERED_TURNS = 10_000
 # With one of these a GET may be more than a question for what a URL names.
 _UNUSUAL_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"upgrade"})
+# What a caller may want of a plain request, in the words of HTTP.
+_CACHE_CONTROL: Mapping[str | None, bytes] = {"refresh": b"no-cache", "only_if_cached": b"only-if-cached"}
 # They describe the encoded bytes, and what is recorded is decoded.
 _ENCODED_FIELDS = frozenset(
     {b"content-digest", b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest"}
 )
 
 
-def is_model_path(target: bytes) -> bool:
-    """Whether calls of a model may be addressed to this path, which a query may follow."""
-    return target.partition(b"?")[0].endswith(_MODEL_PATHS)
+class Turns:
+    """Which of several answers to a call comes next: each in turn, as far as this process remembers the call.
+
+    Args:
+        variants: how many there are, ≥ 1.
+    """
+
+    __slots__ = ("_next", "_variants")
+
+    def __init__(self, variants: int) -> None:
+        self._variants = variants
+        self._next: dict[str, int] = {}
+
+    def next(self, call: str) -> int:
+        """The number of the next one, from 0 on."""
+        if self._variants == 1:
+            return 0
+        if len(self._next) >= _REMEMBERED_TURNS:
+            self._next.clear()
+        turn = self._next.get(call, 0)
+        self._next[call] = (turn + 1) % self._variants
+        return turn
 
 
 class Recogniser:
@@ -41,23 +63,39 @@ class Recogniser:
     Args:
         bytes_stream: class of request bodies that can be read twice.
         secret: key of the hashes that stand for credentials, at most 64 bytes.
+        catalogue: says which calls of models there are, and where.
         shared: plain requests are not kept apart by credentials.
         share_across_credentials: nor are model calls.
+        by_user: those are kept apart by the user whom they name.
+        variants: how many answers there are to each model call.
     """
 
-    __slots__ = ("_bytes_stream", "_secret", "_share_across_credentials", "_shared")
+    __slots__ = ("_by_user", "_bytes_stream", "_catalogue", "_secret", "_share_across_credentials", "_shared", "_turns")
 
-    def __init__(self, bytes_stream: type, secret: bytes, *, shared: bool, share_across_credentials: bool) -> None:
+    def __init__(
+        self,
+        bytes_stream: type,
+        secret: bytes,
+        catalogue: Catalogue,
+        *,
+        shared: bool,
+        share_across_credentials: bool,
+        by_user: bool = False,
+        variants: int = 1,
+    ) -> None:
         self._bytes_stream = bytes_stream
         self._secret = secret
+        self._catalogue = catalogue
         self._shared = shared
         self._share_across_credentials = share_across_credentials
+        self._by_user = by_user
+        self._turns = Turns(variants)
 
-    def __call__(self, request: Request) -> Call | None:
+    def __call__(self, request: Request, options: CallOptions = NO_CALL_OPTIONS) -> Call | None:
         """The request as the rules see it; `None`: it passes untouched."""
         method = request.method
         if method == "POST":
-            if not is_model_path(request.url.raw_path):
+            if not self._catalogue.may_be_call(request.url.raw_path):
                 return None
         elif method != "GET" and method != "HEAD":
             return None
@@ -65,20 +103,22 @@ class Recogniser:
         if address is None:
             return None
         if method == "POST":
-            return self._model_call(request, address, fields)
+            return self._model_call(request, address, fields, options)
         if not _UNUSUAL_FIELDS.isdisjoint(fields) and not _is_plain(fields):
             return None
-        address, token = self._identity(address, fields)
+        address, token = self._identity(address, fields, options.namespace)
+        if options.mode in _CACHE_CONTROL:
+            fields = {**fields, b"cache-control": _CACHE_CONTROL[options.mode]}
         return HttpRequest(method, address, fields, token)
 
-    def unsafe(self, request: Request) -> HttpRequest | None:
+    def unsafe(self, request: Request, options: CallOptions = NO_CALL_OPTIONS) -> HttpRequest | None:
         """A request that may put stored responses out of date; `None`: it does not, or not here."""
         if request.method in SAFE_METHODS:
             return None
         address, fields = self._read(request)
         if address is None:
             return None
-        _, token = self._identity(address, fields)
+        _, token = self._identity(address, fields, options.namespace)
         return HttpRequest(request.method, address, fields, token)
 
     def addresses(self, url: str) -> tuple[str, ...]:
@@ -94,7 +134,7 @@ class Recogniser:
             return None, fields
         return f"{url.scheme}://{authority.decode('ascii')}{url.raw_path.decode('ascii')}", fields
 
-    def _identity(self, address: str, fields: Mapping[bytes, bytes]) -> tuple[str, str]:
+    def _identity(self, address: str, fields: Mapping[bytes, bytes], namespace: str | None) -> tuple[str, str]:
         """The address as it is in keys, and what keeps its responses apart from those of others."""
         token = "" if self._shared else credential_partition(fields, self._secret)
         query = address.partition("?")[2]
@@ -102,17 +142,26 @@ class Recogniser:
             # Keys can be read in a shared layer: of credentials in the query only a hash goes into them.
             token = blake2b(f"{token} {address}".encode("ascii"), digest_size=16, key=self._secret).hexdigest()
             address = clean_url(address)
+        if namespace:
+            named = ascii((token, namespace)).encode("ascii")
+            token = blake2b(named, digest_size=16, key=self._secret).hexdigest()
         return address, token
 
-    def _model_call(self, request: Request, address: str, fields: Mapping[bytes, bytes]) -> ModelRequest | None:
+    def _model_call(
+        self, request: Request, address: str, fields: Mapping[bytes, bytes], options: CallOptions
+    ) -> ModelRequest | None:
         if not isinstance(request.stream, self._bytes_stream):
             return None  # to read an upload is to use it up
-        path, _, query = address.partition("?")
-        call = recognise("POST", path, fields.get(b"content-type", b""), request.read())
+        query = address.partition("?")[2]
+        url = clean_url(address)
+        path = url.partition("?")[0]
+        profiles = self._catalogue.at(path)
+        content_type = fields.get(b"content-type", b"")
+        call = recognise("POST", path, content_type, request.read(), profiles, by_user=self._by_user)
         if call is None:
             return None
         token = "" if self._share_across_credentials else partition(fields, query, self._secret)
-        return ModelRequest(clean_url(address), fields, call, token)
+        return ModelRequest(url, fields, call, token, options, self._turns.next(call.digest))
 
 
 def patience_for_chunk(request: Request) -> float | None:
@@ -139,26 +188,31 @@ def _is_plain(fields: Mapping[bytes, bytes]) -> bool:
     return fields.get(b"content-length", b"0").strip() == b"0"
 
 
+def head_of(response: Response) -> ResponseHead:
+    """The head of a response as it came, but for the case of names."""
+    return ResponseHead(response.status_code, tuple((name.lower(), value) for name, value in response.headers.raw))
+
+
 def decoded_head(response: Response, call: Call, decodes: frozenset[bytes]) -> tuple[ResponseHead, str]:
     """The head of a response as it is with its body decoded, and why that cannot be had; empty: it can.
 
     Args:
         decodes: content codings that the library's responses decode.
     """
-    lines = tuple((name.lower(), value) for name, value in response.headers.raw)
+    head = head_of(response)
     codings = {
         coding
-        for name, value in lines
+        for name, value in head.headers
         if name == b"content-encoding"
         for coding in value.lower().replace(b" ", b"").split(b",")
     } - {b"", b"identity"}
     if not codings:
-        return ResponseHead(response.status_code, lines), ""
+        return head, ""
     # What was not asked for is nothing that this caller expects to be decoded.
     if not codings <= decodes or not codings <= _accepted(call.fields.get(b"accept-encoding", b""), codings):
-        return ResponseHead(response.status_code, lines), "content-encoding"
-    kept = tuple(line for line in lines if line[0] not in _ENCODED_FIELDS)
-    return ResponseHead(response.status_code, kept), ""
+        return head, "content-encoding"
+    kept = tuple(line for line in head.headers if line[0] not in _ENCODED_FIELDS)
+    return ResponseHead(head.status, kept), ""
 
 
 def _accepted(value: bytes, codings: set[bytes]) -> set[bytes]:

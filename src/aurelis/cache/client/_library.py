@@ -94,7 +94,7 @@ class Library(Generic[R]):
     hit: Callable[..., Any]
     headers: Callable[[list[tuple[bytes, bytes]]], Any]
     bytes_stream: type[Any]
-    replayed: Callable[[tuple[bytes, ...]], Any]
+    replayed: Callable[..., Any]
     live: Callable[[Live, Library[Any], float | None], Any]
     led: Callable[[Lead, Response], Any]
     errors: Mapping[str, Callable[[str], Exception]]

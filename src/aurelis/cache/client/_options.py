@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypedDict
 
 from aurelis.cache._options import Duration, seconds, whole, yes_or_no
+from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES
 from aurelis.cache.http import target_names
 
@@ -26,6 +29,48 @@ def require_transport(inner: object, method: str) -> None:
         )
 
 
+_SWITCHES = (
+    *("shared", "share_across_credentials", "honour_cache_control", "honour_request_directives"),
+    "partition_by_user",
+)
+
+Pacing = Literal["burst", "recorded"] | float
+"""How fast a stored stream is given: at once, as it came, or so many chunks a second."""
+
+Namespace = str | Callable[[], str | None] | None
+"""Name that keeps calls apart, or a function that gives it for each call."""
+
+
+class ModelOptions(TypedDict, total=False):
+    """Options of a transport for calls of models, all of which may be left out.
+
+    Attributes:
+        namespace: requests of different namespaces never share responses, plain ones neither: a name, or a function
+            that is called for each request, such as the `get` of a context variable.
+        partition_by_user: the user on whose behalf a model is called (`user`, `safety_identifier`, `metadata.user_id`)
+            keeps calls apart.
+        key_headers: names of request fields that keep calls apart, beside those that are known.
+        max_temperature: calls of a higher temperature pass by the cache; `None`: there is no limit.
+        variants: how many answers are kept of each call, which are given in turn.
+        keep: kinds of answers that are kept although they are not whole: `length`, `filtered`, `incomplete`,
+            `unterminated`.
+        operations: kinds of operations that are cached beside those of texts: `audio`, `images`, `moderation`.
+        protocols: what is spoken below a base URL, in place of all that is known: a protocol (`openai`), one operation
+            of it at any path (`openai/chat`), or `None` for nothing that is to be cached.
+        pacing: how fast a stored stream is given: `burst`, `recorded`, or so many chunks a second.
+    """
+
+    namespace: Namespace
+    partition_by_user: bool
+    key_headers: Collection[str]
+    max_temperature: float | None
+    variants: int
+    keep: Collection[str]
+    operations: Collection[str]
+    protocols: Mapping[str, str | None]
+    pacing: Pacing
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
     """Options of a transport.
@@ -41,8 +86,10 @@ class ClientOptions:
             `Cache-Control` and `Expires` (RFC 9213), the first that is there; `None`: `CDN-Cache-Control` if it is
             shared, and none otherwise.
 
+    The others are as in `ModelOptions`.
+
     Raises:
-        ConfigurationError: `max_body_bytes` is not positive, a name is none, or a switch is neither `True` nor `False`.
+        ConfigurationError: a value is out of range or unknown, or a switch neither `True` nor `False`.
         ValueError: `ttl` is negative or not a number.
     """
 
@@ -53,14 +100,34 @@ class ClientOptions:
     honour_request_directives: bool = True
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     cache_control_fields: Sequence[str] | None = None
+    namespace: Namespace = None
+    partition_by_user: bool = False
+    key_headers: Collection[str] = ()
+    max_temperature: float | None = None
+    variants: int = 1
+    keep: Collection[str] = ()
+    operations: Collection[str] = ()
+    protocols: Mapping[str, str | None] = field(default_factory=dict)
+    pacing: Pacing = "burst"
 
     def __post_init__(self) -> None:
         seconds(self.ttl)
-        for name in ("shared", "share_across_credentials", "honour_cache_control", "honour_request_directives"):
+        if not (self.namespace is None or isinstance(self.namespace, str) or callable(self.namespace)):
+            raise ConfigurationError("namespace must be a str or a function that returns one")
+        self._check_pacing()
+        for name in _SWITCHES:
             yes_or_no(name, getattr(self, name))
         whole("max_body_bytes", self.max_body_bytes)
+        whole("variants", self.variants)
         self.targets()
 
     def targets(self) -> tuple[bytes, ...] | None:
-        """Those names as the rules take them."""
+        """`cache_control_fields` as the rules take them."""
         return None if self.cache_control_fields is None else target_names(self.cache_control_fields)
+
+    def _check_pacing(self) -> None:
+        pacing = self.pacing
+        if pacing in ("burst", "recorded"):
+            return
+        if isinstance(pacing, (bool, str)) or not 0 < pacing < math.inf:
+            raise ConfigurationError(f"pacing must be 'burst', 'recorded' or chunks a second, > 0, not {pacing!r}")

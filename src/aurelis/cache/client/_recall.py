@@ -13,8 +13,9 @@ from typing import Any
 
 from aurelis.cache.exchange import Exchange, Hit
 from aurelis.cache.http import Fields, HttpRequest
+from aurelis.cache.models import Catalogue
 
-from ._calls import Call, is_model_path
+from ._calls import Call
 from ._library import Request
 
 _REMEMBERED = 1024
@@ -59,22 +60,24 @@ class Recall:
 
     Args:
         bytes_stream: class of request bodies that can be read twice.
+        catalogue: says where models may be.
         shared: plain requests are served by the rules of a shared cache.
     """
 
-    def __init__(self, bytes_stream: type, *, shared: bool) -> None:
+    def __init__(self, bytes_stream: type, catalogue: Catalogue, *, shared: bool) -> None:
         self.known: dict[bytes, Known] = {}
+        self._may_be_call = catalogue.may_be_call
         self._bytes_stream = bytes_stream
         # Whether a shared response answers a request with credentials is up to that response.
         self._demanding = _DEMANDING_FIELDS | _CREDENTIAL_FIELDS if shared else _DEMANDING_FIELDS
 
-    def mark(self, request: Request) -> bytes | None:
+    def mark(self, request: Request, namespace: str = "") -> bytes | None:
         """What tells the request from all that differ from it; `None`: it is not to be remembered."""
         method = request.method
         url = request.url
         if method == "GET" or method == "HEAD":
             body = b""
-        elif method == "POST" and is_model_path(url.raw_path) and isinstance(request.stream, self._bytes_stream):
+        elif method == "POST" and self._may_be_call(url.raw_path) and isinstance(request.stream, self._bytes_stream):
             body = request.read()
         else:
             return None
@@ -82,7 +85,7 @@ class Recall:
             return None
         # Marshalled parts have their lengths before them, so no two requests give the same bytes. Later versions of the
         # format have references, which depend on more than the value; none takes half as long as any other encoding.
-        return sha256(marshal.dumps((method, str(url), request.headers.raw, body), 2)).digest()
+        return sha256(marshal.dumps((method, str(url), request.headers.raw, body, namespace), 2)).digest()
 
     def keep(self, mark: bytes, exchange: Exchange[Any], call: Call, hit: Hit, *, as_it_is: bool) -> None:
         """Remember how a request was answered from memory, if any fresh response there answers it."""

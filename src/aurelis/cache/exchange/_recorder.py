@@ -144,6 +144,8 @@ class Recorder(Generic[Q]):
         self._head: ResponseHead | None = None
         self._recording: Recording | None = None
         self._terminator: Terminator | None = None
+        self._head_at = 0.0
+        self._times: list[float] = []
         self.terminated = False
         self.ended = False
         self.over = False
@@ -228,6 +230,7 @@ class Recorder(Generic[Q]):
         if isinstance(decision, Record):
             self._flight.tags = decision.tags
             self._terminator = policy.terminator(self._request, head)
+            self._head_at = self._engine.clock.monotonic()
             self._recording = Recording(limit, self._flight.alive, self._flight.loop)
         else:
             self._engine.telemetry.store(decision.reason)
@@ -259,11 +262,13 @@ class Recorder(Generic[Q]):
         """
         recording = self._recording
         assert recording is not None, "head() comes first"
-        if self._terminator is not None and not self.terminated and recording.kept and self._terminator.feed(data):
-            # The protocol's own end: callers that stop reading here must find the answer stored. What may follow is for
-            # those who read it now.
-            self.terminated = True
-            await self._store_if_kept(recording, data)
+        if self._terminator is not None and not self.terminated and recording.kept and data:
+            self._times.append(self._engine.clock.monotonic() - self._head_at)
+            if self._terminator.feed(data):
+                # The protocol's own end: callers that stop reading here must find the answer stored. What may follow is
+                # for those who read it now.
+                self.terminated = True
+                await self._store_if_kept(recording, data)
         if last:
             self._flight.keep()  # readers may leave once they have it
         recording.append(data, last=last)
@@ -371,6 +376,7 @@ class Recorder(Generic[Q]):
             self._request_time,
             self._response_time,
             self.route,
+            tuple(self._times[: len(chunks)]),
         )
         decision = self._exchange.policy.on_loaded(self._request, loaded)
         if not isinstance(decision, Store):

@@ -112,6 +112,7 @@ class StoredResponse:
         output_tokens: likewise.
         load_seconds: how long the origin took, request to last byte.
         route: route template of the app that made it, empty where unknown.
+        pauses: whole milliseconds before each chunk came, of a stream whose times are known; otherwise empty.
     """
 
     status: int
@@ -132,6 +133,7 @@ class StoredResponse:
     output_tokens: int | None = None
     load_seconds: float = 0.0
     route: str = ""
+    pauses: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,8 @@ class LoadedResponse:
         request_time: wall clock when the request was sent, seconds since the epoch (RFC 9111 §4.2.3).
         response_time: wall clock when its head came.
         route: route template of the app, empty where unknown.
+        times: seconds after the head at which each chunk came, of a body that is watched for its terminator; otherwise
+            empty.
     """
 
     head: ResponseHead
@@ -180,3 +184,4 @@ class LoadedResponse:
     request_time: float
     response_time: float
     route: str = ""
+    times: tuple[float, ...] = ()

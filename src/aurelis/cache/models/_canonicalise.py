@@ -23,13 +23,16 @@ class BodyRules:
 
     Attributes:
         ignored: names of top-level fields that leave the answer alone.
+        of_user: those that say on whose behalf the call is made, which leave it alone as well.
         ignored_within: pairs of a top-level field and a field inside it that leaves the answer alone.
-        stream_default: what an absent `stream` means; an explicit `stream` of this value counts as absent.
+        stream_default: what an absent `stream` means; an explicit `stream` of this value counts as absent. `None`: it
+            means nothing, and counts like any other field.
     """
 
     ignored: tuple[str, ...] = ()
+    of_user: tuple[str, ...] = ()
     ignored_within: tuple[tuple[str, str], ...] = ()
-    stream_default: bool = False
+    stream_default: bool | None = None
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -65,15 +68,18 @@ def parse_object(body: bytes) -> dict[str, object] | None:
     return document if isinstance(document, dict) else None
 
 
-def canonical_body(document: Mapping[str, object], rules: BodyRules) -> bytes:
+def canonical_body(document: Mapping[str, object], rules: BodyRules, *, by_user: bool = False) -> bytes:
     """Canonical JSON of a parsed body without what the rules ignore: ASCII, sorted names, no white space.
+
+    Args:
+        by_user: on whose behalf the call is made does count.
 
     Raises:
         ValueError: a number is beyond binary64.
         RecursionError: nested beyond the recursion limit.
     """
     kept = dict(document)
-    for name in rules.ignored:
+    for name in rules.ignored if by_user else (*rules.ignored, *rules.of_user):
         kept.pop(name, None)
     for outer, inner in rules.ignored_within:
         options = kept.get(outer)
@@ -83,6 +89,6 @@ def canonical_body(document: Mapping[str, object], rules: BodyRules) -> bytes:
                 kept[outer] = remaining
             else:
                 del kept[outer]
-    if kept.get("stream") is rules.stream_default:
+    if rules.stream_default is not None and kept.get("stream") is rules.stream_default:
         del kept["stream"]
     return _encode(kept).encode("ascii")

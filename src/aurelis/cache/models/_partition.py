@@ -40,19 +40,24 @@ def selecting_fields(fields: Mapping[bytes, bytes], names: Iterable[bytes]) -> t
     """Names and values of the fields that are part of the key, one after the other.
 
     `fields` are the request's by lower-case name, `names` those of the profile's allow-list. `accept` is
-    added where it asks for a media type that the protocol does not give by itself.
+    added where it asks for a media type that the protocol does not give by itself. Names of beta features
+    count in any order.
     """
     selected: list[bytes] = []
     for name in names:
         value = fields.get(name)
         if value is not None:
-            selected += (name, value)
+            selected += (name, _sorted_members(value) if name.endswith(b"-beta") else value)
     accept = fields.get(b"accept", b"*/*")
     if accept not in _NEUTRAL_RANGES and not all(
         media_range.strip().lower() in _NEUTRAL_RANGES for media_range in accept.split(b",")
     ):
         selected += (b"accept", accept)
     return tuple(selected)
+
+
+def _sorted_members(value: bytes) -> bytes:
+    return b",".join(sorted({member.strip() for member in value.split(b",")}))
 
 
 def clean_url(url: str) -> str:

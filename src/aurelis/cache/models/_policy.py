@@ -7,12 +7,16 @@ response and the request's `Cache-Control` are not considered; one switch honour
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Final
 
-from aurelis.cache._decisions import Discard, Load, Pass, Record, Reraise, Serve, Store
+from aurelis.cache import _tags
+from aurelis.cache._call_options import NO_CALL_OPTIONS, CallOptions
+from aurelis.cache._decisions import Bypass, Discard, Load, Pass, Record, Refuse, Reraise, Serve, Store
 from aurelis.cache._entry import Entry
+from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.http import (
     LoadedResponse,
     ResponseHead,
@@ -23,7 +27,7 @@ from aurelis.cache.http import (
 )
 from aurelis.cache.typing import Terminator
 
-from ._answer import AnswerSummary
+from ._answer import FILTERED, INCOMPLETE, LENGTH, AnswerSummary, Dialect
 from ._partition import selecting_fields
 from ._recognise import ModelCall
 from ._replay import replay_fields
@@ -31,8 +35,10 @@ from ._replay import replay_fields
 CATEGORY = "model"
 """Category of the keys of model calls."""
 
-_JSON = b"application/json"
-_EVENT_STREAM = b"text/event-stream"
+UNTERMINATED: Final = "unterminated"
+"""Kind of a stream that its server ends without the protocol's own end, though all choices have finished."""
+KEEPABLE: Final = frozenset({LENGTH, FILTERED, INCOMPLETE, UNTERMINATED})
+"""Kinds of answers that are kept only where that is wanted."""
 
 
 @dataclass(slots=True)
@@ -45,12 +51,16 @@ class ModelRequest:
         call: what was recognised.
         partition: token that keeps this call's entries apart from others' (`partition`), empty where all
             share.
+        options: what the caller wants for this call.
+        variant: which of several answers to the call is wanted, ≥ 0.
     """
 
     url: str
     fields: Mapping[bytes, bytes] = field(repr=False)  # credentials are among them
     call: ModelCall
     partition: str = ""
+    options: CallOptions = NO_CALL_OPTIONS
+    variant: int = 0
 
 
 class ModelPolicy:
@@ -60,21 +70,45 @@ class ModelPolicy:
         keys: makes a full key of category and identifier: `CacheKeyBuilder.build_key`.
         ttl: seconds for which an answer is served, may be infinite; 0 keeps nothing.
         honour_cache_control: keep no answer whose `Cache-Control` says `no-store`.
+        keep: kinds of answers that are kept although they are not whole: `length`, `filtered`, `incomplete`,
+            `unterminated`.
+        max_temperature: calls of a higher temperature pass by the cache; `None`: there is no limit.
+        key_headers: names of more request fields that are part of the key.
 
     Raises:
+        ConfigurationError: `keep` holds something else, or `max_temperature` is no number ≥ 0.
+        TypeError: `keep` or `key_headers` is a string.
         ValueError: `ttl` is negative or NaN.
     """
 
-    __slots__ = ("_honour_cache_control", "_keys", "_ttl")
+    __slots__ = ("_honour_cache_control", "_keep", "_key_headers", "_keys", "_max_temperature", "_ttl")
 
     def __init__(
-        self, *, keys: Callable[[str, str], str], ttl: float = 3600.0, honour_cache_control: bool = False
+        self,
+        *,
+        keys: Callable[[str, str], str],
+        ttl: float = 3600.0,
+        honour_cache_control: bool = False,
+        keep: Collection[str] = (),
+        max_temperature: float | None = None,
+        key_headers: Collection[str] = (),
     ) -> None:
         if math.isnan(ttl) or ttl < 0:
             raise ValueError(f"ttl must be a number of seconds ≥ 0, not {ttl!r}")
+        for name, several in (("keep", keep), ("key_headers", key_headers)):
+            if isinstance(several, str):
+                raise TypeError(f"{name} must be several names; write {name}=[{several!r}]")
+        unknown = sorted(set(keep) - KEEPABLE)
+        if unknown:
+            raise ConfigurationError(f"keep: {unknown[0]!r} is none of {', '.join(sorted(KEEPABLE))}")
+        if max_temperature is not None and not _is_temperature(max_temperature):
+            raise ConfigurationError(f"max_temperature must be a number ≥ 0, not {max_temperature!r}")
         self._keys = keys
         self._ttl = float(ttl)
         self._honour_cache_control = honour_cache_control
+        self._keep = frozenset(keep)
+        self._max_temperature = max_temperature
+        self._key_headers = tuple(sorted({name.lower().encode("ascii") for name in key_headers}))
 
     def key(self, request: ModelRequest) -> str:
         """The key of the call: a digest, so nothing of the request can be read from it."""
@@ -86,22 +120,34 @@ class ModelPolicy:
             request.url,
             request.partition,
             call.digest,
-            selecting_fields(request.fields, profile.key_fields),
+            selecting_fields(request.fields, (*profile.key_fields, *self._key_headers)),
+            request.options.namespace or "",
+            request.variant,
         )
         # ascii() tells different parts apart whatever they contain, and alike on every version of Python
         digest = blake2b(ascii(parts).encode("ascii"), digest_size=16, person=b"model call 1")
         return self._keys(CATEGORY, digest.hexdigest())
 
-    def on_lookup(self, request: ModelRequest, entry: Entry | None, now: float) -> Serve | Load:
-        """Serve what is fresh."""
-        if entry is None:
-            return Load("miss")
-        return Serve(entry) if now < entry.fresh_until else Load("stale")
+    def on_lookup(self, request: ModelRequest, entry: Entry | None, now: float) -> Serve | Load | Bypass | Refuse:
+        """Serve what is fresh, unless the caller wants something else."""
+        mode = request.options.mode
+        if mode == "bypass":
+            return Bypass(detail="option")
+        limit, temperature = self._max_temperature, request.call.temperature
+        if limit is not None and temperature is not None and temperature > limit:
+            return Bypass(detail="temperature")
+        if mode == "refresh":
+            return Load("request")
+        if entry is not None and now < entry.fresh_until:
+            return Serve(entry)
+        if mode == "only_if_cached":
+            return Refuse()
+        return Load("miss" if entry is None else "stale")
 
     def on_response(self, request: ModelRequest, head: ResponseHead, response_time: float) -> Record | Pass:
         """Record what the call asked for; `Pass` with `ttl`, `status`, `media-type` or `no-store` else."""
         refusal = self._refusal(request, head)
-        return Record() if refusal is None else Pass(refusal)
+        return Record(tags=_tags.tags(request.options.tags)) if refusal is None else Pass(refusal)
 
     def on_shared(self, request: ModelRequest, leader: ModelRequest, head: ResponseHead, response_time: float) -> None:
         """Whoever waits may have the answer: the same key means the same call by the same caller."""
@@ -122,14 +168,13 @@ class ModelPolicy:
     def terminator(self, request: ModelRequest, head: ResponseHead) -> Terminator | None:
         """The watcher of the call's protocol if the response is a stream."""
         call = request.call
-        is_stream = call.stream and _media_type(_fields(head)) == _EVENT_STREAM
-        return call.profile.terminator() if is_stream else None
+        return call.profile.terminator(_media_type(_fields(head)), call.choices) if call.stream else None
 
     def on_loaded(self, request: ModelRequest, loaded: LoadedResponse) -> Store | Discard:
         """Keep a whole and good answer.
 
-        Discards for the reasons of `on_response`, and with `truncated`, `malformed`, `error`, `no-choices`,
-        or the finish reason of an incomplete answer.
+        Discards for the reasons of `on_response`, and with `truncated`, `malformed`, `error`, `no-choices`, or the kind
+        of an answer that is not whole: `length`, `filtered`, `incomplete`.
         """
         refusal = self._refusal(request, loaded.head)
         if refusal is not None:
@@ -139,41 +184,51 @@ class ModelPolicy:
             return Discard("truncated")
         profile = request.call.profile
         if request.call.stream:
-            summary = profile.read_stream(loaded.chunks)
+            summary = profile.read_stream(_media_type(_fields(loaded.head)), loaded.chunks)
         else:
             summary = profile.read_answer(b"".join(loaded.chunks))
-        flaw = _flaw(summary, profile.incomplete)
+        flaw = _flaw(summary, profile.dialect, self._keep)
         if flaw is not None:
             return Discard(flaw)
+        ttl = self._ttl_of(request)
         stored = StoredResponse(
             status=loaded.head.status,
             headers=replay_fields(loaded.head),
             chunks=loaded.chunks,
-            lifetime=self._ttl,
+            lifetime=ttl,
             source="model",
             input_tokens=summary.usage.input_tokens,
             output_tokens=summary.usage.output_tokens,
             load_seconds=loaded.seconds,
             route=loaded.route,
+            pauses=_pauses(loaded.times),
         )
-        return Store(stored, fresh_for=self._ttl)
+        return Store(stored, fresh_for=ttl, tags=_tags.tags(request.options.tags))
 
     def on_error(self, request: ModelRequest, entry: Entry | None, error: BaseException, now: float) -> Reraise:
         """The callers get the failure as it was."""
         return Reraise()
 
+    def _ttl_of(self, request: ModelRequest) -> float:
+        ttl = request.options.ttl
+        return min(self._ttl if ttl is None else ttl, request.call.longest)
+
     def _refusal(self, request: ModelRequest, head: ResponseHead) -> str | None:
         """Why a response with this head is not kept, if it is not."""
-        if self._ttl == 0:
+        if self._ttl_of(request) == 0:
             return "ttl"
         if head.status != 200:
             return "status"
         fields = _fields(head)
-        if _media_type(fields) != (_EVENT_STREAM if request.call.stream else _JSON):
+        if not _is_expected(request.call, _media_type(fields)):
             return "media-type"
         if self._honour_cache_control and response_directives(fields.get(b"cache-control")).no_store:
             return "no-store"
         return None
+
+
+def _is_temperature(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
 
 
 def _fields(head: ResponseHead) -> Mapping[bytes, bytes]:
@@ -184,20 +239,34 @@ def _media_type(fields: Mapping[bytes, bytes]) -> bytes:
     return fields.get(b"content-type", b"").partition(b";")[0].strip().lower()
 
 
+def _is_expected(call: ModelCall, media_type: bytes) -> bool:
+    profile = call.profile
+    if call.stream:
+        return media_type in profile.streams
+    return any(media_type.startswith(one) if one[-1:] == b"/" else media_type == one for one in profile.media_types)
+
+
 def _has_announced_length(loaded: LoadedResponse) -> bool:
     """Whether the body is as long as announced; true where the announcement is of encoded bytes."""
     coding = _fields(loaded.head).get(b"content-encoding", b"identity")
     return coding.strip().lower() != b"identity" or is_complete(loaded.head, loaded.chunks)
 
 
-def _flaw(summary: AnswerSummary, incomplete: frozenset[str]) -> str | None:
+def _flaw(summary: AnswerSummary, dialect: Dialect, keep: frozenset[str]) -> str | None:
     """What keeps an answer from being kept."""
     if summary.error:
         return "error"
-    if not summary.complete:
+    if not summary.complete and not (summary.finished and UNTERMINATED in keep):
         return "truncated"
     if summary.malformed:
         return "malformed"
     if not summary.answered:
         return "no-choices"
-    return next((reason for reason in summary.finish_reasons if reason in incomplete), None)
+    kinds = map(dialect.kind, summary.finish_reasons)
+    return next((kind for kind in kinds if kind is not None and kind not in keep), None)
+
+
+def _pauses(times: tuple[float, ...]) -> tuple[int, ...]:
+    """Whole milliseconds before each chunk; together they are as long as it took, up to one."""
+    instants = [round(time * 1000) for time in times]
+    return tuple(max(after - before, 0) for before, after in zip([0, *instants], instants, strict=False))

@@ -23,14 +23,21 @@ class Usage:
 UNKNOWN = Usage()
 
 
-def _count(value: object) -> int | None:
+def count(value: object) -> int | None:
+    """A count as JSON gives it; `None`: it is none."""
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if 0 <= value < _LIMIT else None
 
 
-def read_chat_usage(block: object) -> Usage:
-    """Counts of a chat completion's `usage` member, of whatever type. Nothing is computed or guessed."""
+def total(block: object, *names: str) -> int | None:
+    """The sum of the counts of these names; `None`: the first one is not there.
+
+    Protocols that report parts of a count leave out those that are zero, but for the first.
+    """
     if not isinstance(block, dict):
-        return UNKNOWN
-    return Usage(_count(block.get("prompt_tokens")), _count(block.get("completion_tokens")))
+        return None
+    first = count(block.get(names[0]))
+    if first is None:
+        return None
+    return first + sum(count(block.get(name)) or 0 for name in names[1:])

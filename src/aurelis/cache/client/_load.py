@@ -1,0 +1,75 @@
+"""Asking the origin for one response."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final, Generic, TypeVar
+
+from aurelis.cache.exchange import Recorder
+from aurelis.cache.http import Fields, HttpRequest, conditional
+from aurelis.cache.typing import Pass
+
+from ._calls import Call, decoded_head
+from ._library import Request, Response
+
+Q = TypeVar("Q", bound=Request)
+R = TypeVar("R", bound=Response)
+
+EXTENSIONS: Final[Mapping[str, Any]] = {"http_version": b"HTTP/1.1"}
+"""Of a response that comes from no connection."""
+
+
+class Load(Generic[Q, R]):
+    """Asks for one response and records it, in the task of a flight."""
+
+    def __init__(self, ask: Callable[[Q], Awaitable[R]], request: Q, call: Call, decodes: frozenset[bytes]) -> None:
+        self._ask = ask
+        self._request = request
+        self._call = call
+        self._decodes = decodes
+        self._unread: R | None = None
+        self._left = False
+        self.extensions = EXTENSIONS  # of the response, for the caller whose load it is
+
+    async def __call__(self, recorder: Recorder[Any]) -> None:
+        response = await self._ask(asking(self._request, self._call, recorder.conditions))
+        self.extensions = response.extensions
+        chunks: AsyncIterator[bytes] | None = None
+        try:
+            head, refused = decoded_head(response, self._call, self._decodes)
+            decision = await recorder.take(head, response, refused=refused)
+            if decision is None:
+                return
+            if isinstance(decision, Pass):
+                if not self._left:
+                    self._unread = response
+                return
+            chunks = response.aiter_bytes()
+            async for chunk in chunks:
+                await recorder.chunk(chunk)
+        finally:
+            if self._unread is None:
+                if isinstance(chunks, AsyncGenerator):
+                    await chunks.aclose()
+                await response.aclose()
+
+    async def leave(self) -> None:
+        """The caller whose load it is has left: a response that was to be handed over unread is for nobody."""
+        self._left = True
+        if self._unread is not None:
+            await self._unread.aclose()
+
+
+def asking(request: Q, call: Call, conditions: Fields) -> Q:
+    """The request with the cache's questions in place of the caller's; unchanged where there are none."""
+    if not isinstance(call, HttpRequest):
+        return request
+    headers = request.headers.raw
+    adapted = conditional(headers, conditions)
+    if not conditions and len(adapted) == len(headers):
+        return request
+    make: Any = type(request)  # of the caller's library, whose requests are all made alike
+    made: Q = make(
+        request.method, request.url, headers=adapted, stream=request.stream, extensions=dict(request.extensions)
+    )
+    return made
