@@ -158,42 +158,48 @@ class Stack:
                 return found
         return None if answered else self._first.in_need(key)
 
-    async def lookup_many(self, keys: Iterable[str], budget: Budget) -> dict[str, Found]:
-        """The same for many keys, in one round trip for each layer."""
+    async def lookup_many(self, keys: Iterable[str], budget: Budget) -> list[tuple[str, Mapping[str, Entry]]]:
+        """The same for many keys, in one round trip for each layer.
+
+        Returns:
+            What was found, by the layer that had it. Not a `Found` for each key, which a hundred keys would feel.
+        """
         wanted = list(keys)
-        before = {key: self.removals(key) for key in wanted}
+        before = {key: self.removals(key) for key in wanted} if self.memory is not None or self._below else {}
         mark = self.generations.mark
-        found: dict[str, Found] = {}
+        found: list[tuple[str, Mapping[str, Entry]]] = []
         answered = False
+        left = wanted
         for guard in self._upper:
-            missing = [key for key in wanted if key not in found]
-            if guard is self.shared:
-                missing = [key for key in missing if not self._is_waiting(key)]
-            if not missing:
+            asked = [key for key in left if not self._is_waiting(key)] if guard is self.shared else left
+            if not asked:
                 break
             try:
-                entries = await guard.call("get", partial(guard.layer.lookup_many, missing), budget)
+                entries = await guard.call("get", partial(guard.layer.lookup_many, asked), budget)
                 hits = await self._judging.many(entries, budget)
             except LayerUnavailableError:
-                guard.skipped.n += len(missing)
+                guard.skipped.n += len(asked)
                 continue
             except LayerError:
-                guard.error.n += len(missing)
+                guard.error.n += len(asked)
                 continue
             answered = True
             guard.hit.n += len(hits)
-            guard.miss.n += len(missing) - len(hits)
-            for key, entry in hits.items():
-                found[key] = Found(entry, guard.name)
-                self._first.promote(key, entry, before[key], mark)
-        if self._below is not None:
-            missing = [key for key in wanted if key not in found and not self._is_waiting(key)]
-            found |= await self._below.lookup_many(missing, budget, before, mark)
-        for key in wanted:
-            if key not in found and (not answered or self._is_waiting(key)):
-                in_need = self._first.in_need(key)
-                if in_need is not None:
-                    found[key] = in_need
+            guard.miss.n += len(asked) - len(hits)
+            if self.memory is not None:
+                for key, entry in hits.items():
+                    self._first.promote(key, entry, before[key], mark)
+            if hits:
+                found.append((guard.name, hits))
+                left = [key for key in left if key not in hits] if len(hits) < len(left) else []
+        if self._below is not None and left:
+            asked = [key for key in left if not self._is_waiting(key)]
+            lower = await self._below.lookup_many(asked, budget, before, mark)
+            found += [(hit.layer, {key: hit.entry}) for key, hit in lower.items()]
+            left = [key for key in left if key not in lower]
+        for key in left:
+            if (not answered or self._is_waiting(key)) and (hit := self._first.in_need(key)) is not None:
+                found.append((hit.layer, {key: hit.entry}))
         return found
 
     # Loading

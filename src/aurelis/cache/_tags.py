@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from ._keys import escape
 
 EVERYTHING: Final = "*"
 """The tag of all entries of a namespace."""
+_EVERYTHING_ALONE: Final = (EVERYTHING,)
 BELOW: Final = "b"
 """The tag of all entries in layers below the one that is shared."""
 
@@ -66,10 +68,16 @@ def implied(key: str, prefix: str) -> tuple[str, ...]:
         prefix: the namespace, escaped, with a colon.
     """
     if not key.startswith(prefix):
-        return (EVERYTHING,)
+        return _EVERYTHING_ALONE
     parts = key[len(prefix) :].split(":", 4)
     if len(parts) == 3:
-        return (EVERYTHING, "c:" + parts[1])
+        return _of_category(parts[1])
     if len(parts) == 4:
-        return (EVERYTHING, "c:" + parts[1], f"i:{parts[1]}:{parts[2]}")
-    return (EVERYTHING,)
+        return (*_of_category(parts[1]), f"i:{parts[1]}:{parts[2]}")
+    return _EVERYTHING_ALONE
+
+
+@lru_cache(1024)
+def _of_category(escaped: str) -> tuple[str, ...]:
+    # The same object for many keys, rather than one more for the collector of garbage with each.
+    return (EVERYTHING, "c:" + escaped)

@@ -33,6 +33,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 from typing import Final
 from zlib import crc32
@@ -52,6 +53,7 @@ _BODY: Final = struct.Struct(">dddQBIIQ")
 _MAX_GENERATION: Final = 2**64 - 1
 _CHECKED_FROM: Final = len(_MAGIC) + _CHECK.size
 _KEY_AT: Final = _HEADER.size
+_REMEMBERED_SIZE: Final = 512
 
 
 @dataclass(slots=True)
@@ -139,7 +141,10 @@ def open_frame(data: bytes, key: str) -> tuple[bytes, float, int, Details, float
     if data[_KEY_AT:details_at] != to_bytes(key):
         raise FrameError("key")
     _require_range(created, fresh_for, stale_for)
-    details = _unpack_details(data[details_at:payload_at]) if details_size else NO_DETAILS
+    details = NO_DETAILS
+    if details_size:
+        unpack = _remembered_details if details_size <= _REMEMBERED_SIZE else _unpack_details
+        details = unpack(data[details_at:payload_at])
     return data[payload_at:], stale_for, generation, details, created, fresh_for, codec
 
 
@@ -178,6 +183,10 @@ def _unpack_details(data: bytes) -> Details:
     if not all(type(number) is float and 0.0 <= number < math.inf for number in numbers):
         raise FrameError("header", "lead and spread must be finite, 0 or more")
     return Details(tuple(tags), lead, spread, etag, last_modified)
+
+
+# What is stored with the same tags and options has the same details.
+_remembered_details = lru_cache(1024)(_unpack_details)
 
 
 def _foreign(start: bytes) -> str:

@@ -13,6 +13,7 @@ import logging
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any, Final, TypeVar
 
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
@@ -247,11 +248,11 @@ async def _together(link: Link, names: Sequence[bytes]) -> Iterable[tuple[int, b
             values, lives = succeeded(answers)[-1]
     succeeded((values, lives))
     # What is there without being a string is some other program's, and no frame.
-    return [
+    return (
         (position, b"" if value is None else value, life)
-        for position, (value, life) in enumerate(zip(values, lives, strict=True))
+        for position, value, life in zip(count(), values, lives, strict=False)
         if life != _ABSENT
-    ]
+    )
 
 
 async def _by_slot(link: Link, names: Sequence[bytes]) -> Iterable[tuple[int, bytes, int]]:
