@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from aurelis.cache._entry import Details, Entry
+from aurelis.cache._first_layer import Found
 from aurelis.cache._generations import Generations
 from aurelis.cache._guard import Budget, Guard
 from aurelis.cache._leases import Permit
@@ -122,6 +123,12 @@ def bed() -> Bed:
 def packed(value: object) -> Packed:
     """Returns a value ready to be stored."""
     return Packed(value, CODEC.dumps(value), isinstance(value, str | int))
+
+
+async def many(stack: Stack, keys: list[str]) -> dict[str, Found]:
+    """Returns what is found below memory, by key."""
+    found = await stack.lookup_many(keys, stack.budget())
+    return {key: Found(entry, layer) for layer, entries in found for key, entry in entries.items()}
 
 
 # --- the guard
@@ -314,7 +321,7 @@ async def test_layers_are_asked_in_order_until_one_has_it(bed: Bed) -> None:
 async def test_many_are_asked_for_once_and_only_what_is_missing_further_below(bed: Bed) -> None:
     await bed.upper.inner.store("a", bed.entry("above"))
     await bed.lower.inner.store("b", bed.entry("below"))
-    found = await bed.stack.lookup_many(["a", "b", "c"], bed.budget())
+    found = await many(bed.stack, ["a", "b", "c"])
     assert {key: (hit.layer, hit.entry.value) for key, hit in found.items()} == {
         "a": ("l2", "above"),
         "b": ("l3", "below"),
@@ -322,7 +329,7 @@ async def test_many_are_asked_for_once_and_only_what_is_missing_further_below(be
     assert (bed.upper.calls, bed.lower.calls) == (["get many"], ["get many"])
     assert bed.counted(names.LOOKUPS, layer="l2", result="miss") == 2
     assert bed.counted(names.LOOKUPS, layer="l3", result="miss") == 1
-    await bed.stack.lookup_many(["a"], bed.budget())
+    await many(bed.stack, ["a"])
     assert bed.lower.calls == ["get many"]
 
 
@@ -330,10 +337,10 @@ async def test_a_layer_that_fails_is_a_miss_and_the_next_one_is_asked(bed: Bed) 
     await bed.lower.inner.store("k", bed.entry("below"))
     bed.upper.error = OSError()
     assert await bed.stack.lookup("k", bed.budget()) is not None
-    assert list(await bed.stack.lookup_many(["k", "l"], bed.budget())) == ["k"]
+    assert list(await many(bed.stack, ["k", "l"])) == ["k"]
     assert bed.counted(names.LOOKUPS, layer="l2", result="error") == 3
     await bed.break_upper()
-    await bed.stack.lookup_many(["k", "l"], bed.budget())
+    await many(bed.stack, ["k", "l"])
     assert bed.counted(names.LOOKUPS, layer="l2", result="skipped") >= 2
 
 
@@ -341,7 +348,7 @@ async def test_what_is_found_below_is_promoted_for_no_longer_than_it_lives_there
     await bed.upper.inner.store("short", bed.entry([1], life=50))
     await bed.upper.inner.store("long", bed.entry([1], life=math.inf))
     await bed.stack.lookup("short", bed.budget())
-    await bed.stack.lookup_many(["long"], bed.budget())
+    await many(bed.stack, ["long"])
     now = bed.clock.monotonic()
     lives = {key: entry.expires - now for key in ("short", "long") if (entry := bed.memory.peek(key))}
     assert lives == {"short": 50, "long": 100}
@@ -516,7 +523,7 @@ async def test_what_an_invalidation_has_overtaken_is_not_found_or_stale_in_every
         found = {key: bed.stack.peek(key) for key in "klm"}
         if kept == "below":
             single = await bed.stack.lookup("k", bed.budget())
-            many = await bed.stack.lookup_many(["l", "m"], bed.budget())
+            many = await many(bed.stack, ["l", "m"])
             found = {"k": single.entry if single else None} | {key: hit.entry for key, hit in many.items()}
         fresh = {key: entry.fresh_until > now for key, entry in found.items() if entry is not None}
         assert fresh == ({"k": False, "l": False, "m": True} if soft else {"m": True})
@@ -529,7 +536,7 @@ async def test_an_invalidation_does_not_touch_what_is_stored_later(bed: Bed) -> 
         entry = bed.stack.peek("k")
         assert entry is not None
         assert entry.fresh_until > bed.clock.monotonic()
-        assert (await bed.stack.lookup_many(["k"], bed.budget())).keys() == {"k"}
+        assert (await many(bed.stack, ["k"])).keys() == {"k"}
 
 
 async def test_what_was_made_stale_while_a_refresh_failed_does_not_become_fresh(bed: Bed) -> None:
@@ -749,7 +756,7 @@ async def test_where_no_layer_answers_memory_serves_what_it_has(one: Process, so
     one.layer.error = OSError()
     for found in (
         await one.stack.lookup("k", one.budget()),
-        (await one.stack.lookup_many(["k"], one.budget())).get("k"),
+        (await many(one.stack, ["k"])).get("k"),
     ):
         assert found is not None
         assert found.layer == names.L1
@@ -761,7 +768,7 @@ async def test_in_need_memory_does_not_serve_what_is_known_to_be_gone(one: Proce
     await one.stack.invalidate(["t:a"], soft=False, budget=one.budget())
     one.layer.error = OSError()
     assert await one.stack.lookup("k", one.budget()) is None
-    assert await one.stack.lookup_many(["k"], one.budget()) == {}
+    assert await many(one.stack, ["k"]) == {}
 
 
 async def test_another_process_gets_what_is_known_of_a_value(one: Process, other: Process) -> None:
