@@ -523,8 +523,8 @@ async def test_what_an_invalidation_has_overtaken_is_not_found_or_stale_in_every
         found = {key: bed.stack.peek(key) for key in "klm"}
         if kept == "below":
             single = await bed.stack.lookup("k", bed.budget())
-            many = await many(bed.stack, ["l", "m"])
-            found = {"k": single.entry if single else None} | {key: hit.entry for key, hit in many.items()}
+            others = await many(bed.stack, ["l", "m"])
+            found = {"k": single.entry if single else None} | {key: hit.entry for key, hit in others.items()}
         fresh = {key: entry.fresh_until > now for key, entry in found.items() if entry is not None}
         assert fresh == ({"k": False, "l": False, "m": True} if soft else {"m": True})
 
