@@ -52,7 +52,7 @@ class ReplayedBody:
 class ReplayedResponse:
     """To be mixed into the library's response: one whose body is a `ReplayedBody` that needs no decoding.
 
-    A response reads its body through three asynchronous generators, made for connections that may fail, be encoded and
+    A response reads its body through three generators, made for connections that may fail, be encoded and
     be slow. For chunks that are there they cost several times as much as the lookup, so they are passed over, unless
     somebody other than the library has put a stream of their own around ours.
     """
@@ -90,6 +90,25 @@ class ReplayedResponse:
         if chunk_size is not None or self._replayed is None or self.is_stream_consumed:
             return parts
         return _Chunks(self, self._replayed, parts)
+
+    def iter_bytes(self, chunk_size: int | None = None) -> Any:
+        """The same for a thread."""
+        parts = super().iter_bytes(chunk_size)  # type: ignore[misc]
+        if chunk_size is not None or self._replayed is None or self.is_stream_consumed:
+            return parts
+        return self._parts(self._replayed, parts)
+
+    def _parts(self, body: ReplayedBody, otherwise: Iterator[bytes]) -> Iterator[bytes]:
+        response: Any = self
+        if response.is_stream_consumed or response.is_closed:
+            yield from otherwise  # which says what is wrong
+            return
+        response.is_stream_consumed = True
+        self._given = 0
+        for chunk in body:
+            self._given += len(chunk)
+            yield chunk
+        response.close()
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
