@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,10 +42,17 @@ class Leases:
         guard: in front of the shared layer, or `None`.
         layer: the shared layer.
         timeout: seconds for what no request waits for.
+        is_waiting: whether the shared layer has not been told the last about a key.
     """
 
     def __init__(
-        self, first: FirstLayer, judging: Judging, guard: Guard | None, layer: SharedLayer | None, timeout: float
+        self,
+        first: FirstLayer,
+        judging: Judging,
+        guard: Guard | None,
+        layer: SharedLayer | None,
+        timeout: float,
+        is_waiting: Callable[[str], bool],
     ) -> None:
         self._first = first
         self._generations = first.generations
@@ -53,6 +60,7 @@ class Leases:
         self._guard = guard
         self._shared_layer = layer
         self._timeout = timeout
+        self._is_waiting = is_waiting
 
     async def acquire(
         self,
@@ -83,6 +91,7 @@ class Leases:
         layer = self._layer
         removals = self._first.removals(key)
         mark = self._generations.mark
+        again = again or self._is_waiting(key)
         try:
             # First, as a tag without a record begins with what is known then.
             await self._judging.learn((*self._first.implied(key), *tags), budget, keys=(key,))

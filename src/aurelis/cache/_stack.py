@@ -98,7 +98,7 @@ class Stack:
                 trust=memory_ttl,
                 lease=max(1.0, min(timeout, _LONGEST_LIFT) * 4),
             )
-        leases = Leases(first, self._judging, self.shared, self._shared_layer, timeout)
+        leases = Leases(first, self._judging, self.shared, self._shared_layer, timeout, self._is_waiting)
         packing = Packing(codec, copy=copy, alone=alone)
         # One object for those who use it, whichever part does it, and no further call on the way to a hit.
         self.peek, self.state, self.removals, self.is_invalid = (
@@ -109,7 +109,7 @@ class Stack:
         )
         self.rearm, self.forget, self.implied = first.rearm, first.forget, first.implied
         self.pack, self.unpack, self.read = packing.pack, packing.unpack, packing.read
-        self._acquire = leases.acquire
+        self.acquire = leases.acquire
         self.permit, self.renew, self.holds, self.release = leases.permit, leases.renew, leases.holds, leases.release
 
     def budget(self) -> Budget:
@@ -201,23 +201,6 @@ class Stack:
             if (not answered or self._is_waiting(key)) and (hit := self._first.in_need(key)) is not None:
                 found.append((hit.layer, {key: hit.entry}))
         return found
-
-    # Loading
-
-    async def acquire(
-        self,
-        key: str,
-        token: bytes,
-        budget: Budget,
-        *,
-        tags: tuple[str, ...] = (),
-        again: bool,
-        life: float,
-        memory_ttl: float = math.inf,
-    ) -> tuple[Found | None, Permit]:
-        """See `Leases.acquire`."""
-        again = again or self._is_waiting(key)
-        return await self._acquire(key, token, budget, tags=tags, again=again, life=life, memory_ttl=memory_ttl)
 
     # Storing
 
