@@ -22,6 +22,8 @@ from ._guard import Budget
 from ._leases import Permit
 from ._listening import Listening
 from ._packing import Keep
+from ._searching import remove_matching
+from ._softening import soften
 from ._stack import Stack
 from .exceptions import CacheClosedError, CacheError, LayerError
 from .telemetry import names
@@ -226,7 +228,7 @@ class Engine:
         self.check(key)
         budget = await self.after([self.flights.fence(key)])
         try:
-            return await self.stack.soften(key, budget)
+            return await soften(self.stack, key, budget)
         finally:
             self.flights.fence(key)  # as in `delete`
 
@@ -255,7 +257,7 @@ class Engine:
         self.check("")
         await self.after(self.flights.fence_matching(matches))
         try:
-            return await self.stack.remove_matching(matches, start, progress)
+            return await remove_matching(self.stack, matches, start, progress)
         finally:
             self.flights.fence_matching(matches)
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from secrets import token_hex
 from typing import Final, Literal
 
 from ._below import Below
@@ -24,12 +23,11 @@ from ._judging import Judging
 from ._leases import Leases, Permit
 from ._packing import Keep, Packed, Packing
 from ._recovery import Recovery
-from ._tags import BELOW, EVERYTHING
+from ._tags import EVERYTHING
 from .codecs import ValueCodec
 from .exceptions import LayerError, LayerUnavailableError
 from .layers.memory import MemoryBackend
-from .telemetry import names
-from .typing import SearchableLayer, SharedLayer
+from .typing import SharedLayer
 
 _LONGEST_LIFT: Final = 30.0
 """Seconds that putting something into the shared layer again may take."""
@@ -71,7 +69,7 @@ class Stack:
         self.generations = generations or Generations(clock, shared=self.shared is not None, trust=memory_ttl)
         self.recovery: Recovery | None = None
         alone = not self.lower
-        self._first = first = FirstLayer(
+        self.first = first = FirstLayer(
             memory,
             self.generations,
             clock,
@@ -85,12 +83,12 @@ class Stack:
         above = len(self.lower) if self.shared is None else self.lower.index(self.shared) + 1
         self._upper = self.lower[:above]
         below = self.lower[above:]
-        self._judging = Judging(first, self.shared, self._shared_layer, below=bool(below))
-        self._below: Below | None = None
+        self.judging = Judging(first, self.shared, self._shared_layer, below=bool(below))
+        self.below: Below | None = None
         if below and self.shared is not None and self._shared_layer is not None:
-            self._below = Below(
+            self.below = Below(
                 first,
-                self._judging,
+                self.judging,
                 below,
                 self.shared,
                 self._shared_layer,
@@ -98,7 +96,7 @@ class Stack:
                 trust=memory_ttl,
                 lease=max(1.0, min(timeout, _LONGEST_LIFT) * 4),
             )
-        leases = Leases(first, self._judging, self.shared, self._shared_layer, timeout, self._is_waiting)
+        leases = Leases(first, self.judging, self.shared, self._shared_layer, timeout, self._is_waiting)
         packing = Packing(codec, copy=copy, alone=alone)
         # One object for those who use it, whichever part does it, and no further call on the way to a hit.
         self.peek, self.state, self.removals, self.is_invalid = (
@@ -135,10 +133,10 @@ class Stack:
                 if entry is not None:
                     if entry.generation > self.generations.latest:
                         self.generations.saw(entry.generation)
-                    tags = self._first.tags(key, entry)
+                    tags = self.first.tags(key, entry)
                     verdict = self.generations.judge(entry.generation, tags)
                     if verdict != "valid":
-                        entry = await self._judging.one(entry, tags, budget)
+                        entry = await self.judging.one(entry, tags, budget)
             except LayerUnavailableError:
                 guard.skipped.n += 1
                 continue
@@ -150,13 +148,13 @@ class Stack:
                 guard.miss.n += 1
                 continue
             guard.hit.n += 1
-            self._first.promote(key, entry, removals, mark, memory_ttl)
+            self.first.promote(key, entry, removals, mark, memory_ttl)
             return Found(entry, guard.name)
-        if self._below is not None and not self._is_waiting(key):
-            found = await self._below.lookup(key, budget, removals, mark, memory_ttl)
+        if self.below is not None and not self._is_waiting(key):
+            found = await self.below.lookup(key, budget, removals, mark, memory_ttl)
             if found is not None:
                 return found
-        return None if answered else self._first.in_need(key)
+        return None if answered else self.first.in_need(key)
 
     async def lookup_many(self, keys: Iterable[str], budget: Budget) -> list[tuple[str, Mapping[str, Entry]]]:
         """The same for many keys, in one round trip for each layer.
@@ -165,7 +163,7 @@ class Stack:
             What was found, by the layer that had it. Not a `Found` for each key, which a hundred keys would feel.
         """
         wanted = list(keys)
-        before = {key: self.removals(key) for key in wanted} if self.memory is not None or self._below else {}
+        before = {key: self.removals(key) for key in wanted} if self.memory is not None or self.below else {}
         mark = self.generations.mark
         found: list[tuple[str, Mapping[str, Entry]]] = []
         answered = False
@@ -176,7 +174,7 @@ class Stack:
                 break
             try:
                 entries = await guard.call("get", partial(guard.layer.lookup_many, asked), budget)
-                hits = await self._judging.many(entries, budget)
+                hits = await self.judging.many(entries, budget)
             except LayerUnavailableError:
                 guard.skipped.n += len(asked)
                 continue
@@ -188,17 +186,17 @@ class Stack:
             guard.miss.n += len(asked) - len(hits)
             if self.memory is not None:
                 for key, entry in hits.items():
-                    self._first.promote(key, entry, before[key], mark)
+                    self.first.promote(key, entry, before[key], mark)
             if hits:
                 found.append((guard.name, hits))
                 left = [key for key in left if key not in hits] if len(hits) < len(left) else []
-        if self._below is not None and left:
+        if self.below is not None and left:
             asked = [key for key in left if not self._is_waiting(key)]
-            lower = await self._below.lookup_many(asked, budget, before, mark)
+            lower = await self.below.lookup_many(asked, budget, before, mark)
             found += [(hit.layer, {key: hit.entry}) for key, hit in lower.items()]
             left = [key for key in left if key not in lower]
         for key in left:
-            if (not answered or self._is_waiting(key)) and (hit := self._first.in_need(key)) is not None:
+            if (not answered or self._is_waiting(key)) and (hit := self.first.in_need(key)) is not None:
                 found.append((hit.layer, {key: hit.entry}))
         return found
 
@@ -206,7 +204,7 @@ class Stack:
 
     async def store(self, values: Mapping[str, Packed], keep: Keep, budget: Budget) -> bool:
         """Keep what the caller gives, in every layer; true if each took it all."""
-        self._first.count_removals(values)
+        self.first.count_removals(values)
         generation, mark, complete = self.generations.latest, self.generations.mark, True
         last = values
         for guard in self.lower:
@@ -217,10 +215,10 @@ class Stack:
             with self._changes.during(values) as changed:
                 try:
                     every = dict.fromkeys(
-                        chain.from_iterable(self._first.tags(key, entry) for key, entry in entries.items())
+                        chain.from_iterable(self.first.tags(key, entry) for key, entry in entries.items())
                     )
-                    await self._judging.learn(tuple(every), budget, keys=entries)
-                    generation = await guard.call("set", partial(self._layer.assign, entries), budget)
+                    await self.judging.learn(tuple(every), budget, keys=entries)
+                    generation = await guard.call("set", partial(self.layer.assign, entries), budget)
                 except LayerError:
                     complete = False
                     self._changes.note(values, math.inf)  # whether it was stored before or after others is not known
@@ -233,7 +231,7 @@ class Stack:
                 self._changes.note(values, generation)
                 if self.recovery is not None:
                     self.recovery.settled(last)
-        self._first.count_removals(values)
+        self.first.count_removals(values)
         for key in values.keys() - last.keys():
             # What others have read below in the meantime may still be the value before this one.
             if (
@@ -242,17 +240,17 @@ class Stack:
                 and entry.generation < generation
             ):
                 self.memory.drop(key, entry)
-        return self._first.remember(last, keep, generation, mark) and complete
+        return self.first.remember(last, keep, generation, mark) and complete
 
     async def publish(
         self, values: Mapping[str, Packed], keep: Keep, permit: Permit, budget: Budget
     ) -> Literal["stored", "incomplete", "fenced"]:
         """Keep what was loaded, unless an invalidation has overtaken the load."""
         with contextlib.suppress(LayerError):
-            await self._judging.learn(keep.details.tags, budget)  # those that the load itself gave
-        self._first.count_removals(values)
+            await self.judging.learn(keep.details.tags, budget)  # those that the load itself gave
+        self.first.count_removals(values)
         # In memory first, where the next to ask finds it while it is on its way to the others.
-        complete = self._first.remember(values, keep, permit.generation, permit.mark)
+        complete = self.first.remember(values, keep, permit.generation, permit.mark)
         for guard in self.lower:
             entries = self._entries(values, keep, guard.ttl, permit.generation)
             if guard is not self.shared:
@@ -261,7 +259,7 @@ class Stack:
             if permit.fence is None:
                 complete = False  # the layer was not there when the load began, so it can't say what happened since
                 continue
-            act = partial(self._layer.publish, permit.key, permit.fence, entries, release=permit.owner)
+            act = partial(self.layer.publish, permit.key, permit.fence, entries, release=permit.owner)
             with self._changes.during(values) as changed:
                 try:
                     if not await guard.call("set", act, budget):
@@ -288,7 +286,7 @@ class Stack:
         for guard in self.lower:
             try:
                 if guard is self.shared:
-                    existed |= await self._take(guard, key, budget)
+                    existed |= await self.take(guard, key, budget)
                 else:
                     existed |= await guard.call("delete", partial(guard.layer.remove, key), budget)
             except LayerError as error:
@@ -299,63 +297,6 @@ class Stack:
         self.forget(key)
         if problem is not None:
             raise problem
-        return existed
-
-    async def soften(self, key: str, budget: Budget) -> bool:
-        """Make what is stored under the key stale; true if there was something.
-
-        Under a lease, so that whatever else changes the key meanwhile counts. What somebody loads, or has changed, is
-        forgotten, which is never wrong.
-
-        Raises:
-            LayerError: a shared layer could not be reached, so others may still see it fresh; here it is gone.
-        """
-        guard = self.shared
-        if guard is None:
-            return await self._soften_own(key, budget)
-        existed = self.forget(key)
-        try:
-            act = partial(self._layer.acquire, key, token_hex(16).encode(), again=True, life=self.timeout)
-            acquired = await guard.call("acquire", act, budget)
-            softened = await self._put_back(key, acquired.lease, budget) if acquired.own else None
-            if softened is None:
-                return await self._take(guard, key, budget) or existed
-            await guard.call("delete", partial(self._layer.announce, (key,)), budget)
-        except LayerError:
-            if self.recovery is not None:
-                self.recovery.not_removed(key)
-            raise
-        finally:
-            self.forget(key)  # a reader may have promoted it
-        if self.recovery is not None:
-            self.recovery.settled((key,))
-        return existed or softened
-
-    async def _put_back(self, key: str, lease: bytes, budget: Budget) -> bool | None:
-        """Replace what the shared layer has by the same, but stale; whether there was something. `None`: overtaken."""
-        guard, layer = self.shared, self._layer
-        assert guard is not None
-        entry = await guard.call("get", partial(layer.lookup, key), budget)
-        if entry is None:
-            await guard.call("release", partial(layer.release, key, lease), budget)
-            return False
-        entry = await self._judging.one(entry, self._first.tags(key, entry), budget)
-        if entry is None:  # out of date, but others may not know that yet
-            return None
-        act = partial(layer.publish, key, lease, {key: self._first.aged(entry)}, release=True)
-        return True if await guard.call("set", act, budget) else None
-
-    async def _soften_own(self, key: str, budget: Budget) -> bool:
-        entry = self.peek(key)
-        self._first.count_removals((key,))
-        if self.memory is not None and entry is not None:
-            self.memory.put(key, self._first.aged(entry))
-        existed = entry is not None
-        for guard in self.lower:
-            below = await guard.call("get", partial(guard.layer.lookup, key), budget)
-            if below is not None:
-                existed = True
-                await guard.call("set", partial(guard.layer.store, key, self._first.aged(below)), budget)
         return existed
 
     async def invalidate(
@@ -369,7 +310,7 @@ class Stack:
         if self.shared is None:
             self.generations.invalidate_here(tags, soft=soft)
             return
-        act = partial(self._layer.invalidate, tags, soft=soft, known=self.generations.latest)
+        act = partial(self.layer.invalidate, tags, soft=soft, known=self.generations.latest)
         try:
             generation = await self.shared.call(operation, act, budget)
         except LayerError:
@@ -386,7 +327,7 @@ class Stack:
             LayerError: a shared layer could not be reached.
         """
         problem: LayerError | None = None
-        await self._first.forget_all()
+        await self.first.forget_all()
         try:
             await self.invalidate((EVERYTHING,), soft=False, budget=budget or self.budget(), operation="clear")
         except LayerError as error:
@@ -399,79 +340,9 @@ class Stack:
             except LayerError as error:
                 if guard in self._upper:
                     problem = error
-        await self._first.forget_all()
+        await self.first.forget_all()
         if problem is not None:
             raise problem
-
-    async def remove_matching(
-        self, matches: Callable[[str], bool], start: str, progress: Callable[[int, int], None] | None
-    ) -> int:
-        """Forget all keys that match, in memory and in layers that can be searched; returns how many entries that were.
-
-        Args:
-            start: what their `category:identifier` begins with.
-            progress: told, after each batch, how many keys were looked at and how many of them matched.
-
-        Raises:
-            LayerError: a layer failed; what it had found until then is gone.
-        """
-        own = self._first.forget_matching(matches)
-        removed = seen = 0
-        if self._below is not None:
-            # Other machines have keys below that nobody here can look through. So all that lies there goes.
-            await self.invalidate((BELOW,), soft=False, budget=self.budget())
-        for guard in self.lower:
-            layer = guard.layer
-            if not isinstance(layer, SearchableLayer):
-                continue
-            async with contextlib.aclosing(layer.keys(start)) as batches:
-                while True:
-                    batch = await guard.call("scan", partial(anext, batches, None), self.budget())
-                    if batch is None:
-                        break
-                    found = [key for key in batch if matches(key)]
-                    seen += len(batch)
-                    if found:
-                        removed += await guard.call("delete", partial(layer.discard, found), self.budget())
-                    if progress is not None:
-                        progress(seen, removed)
-        return max(removed, len(own | self._first.forget_matching(matches)))
-
-    async def matching(self, matches: Callable[[str], bool], start: str) -> AsyncGenerator[str, None]:
-        """The keys that match, in memory and in layers that can be searched; some may come twice.
-
-        Args:
-            start: what their `category:identifier` begins with.
-
-        Raises:
-            LayerError: a layer failed.
-        """
-        own = set() if self.memory is None else {key for key in list(self.memory.entries) if matches(key)}
-        for key in own:
-            yield key
-        for guard in self.lower:
-            if not isinstance(guard.layer, SearchableLayer):
-                continue
-            async with contextlib.aclosing(guard.layer.keys(start)) as batches:
-                while (batch := await guard.call("scan", partial(anext, batches, None), self.budget())) is not None:
-                    for key in batch:
-                        if key not in own and matches(key):
-                            yield key
-
-    async def stored(self, key: str) -> list[Found]:
-        """What each layer holds under the key that no invalidation has overtaken. Nothing is counted or promoted.
-
-        Raises:
-            LayerError: a layer failed.
-        """
-        found = [] if (entry := self.peek(key)) is None else [Found(entry, names.L1)]
-        for guard in self.lower:
-            below = await guard.call("get", partial(guard.layer.lookup, key), self.budget())
-            if below is not None:
-                below = await self._judging.one(below, self._first.tags(key, below), self.budget())
-            if below is not None:
-                found.append(Found(below, guard.name))
-        return found
 
     async def aclose(self) -> None:
         """Forget what memory holds, and give back the connections of this event loop."""
@@ -483,7 +354,8 @@ class Stack:
     # Inside
 
     @property
-    def _layer(self) -> SharedLayer:
+    def layer(self) -> SharedLayer:
+        """The shared layer, where there is one."""
         assert self._shared_layer is not None
         return self._shared_layer
 
@@ -491,9 +363,14 @@ class Stack:
         """Whether the shared layer has not been told the last about this key."""
         return self.recovery is not None and key in self.recovery.keys
 
-    async def _take(self, guard: Guard, key: str, budget: Budget) -> bool:
+    async def take(self, guard: Guard, key: str, budget: Budget) -> bool:
+        """Forget the key in the shared layer; true if it was there and not out of date.
+
+        Raises:
+            LayerError: it did not answer, and is told later.
+        """
         try:
-            entry = await guard.call("delete", partial(self._layer.take, key), budget)
+            entry = await guard.call("delete", partial(self.layer.take, key), budget)
         except LayerError:
             if self.recovery is not None:
                 self.recovery.not_removed(key)
@@ -502,9 +379,9 @@ class Stack:
             self.recovery.settled((key,))
         if entry is None:
             return False
-        tags = self._first.tags(key, entry)
+        tags = self.first.tags(key, entry)
         with contextlib.suppress(LayerError):  # it is gone in any case
-            await self._judging.learn(tags, budget)
+            await self.judging.learn(tags, budget)
         return self.generations.judge(entry.generation, tags) != "invalid"
 
     def _entries(self, values: Mapping[str, Packed], keep: Keep, layer_ttl: float, generation: int) -> dict[str, Entry]:

@@ -9,6 +9,7 @@ from aurelis.cache import _patterns, _tags
 from aurelis.cache._entry import Entry
 from aurelis.cache._first_layer import Found
 from aurelis.cache._keys import escape
+from aurelis.cache._searching import matching, stored
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.http import StoredResponse
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
@@ -108,7 +109,7 @@ class Purging:
             return await manager.invalidate_pattern(whole)
         matches = _patterns.matcher(whole, escape(manager.config.namespace) + ":", everything=False)
         found = 0
-        async for key in manager._engine.stack.matching(matches, _patterns.literal_start(whole)):
+        async for key in matching(manager._engine.stack, matches, _patterns.literal_start(whole)):
             found += await manager.delete(key, soft=True)
         return found
 
@@ -123,11 +124,11 @@ class Purging:
         matches = _patterns.matcher(whole, escape(self.manager.config.namespace) + ":", everything=False)
         shown: list[StoredEntry] = []
         seen: set[str] = set()
-        async for key in engine.stack.matching(matches, whole):
+        async for key in matching(engine.stack, matches, whole):
             if key in seen:
                 continue
             seen.add(key)
-            for found in await engine.stack.stored(key):
+            for found in await stored(engine.stack, key):
                 if isinstance(found.entry.value, StoredResponse):
                     apart = _tags.identifier(self._category, _identifier(url)) in engine.stack.implied(key)
                     shown.append(_shown(found, found.entry, found.entry.value, clock.monotonic(), apart=apart))
