@@ -195,7 +195,7 @@ class HttpPolicy:
         if head is None:
             return Confirm(stored, 0.0, None)
         confirmed = replace(loaded, head=head, chunks=stored.chunks, route=loaded.route or stored.route)
-        cookie = self._shared and first(loaded.head.headers, b"set-cookie") is not None
+        cookie = first(loaded.head.headers, b"set-cookie") is not None
         decision = Discard("set-cookie") if cookie else self.on_loaded(request, confirmed)
         if isinstance(decision, Discard):  # it may be used once more, as it has just been confirmed
             age = age_brought(combine(head.headers), response_time=loaded.response_time)
