@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import importlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -104,12 +104,16 @@ class Stack:
         self._clients: list[Any] = []
         self._default: Any = None
 
+    def network(self, **options: Any) -> Any:
+        """The library's own transport."""
+        make = self.library.HTTPTransport if self.blocking else self.library.AsyncHTTPTransport
+        # To read the certificates of the system takes longer than most tests.
+        return make(**{"verify": False, **options})
+
     def transport(self, inner: object = None, **options: Any) -> Any:
         """A transport over the manager of this test."""
         if inner is None:
-            # To read the certificates of the system takes longer than most tests.
-            network = self.library.HTTPTransport if self.blocking else self.library.AsyncHTTPTransport
-            inner = network(verify=False)
+            inner = self.network()
         name = "CacheTransport" if self.blocking else "AsyncCacheTransport"
         return getattr(self.package, name)(inner, **{"cache": self.manager, **options})
 
@@ -117,11 +121,18 @@ class Stack:
         """An inner transport without a network."""
         return self.library.MockTransport(handler)
 
-    def client(self, transport: object = None, **options: Any) -> Any:
-        """A client of the library."""
+    def client(self, transport: object = None, settings: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """A client of the library; `settings` are its own."""
         transport = self.transport(**options) if transport is None else transport
-        make = self.library.Client if self.blocking else self.library.AsyncClient
-        client = make(transport=transport, timeout=10)
+        return self.keep(self.maker(**{"transport": transport, "timeout": 10, **(settings or {})}))
+
+    @property
+    def maker(self) -> Any:
+        """The library's class of clients."""
+        return self.library.Client if self.blocking else self.library.AsyncClient
+
+    def keep(self, client: Any) -> Any:
+        """The client, which is closed in the end."""
         self._clients.append(client)
         return client
 
@@ -148,6 +159,12 @@ class Stack:
     async def get(self, url: str, **request: Any) -> Received:
         """`send` a GET."""
         return await self.send("GET", url, **request)
+
+    async def request(self, method: str, url: str, *, client: Any, **request: Any) -> Any:
+        """The library's own response, as the client's method gives it."""
+        if self.blocking:
+            return await in_thread(lambda: client.request(method, url, **request))
+        return await client.request(method, url, **request)
 
     async def open(self, method: str, url: str, *, client: Any = None, **request: Any) -> Opened:
         """Send one request and leave its body unread."""

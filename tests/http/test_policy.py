@@ -18,7 +18,7 @@ from aurelis.cache.http import (
     VariantIndex,
     current_age,
 )
-from aurelis.cache.typing import Bypass, Discard, ExchangePolicy, Follow, Load, Pass, Record, Serve, Store
+from aurelis.cache.typing import Bypass, Discard, ExchangePolicy, Follow, Load, Pass, Record, Refuse, Serve, Store
 from tests.http.messages import DATE, NOW, URL, Shelf, get, head, lines, loaded, policy
 
 RULE = RuleEffect(ttl=60.0)
@@ -453,3 +453,52 @@ def test_the_tags_of_a_rule_are_those_of_what_it_keeps() -> None:
     for response in (head(200), head(200, vary="accept")):
         assert rules.on_response(request, response, NOW) == Record(60.0, ("t:catalog",))
         assert kept(rules, response, request)[0].tags == ("t:catalog",)
+
+
+def within(longest: float, **fields: str) -> tuple[Record | Pass, Store | Discard]:
+    """What becomes of a response that is to be kept no longer than this."""
+    request = get(rule=RuleEffect(longest or None, longest=longest))
+    response = head(**fields)
+    rules = policy()
+    return rules.on_response(request, response, NOW), rules.on_loaded(request, loaded(response))
+
+
+@pytest.mark.parametrize(
+    ("longest", "fields", "fresh_for"),
+    [
+        (30.0, {}, 30.0),
+        (30.0, {"cache_control": "max-age=60"}, 30.0),
+        (30.0, {"cache_control": "max-age=10"}, 10.0),
+        (30.0, {"cache_control": "max-age=60", "age": "20"}, 30.0),
+        (30.0, {"cache_control": "max-age=60", "age": "50"}, 10.0),
+        (float("inf"), {"cache_control": "max-age=60"}, 60.0),
+    ],
+)
+def test_a_longest_life_is_an_upper_bound(longest: float, fields: dict[str, str], fresh_for: float) -> None:
+    recorded, decision = within(longest, **fields)
+    assert isinstance(recorded, Record)
+    assert recorded.lifetime == fresh_for
+    assert isinstance(decision, Store)
+    assert decision.fresh_for == fresh_for
+    assert isinstance(decision.value, StoredResponse)
+    age = float(fields.get("age", "0"))
+    assert current_age(decision.value.lifetime, fresh_for, 0.0) == decision.value.initial_age == age
+
+
+def test_a_longest_life_of_0_keeps_nothing() -> None:
+    assert within(0.0, cache_control="max-age=60") == (Pass("ttl"), Discard("ttl"))
+    assert within(0.0, cache_control="max-age=60", etag='"a"') == (Pass("ttl"), Discard("ttl"))
+
+
+def test_what_the_app_itself_says_is_heeded_in_any_case() -> None:
+    rules = policy(honour_request_directives=False)
+    shelf = Shelf(rules)
+    for insists in (False, True):
+        request = get({"cache_control": "only-if-cached"})
+        request.insists = insists
+        assert (shelf.look(request) == Refuse()) is insists
+    shelf.store(get(), head(cache_control="max-age=60"))
+    for insists in (False, True):
+        request = get({"cache_control": "no-cache"})
+        request.insists = insists
+        assert (shelf.look(request) == Load("request")) is insists

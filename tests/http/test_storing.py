@@ -95,10 +95,20 @@ def test_names_count_in_any_case() -> None:
     assert reason(response) == "no-store"
 
 
-def test_a_shared_cache_stores_a_response_that_says_how_long_it_is_fresh_without_its_cookies() -> None:
+@pytest.mark.parametrize(
+    ("shared", "fields"),
+    [
+        (True, {"cache_control": FRESH}),
+        (False, {"cache_control": FRESH}),
+        (False, {"cache_control": "no-cache", "etag": '"a"'}),
+    ],
+)
+def test_a_response_that_says_how_long_it_is_fresh_is_stored_without_its_cookies(
+    shared: bool, fields: dict[str, str]
+) -> None:
     """RFC 9111 §7.3."""
-    response = head(cache_control=FRESH, set_cookie="a=b")
-    answer = may_store(get(), response, shared=True, response_time=NOW)
+    response = head(set_cookie="a=b", **fields)
+    answer = may_store(get(), response, shared=shared, response_time=NOW)
     assert isinstance(answer, Storable)
     assert answer.left_out == {b"set-cookie"}
     assert b"set-cookie" not in dict(storable_fields(response, answer.left_out))

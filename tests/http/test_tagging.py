@@ -1,13 +1,17 @@
 """Tags of responses: those of rules, those that responses name, and the groups of RFC 9875."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aurelis.cache._entry import Details
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.http import CacheRule, HttpRequest, RuleEffect, combine, group_tag, invalidated_groups
-from aurelis.cache.http._tagging import MAX_TAGS, response_tags, string_list
-from tests.http.messages import get, head, loaded, policy
+from aurelis.cache.http._tagging import MAX_TAGS, confirmed_tags, response_tags, string_list
+from aurelis.cache.typing import Store
+from tests.http.messages import URL, entry, get, head, loaded, policy
 
 
 def tags_of(rule: CacheRule, path: str) -> tuple[str, ...] | None:
@@ -157,3 +161,35 @@ def test_an_unsafe_response_invalidates_groups() -> None:
         )
     for method in ("GET", "HEAD", "OPTIONS", "TRACE"):
         assert invalidated_groups(HttpRequest(method, "https://shop.example/x", {}), fields) == ()
+
+
+def test_tags_of_the_app_outlive_a_confirmation() -> None:
+    """Those that the response itself has given change with its fields."""
+    fields = combine(((b"cache-tag", b"own, both"), (b"cache-groups", b'"g"')))
+    group = response_tags(get(), combine(((b"cache-groups", b'"g"'),)))
+    assert group is not None
+    before = ("t:own", "t:both", "t:app", *group)
+    assert confirmed_tags(URL, before, fields, ("t:new",)) == ("t:new", "t:app")
+    assert confirmed_tags(URL, before, fields, ("t:both", "t:app")) == ("t:both", "t:app")
+    assert confirmed_tags(URL, ("t:app",), {}, ()) == ("t:app",)
+    assert confirmed_tags(URL, (), fields, ("t:new",)) == ("t:new",)
+
+
+def test_a_confirmed_response_with_too_many_tags_is_for_the_one_who_asked() -> None:
+    before = tuple(f"t:{number}" for number in range(MAX_TAGS))
+    assert confirmed_tags(URL, before, {}, ()) == before
+    assert confirmed_tags(URL, before, {}, ("t:new",)) is None
+    rules = policy()
+    first = rules.on_loaded(get(), loaded(head(cache_control="max-age=60", etag='"a"')))
+    assert isinstance(first, Store)
+    tagged = replace(entry(first.value), details=Details(before))
+    confirming = get(rule=RuleEffect(None, tags=("t:new",)))
+    answer = rules.on_validated(confirming, tagged, loaded(head(304, etag='"a"')))
+    assert answer is not None
+    assert answer.store is None
+    told = loaded(head(200, cache_control="max-age=60", etag='"a"'))
+    asking = HttpRequest("HEAD", URL, {}, rule=confirming.rule)
+    assert rules.on_head(asking, tagged, told) is None
+    kept = rules.on_head(HttpRequest("HEAD", URL, {}), tagged, told)
+    assert isinstance(kept, Store)
+    assert kept.tags == before

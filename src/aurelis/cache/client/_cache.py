@@ -41,7 +41,7 @@ from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.models import Catalogue, ModelPolicy, ModelRequest
 from aurelis.cache.typing import Bypass, Pass, Record
 
-from ._calls import Call, Recogniser, decoded_head, head_of, patience_for_chunk, patience_for_head, shared_fields
+from ._calls import Call, Recogniser, decoded_head, patience_for_chunk, patience_for_head, shared_fields
 from ._library import Library, Request, Response
 from ._load import EXTENSIONS, Load, asking
 from ._options import ClientOptions
@@ -150,7 +150,9 @@ class ClientCache(Generic[Q, R]):
             begin = self._heeding.now()
             response = await ask(request)
             if request.method == "HEAD" and isinstance(call, HttpRequest):
-                await self._heeding.freshen(call, head_of(response), begin)
+                head, refused = decoded_head(response, call, self._library.decodes)
+                if not refused:
+                    await self._heeding.freshen(call, head, begin)
             return _mark(response, self._status.forwarded(answer.reason, detail=answer.detail))
         if isinstance(answer, Hit) and answer.refresh:
             exchange.refresh(call, answer, Load(ask, request, call, self._library.decodes))
@@ -187,7 +189,9 @@ class ClientCache(Generic[Q, R]):
             begin = self._heeding.now()
             response = ask(request)
             if request.method == "HEAD" and isinstance(call, HttpRequest):
-                self._heeding.run(self._heeding.freshen(call, head_of(response), begin))
+                head, refused = decoded_head(response, call, self._library.decodes)
+                if not refused:
+                    self._heeding.run(self._heeding.freshen(call, head, begin))
             return _mark(response, self._status.forwarded(answer.reason, detail=answer.detail))
         if isinstance(answer, Hit) and answer.refresh:
             self._refresh_blocking(request, exchange, call, answer, ask)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from hashlib import blake2b
 
 from aurelis.cache._call_options import NO_CALL_OPTIONS, CallOptions
-from aurelis.cache.http import SAFE_METHODS, Fields, HttpRequest, ResponseHead, combine, storable_fields
+from aurelis.cache._tags import tags
+from aurelis.cache.http import SAFE_METHODS, Fields, HttpRequest, ResponseHead, RuleEffect, combine, storable_fields
 from aurelis.cache.models import (
     Catalogue,
     ModelRequest,
@@ -25,6 +26,7 @@ Call = HttpRequest | ModelRequest
 _REMEMBERED_TURNS = 10_000
 # With one of these a GET may be more than a question for what a URL names.
 _UNUSUAL_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"upgrade"})
+_CREDENTIAL_FIELDS = frozenset({b"authorization", b"cookie"})
 # What a caller may want of a plain request, in the words of HTTP.
 _CACHE_CONTROL: Mapping[str | None, bytes] = {"refresh": b"no-cache", "only_if_cached": b"only-if-cached"}
 # They describe the encoded bytes, and what is recorded is decoded.
@@ -107,9 +109,18 @@ class Recogniser:
         if not _UNUSUAL_FIELDS.isdisjoint(fields) and not _is_plain(fields):
             return None
         address, token = self._identity(address, fields, options.namespace)
-        if options.mode in _CACHE_CONTROL:
-            fields = {**fields, b"cache-control": _CACHE_CONTROL[options.mode]}
-        return HttpRequest(method, address, fields, token)
+        rule = None if options.ttl is None and not options.tags else self._rule(fields, options)
+        if options.mode not in _CACHE_CONTROL:
+            return HttpRequest(method, address, fields, token, rule)
+        fields = {**fields, b"cache-control": _CACHE_CONTROL[options.mode]}
+        return HttpRequest(method, address, fields, token, rule, insists=True)
+
+    def _rule(self, fields: Mapping[bytes, bytes], options: CallOptions) -> RuleEffect:
+        """What the options of a plain request are to the rules."""
+        ttl = options.ttl or None
+        if self._shared and not _CREDENTIAL_FIELDS.isdisjoint(fields):
+            ttl = None  # in a shared cache only the response itself can say that it is for others, too
+        return RuleEffect(ttl, tags=tags(options.tags), longest=options.ttl)
 
     def unsafe(self, request: Request, options: CallOptions = NO_CALL_OPTIONS) -> HttpRequest | None:
         """A request that may put stored responses out of date; `None`: it does not, or not here."""

@@ -37,6 +37,8 @@ class HttpRequest:
         partition: token that separates this request's entries from those of others (a keyed hash of
             credentials or of a principal), empty where all share. Never the credential itself.
         rule: what the app declared for this request, or `None`.
+        insists: its Cache-Control is what the app itself says to this cache, which is heeded also where directives of
+            requests are not.
     """
 
     method: str
@@ -44,6 +46,7 @@ class HttpRequest:
     fields: Mapping[bytes, bytes] = field(repr=False)  # credentials are among them
     partition: str = ""
     rule: RuleEffect | None = None
+    insists: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class RuleEffect:
         max_body_bytes: in place of the general limit; `None`: that one.
         vary: names of request fields that responses vary by, beside those that they name, lower case.
         query: what the origin gets to see of the query, since nothing else of it counts; `None`: all.
+        longest: seconds, ≥ 0, after which nothing is fresh any more, whatever gave its lifetime; 0: nothing is stored;
+            `None`: there is no limit.
     """
 
     ttl: float | None
@@ -76,6 +81,7 @@ class RuleEffect:
     max_body_bytes: int | None = None
     vary: tuple[str, ...] = ()
     query: bytes | None = None
+    longest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

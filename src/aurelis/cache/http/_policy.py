@@ -35,7 +35,7 @@ from ._reuse import (
     stand_in,
 )
 from ._storing import Storable, Unstorable, is_complete, may_store, refused_credentials, storable_fields
-from ._tagging import response_tags
+from ._tagging import confirmed_tags, response_tags
 from ._validation import FAILED, conditions, first, updated, updated_by_head
 from ._variants import MAX_CHOICE_LENGTH, chosen_language, language_of, normalised, selects_same, variant_digest
 
@@ -151,7 +151,13 @@ class HttpPolicy:
         tags = response_tags(request, verdict.fields)
         if tags is None:
             return Pass("tags", lasting=True)
-        limit = None if request.rule is None else request.rule.max_body_bytes
+        limit = longest = None
+        if request.rule is not None:
+            limit, longest = request.rule.max_body_bytes, request.rule.longest
+        if longest is not None:
+            if longest <= 0:
+                return Pass("ttl")
+            left = min(left, longest)
         shared = left > 0 and not verdict.must_validate
         return Record(left, tags, limit, shared=shared, left_out=verdict.left_out)
 
@@ -195,8 +201,10 @@ class HttpPolicy:
         if head is None:
             return Confirm(stored, 0.0, None)
         confirmed = replace(loaded, head=head, chunks=stored.chunks, route=loaded.route or stored.route)
-        cookie = self._shared and first(loaded.head.headers, b"set-cookie") is not None
+        cookie = first(loaded.head.headers, b"set-cookie") is not None
         decision = Discard("set-cookie") if cookie else self.on_loaded(request, confirmed)
+        if isinstance(decision, Store):
+            decision = _with_tags(decision, request, entry, stored)
         if isinstance(decision, Discard):  # it may be used once more, as it has just been confirmed
             age = age_brought(combine(head.headers), response_time=loaded.response_time)
             return Confirm(replace(stored, headers=storable_fields(head), lifetime=age), 0.0, None)
@@ -221,6 +229,8 @@ class HttpPolicy:
         if head is None:
             return Discard("changed")
         decision = self.on_loaded(replace(request, method="GET"), replace(loaded, head=head, chunks=stored.chunks))
+        if isinstance(decision, Store):
+            decision = _with_tags(decision, request, entry, stored)
         if isinstance(decision, Discard):
             return None  # that is for whoever asked
         assert isinstance(decision.value, StoredResponse)
@@ -261,10 +271,15 @@ class HttpPolicy:
             fresh_for = verdict.freshness.lifetime - age_brought(verdict.fields, response_time=loaded.response_time)
         else:
             fresh_for = verdict.freshness.lifetime - age
+        longest = None if request.rule is None else request.rule.longest
+        if longest is not None and longest <= 0:
+            return Discard("ttl")
         overdue = max(-fresh_for, 0.0)
         fresh_for = 0.0 if verdict.must_validate else max(fresh_for, 0.0)
         if fresh_for <= 0 and not verdict.has_validator:
             return Discard("not-fresh")
+        if longest is not None:
+            fresh_for = min(fresh_for, longest)
         tags = response_tags(request, verdict.fields)
         if tags is None:
             return Discard("tags")
@@ -332,6 +347,12 @@ class HttpPolicy:
         length = len(request.url) + sum(len(value) for value in values if value)
         build = self._build_key if length > _MAX_REMEMBERED_LENGTH else self._remembered_key
         return build(request.url, request.partition, names, values)
+
+
+def _with_tags(decision: Store, request: HttpRequest, entry: Entry, stored: StoredResponse) -> Store | Discard:
+    """What to store of a response that was confirmed, with the tags that it was given before."""
+    tags = confirmed_tags(request.url, entry.details.tags, combine(stored.headers), decision.tags)
+    return Discard("tags") if tags is None else replace(decision, tags=tags)
 
 
 def _of_use_for(verdict: Storable) -> float:

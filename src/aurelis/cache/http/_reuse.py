@@ -36,7 +36,9 @@ _REFUSE = Refuse()
 
 def directives_of(request: HttpRequest, *, honour_request_directives: bool) -> RequestDirectives:
     """The request's directives, or none where they are not heeded."""
-    return request_directives(request.fields) if honour_request_directives else NO_REQUEST_DIRECTIVES
+    if honour_request_directives or request.insists:
+        return request_directives(request.fields)
+    return NO_REQUEST_DIRECTIVES
 
 
 def refused_by_request(request: HttpRequest, directives: RequestDirectives) -> Bypass | Refuse | None:

@@ -130,10 +130,9 @@ def may_store(
         return Unstorable("not-fresh")
     allows_authorization = fresh.source == "explicit" and _allows_authorization(directives)
     left_out = directives.no_cache_fields | directives.private_fields if shared else directives.no_cache_fields
-    if shared and fresh.source == "explicit":
-        left_out |= (
-            _COOKIES & fields.keys()
-        )  # the response is for everybody, as it says itself; the cookie is not (RFC 9111 §7.3)
+    if fresh.source == "explicit" or (fresh.source == "validation" and not shared):
+        # The response may be used again, as it says itself; the cookie was for one request (RFC 9111 §7.3).
+        left_out |= _COOKIES & fields.keys()
     refused = _refused_by_credentials(
         request, fields.keys() - left_out, fresh, shared=shared, allows_authorization=allows_authorization
     )
@@ -204,9 +203,9 @@ def _refused_by_credentials(
     allows_authorization: bool,
 ) -> str:
     # A response that sets a cookie gives one client something of its own. Without a word of the origin it is
-    # never stored. With it, a shared cache stores the response and not the cookie: session middleware adds the
-    # field to responses that the route has declared cacheable.
-    if b"set-cookie" in names and (shared or fresh.source not in ("explicit", "validation")):
+    # never stored. With it, the response is stored and not the cookie: session middleware adds the field to responses
+    # that the route has declared cacheable.
+    if b"set-cookie" in names:
         return "set-cookie"
     if not shared:
         return ""

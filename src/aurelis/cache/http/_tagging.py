@@ -126,6 +126,26 @@ def response_tags(request: HttpRequest, fields: Mapping[bytes, bytes]) -> tuple[
     return found if len(found) <= MAX_TAGS else None
 
 
+def confirmed_tags(
+    url: str, before: Sequence[str], fields: Mapping[bytes, bytes], now: Sequence[str]
+) -> tuple[str, ...] | None:
+    """The tags of a stored response that was confirmed, each once; `None`: more than it may have.
+
+    Those that the app gave it when it was stored stay, whoever confirms it.
+
+    Args:
+        url: of the response.
+        before: its tags so far, internal form.
+        fields: its header fields so far, by lower-case name.
+        now: its tags by what it says by now and by the request that confirms it, internal form.
+    """
+    own: set[str] = set()
+    if before and not _TAG_FIELDS.isdisjoint(fields):
+        own.update(map(tag, (*named_tags(fields), *groups(url, fields.get(b"cache-groups")))))
+    found = tuple(dict.fromkeys((*now, *(name for name in before if name not in own))))
+    return found if len(found) <= max(MAX_TAGS, len(now)) else None
+
+
 _TAG_FIELDS = frozenset({b"surrogate-key", b"cache-tag", b"xkey", b"cache-groups"})
 
 
