@@ -94,11 +94,8 @@ class Listening:
         self._look_at_loads()
 
     def failed(self) -> None:
-        """There is no word for now."""
-        if self._stack.generations.in_step:
-            self.lost("connection")
-        else:
-            self._look_at_loads()
+        """There is no word for now. Each attempt in vain says so again: what was verified since may be out of date."""
+        self.lost("connection" if self._stack.generations.in_step else "")
         self._gate.open()
 
     def _look_at_loads(self) -> None:
