@@ -71,6 +71,7 @@ class Loading:
     raw: object
     request: Any
     response_time: float
+    route: str
 
 
 class Seat:
@@ -250,6 +251,7 @@ class Recorder(Generic[Q]):
                 None if isinstance(decision, Record) else raw,
                 self._request,
                 self._response_time,
+                self.route,
             )
         )
         return decision
