@@ -174,3 +174,13 @@ async def test_below_a_mount_of_fastapi_a_hit_has_the_name_of_a_miss(manager: Ca
         assert expected in (await ask(app, "/acme/items/7")).cache_status
     assert seen.requests() == [("GET /{tenant}/items/{item}", "/{tenant}/items/{item}")] * 2
     assert [point.count for point in seen.durations()] == [2]
+
+
+@pytest.mark.parametrize("known", [object(), None, 1])
+async def test_telemetry_of_another_release_is_left_alone(manager: CacheManager, known: object) -> None:
+    """What FastAPI keeps in the scope has no public interface; a request must not depend on it."""
+    app = starlette(Middleware(CacheMiddleware, cache=manager))
+    for expected in ("fwd", "hit"):
+        visit = await ask(app, "/items/7", **{"fastapi.telemetry": known})
+        assert expected in visit.cache_status
+        assert visit.scope["route"].path_format == "/items/{item}"
