@@ -180,7 +180,8 @@ async def test_below_a_mount_of_fastapi_a_hit_has_the_name_of_a_miss(manager: Ca
 async def test_telemetry_of_another_release_is_left_alone(manager: CacheManager, known: object) -> None:
     """What FastAPI keeps in the scope has no public interface; a request must not depend on it."""
     app = starlette(Middleware(CacheMiddleware, cache=manager))
+    more: dict[str, Any] = {"fastapi.telemetry": known}
     for expected in ("fwd", "hit"):
-        visit = await ask(app, "/items/7", **{"fastapi.telemetry": known})
+        visit = await ask(app, "/items/7", **more)
         assert expected in visit.cache_status
         assert visit.scope["route"].path_format == "/items/{item}"
