@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Scope
 from aurelis.cache.exchange import Recorder
 from aurelis.cache.http import Fields, HttpRequest, ResponseHead, RuleEffect, conditional
 
-from ._request import route_template
+from ._routes import Routing
 
 
 class AppLoad:
@@ -25,6 +25,7 @@ class AppLoad:
     def __init__(self, app: ASGIApp, scope: Scope, rule: RuleEffect | None) -> None:
         self._app = app
         self._outer_scope = self._scope = scope
+        self._routing = Routing(scope)
         # What does not count for the key must not decide about the response, so the app does not get to see it.
         self._query = None if rule is None else rule.query
         self._vary = () if rule is None else rule.vary
@@ -76,9 +77,9 @@ class AppLoad:
         if kind == "http.response.start":
             self._started = True
             headers = tuple((bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ()))
-            self._recorder.route = route_template(self._scope)
-            if self._scope is not self._outer_scope and "route" in self._scope:
-                self._outer_scope["route"] = self._scope["route"]  # for telemetry outside of us
+            self._recorder.route = self._routing.template(self._scope)
+            if self._scope is not self._outer_scope:
+                self._routing.tell(self._outer_scope, self._scope)  # for telemetry outside of us
             head = ResponseHead(message["status"], varying(headers, self._vary))
             self._is_wanted = await self._recorder.take(head) is not None
             return

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from starlette.types import Scope
-
 from aurelis.cache.http import CacheRule, HttpRequest, RuleEffect, TargetRule, rules_for
 
 from ._telling import Tells
@@ -100,10 +98,3 @@ def has_body(fields: Mapping[bytes, bytes]) -> bool:
     """Whether a body follows (RFC 9112 §6.3). On a GET it has no meaning for HTTP, but the app may read it."""
     length = fields.get(b"content-length")
     return b"transfer-encoding" in fields or (length is not None and length.strip() != b"0")
-
-
-def route_template(scope: Scope) -> str:
-    """Template of the route that the app's router left in the scope; empty where there is none."""
-    route = scope.get("route")
-    template = getattr(route, "path_format", None) or getattr(route, "path", None)
-    return template if isinstance(template, str) else ""

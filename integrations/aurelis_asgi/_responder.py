@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from aurelis.cache.typing import Bypass, Pass, Record
 from ._heeding import HeadSend
 from ._listening import Listener
 from ._load import AppLoad
-from ._request import route_template
+from ._routes import restore, without_telemetry
 from ._telling import Teller
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Responder:
     def _refresh(self, hit: Hit, request: HttpRequest) -> None:
         middleware = self._middleware
         # A copy: the app writes to it, and this request goes on with its own.
-        load = AppLoad(middleware.app, dict(self._scope), request.rule)
+        load = AppLoad(middleware.app, without_telemetry(self._scope), request.rule)
         middleware.exchange.refresh(request, hit, load)
 
     async def _open(self, pending: Pending[HttpRequest]) -> None:
@@ -178,6 +178,8 @@ class Responder:
             collapsed=live.collapsed,
             detail=decision.reason if isinstance(decision, Pass) else "",
         )
+        if live.route:
+            restore(self._scope, live.route)
         send = self._send
         fields = live.head.headers
         if live.collapsed and isinstance(decision, Record):
@@ -234,9 +236,8 @@ async def replay(
         part: in place of the whole.
     """
     response = hit.response
-    if response.route and ("route" not in scope or route_template(scope) != response.route):
-        # Telemetry outside of us calls requests by their route; the router did not run this time.
-        scope["route"] = _route(response.route)
+    if response.route:
+        restore(scope, response.route)
     status, headers = (304, not_modified_fields(response)) if not_modified else (response.status, response.headers)
     chunks = response.chunks if with_body and not not_modified else ()
     if part is not None:
@@ -248,16 +249,3 @@ async def replay(
     for chunk in chunks[:-1]:
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": chunks[-1] if chunks else b""})
-
-
-class Route:
-    """Stands in for the route that answered when the response was made."""
-
-    __slots__ = ("path", "path_format")
-
-    def __init__(self, template: str) -> None:
-        self.path = template
-        self.path_format = template
-
-
-_route = lru_cache(1024)(Route)

@@ -14,7 +14,13 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi import Request as FastAPIRequest
 from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
-from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
+from starlette.authentication import (
+    AuthCredentials,
+    AuthenticationBackend,
+    AuthenticationError,
+    BaseUser,
+    SimpleUser,
+)
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -355,6 +361,72 @@ async def test_the_user_of_authentication_middleware_can_be_the_principal(manage
             assert (await ask(app, "/me", "GET", {"authorization": user})).body == user.encode()
     assert calls == ["alice", "bob"]
     assert (await ask(app, "/me")).cache_status == "default; fwd=bypass; detail=principal"
+
+
+class Strict(ByToken):
+    """Lets nobody in who is not known."""
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
+        """Who is asking."""
+        found = await super().authenticate(conn)
+        if found is None:
+            raise AuthenticationError("who are you?")
+        return found
+
+
+def behind_authentication(manager: CacheManager, rule: CacheRule, *, outside: bool) -> tuple[Starlette, list[str]]:
+    """An app with a page for members, and the users for whom the page was made."""
+    made: list[str] = []
+
+    async def page(request: Request) -> Response:
+        made.append(request.user.display_name)
+        return PlainTextResponse("for members")
+
+    known, cached = Middleware(AuthenticationMiddleware, backend=Strict()), Middleware(CacheMiddleware, manager, [rule])
+    middleware = [known, cached] if outside else [cached, known]
+    return Starlette(routes=[Route("/page", page)], middleware=middleware), made
+
+
+async def test_authentication_outside_is_asked_for_hits_too(manager: CacheManager) -> None:
+    """So a page that is the same for all members can be shared among them, and nobody else gets it."""
+    app, made = behind_authentication(manager, CacheRule("/page", ttl=60, shared=True), outside=True)
+    for user in ("alice", "bob"):
+        assert (await ask(app, "/page", "GET", {"authorization": user})).body == b"for members"
+    assert made == ["alice"]
+    stranger = await ask(app, "/page")
+    assert (stranger.status, stranger.field("cache-status")) == (400, None)
+
+
+async def test_authentication_inside_is_not_asked_for_hits(manager: CacheManager) -> None:
+    """Whoever says that a page is for everybody gives it to everybody."""
+    app, made = behind_authentication(manager, CacheRule("/page", ttl=60, shared=True), outside=False)
+    assert (await ask(app, "/page")).status == 400
+    await ask(app, "/page", "GET", {"authorization": "alice"})
+    assert ((await ask(app, "/page")).body, made) == (b"for members", ["alice"])
+
+
+@pytest.mark.parametrize("outside", [True, False])
+async def test_without_a_word_of_the_rule_nobody_gets_what_is_for_members(manager: CacheManager, outside: bool) -> None:
+    """On either side: what was made for a request with credentials is not stored."""
+    app, made = behind_authentication(manager, CacheRule("/page", ttl=60), outside=outside)
+    for user in ("alice", "bob"):
+        assert (await ask(app, "/page", "GET", {"authorization": user})).body == b"for members"
+    assert made == ["alice", "bob"]
+    assert (await ask(app, "/page")).status == 400
+
+
+async def test_a_principal_by_the_credentials_is_safe_inside_too(manager: CacheManager) -> None:
+    """It must not look at `scope["user"]`, which is not known yet."""
+
+    def by_token(scope: Mapping[str, Any]) -> str | None:
+        token: bytes | None = dict(scope["headers"]).get(b"authorization")
+        return None if token is None else token.decode("latin-1")
+
+    app, made = behind_authentication(manager, CacheRule("/page", ttl=60, principal=by_token), outside=False)
+    for user in ("alice", "bob", "alice", "bob"):
+        assert (await ask(app, "/page", "GET", {"authorization": user})).body == b"for members"
+    assert made == ["alice", "bob"]
+    assert (await ask(app, "/page")).status == 400
 
 
 # FastAPI

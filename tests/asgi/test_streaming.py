@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import Message
 
 from aurelis.cache import CacheManager
-from aurelis_asgi import CacheMiddleware
+from aurelis_asgi import CacheMiddleware, CacheRule
 from tests.asgi.counts import requests, stores
 from tests.asgi.origin import Call, Origin
 from tests.asgi.sockets import connected, fetch, served
@@ -154,6 +154,57 @@ async def test_events_without_freshness_pass_live_and_end_with_the_client(manage
         await one.close()
         await eventually(lambda: running == 0)
     assert stores(manager) == {"not-fresh": 2}
+
+
+@pytest.mark.parametrize("fields", [{}, {"last_modified": "Sun, 06 Nov 1994 08:49:37 GMT"}])
+async def test_no_rule_for_many_paths_keeps_events(manager: CacheManager, fields: dict[str, str]) -> None:
+    """Otherwise the second client would get all that the first one has got, and wait with it for the slower one."""
+    handler = Stepwise(content_type="Text/Event-Stream; charset=utf-8", **fields)
+    app = CacheMiddleware(Origin(handler), manager, [CacheRule("/**", ttl=60)], cache_status="debug")
+    for _ in range(2):
+        handler.steps.put_nowait(b"data: 1\n\n")
+        visit = Visit(app).begin()
+        await visit.until(2)
+        assert visit.cache_status == "default; fwd=uri-miss; fwd-status=200; detail=events"
+        handler.steps.put_nowait(None)
+        await visit.end()
+    assert stores(manager) == {"events": 2}
+
+
+async def test_events_with_a_lifetime_are_live_and_replayed_later(manager: CacheManager) -> None:
+    """A lifetime is the app's word that a stream of events ends, and is the same for all."""
+    gate = asyncio.Event()
+
+    async def events(_: Request) -> StreamingResponse:
+        async def body() -> AsyncIterator[str]:
+            yield "event: one\ndata: 1\n\n"
+            await gate.wait()
+            yield ": comment\n\n"
+            yield "id: 2\ndata: 2\n\n"
+
+        return StreamingResponse(body(), media_type="text/event-stream", headers={"cache-control": "max-age=60"})
+
+    starlette = Starlette(routes=[Route("/events", events)])
+    chunks = [b"event: one\ndata: 1\n\n", b": comment\n\n", b"id: 2\ndata: 2\n\n"]
+    async with served(CacheMiddleware(starlette, cache=manager)) as port:
+        async with connected(port) as one, connected(port) as other:
+            await one.send("/events")
+            status, head = await one.read_head()
+            assert (status, head["cache-status"]) == (200, "default; fwd=uri-miss; fwd-status=200; ttl=60; stored")
+            assert await one.read_chunk() == chunks[0]
+            await other.send("/events")  # joins in the middle
+            _, head = await other.read_head()
+            assert "collapsed" in head["cache-status"]
+            assert await other.read_chunk() == chunks[0]
+            gate.set()
+            for client in (one, other):
+                assert [await client.read_chunk() for _ in range(3)] == [*chunks[1:], b""]
+        async with connected(port) as later:
+            await later.send("/events", {"last-event-id": "1"})
+            _, head = await later.read_head()
+            assert head["cache-status"] == "default; hit; ttl=60"
+            assert head["content-type"].startswith("text/event-stream")
+            assert [await later.read_chunk() for _ in range(4)] == [*chunks, b""]
 
 
 # Limits

@@ -109,5 +109,7 @@ class Shelf:
                 key, index = decision.index
                 known = self.entries.get(key)
                 assert isinstance(index, VariantIndex)
-                index = index.after(None if known is None else known.value)
-                self.entries[key] = Entry(index, None, until, until, 1)
+                after, displaced = self.policy.on_indexed(request, index, None if known is None else known.value)
+                self.entries[key] = Entry(after, None, until, until, 1)
+                for place in displaced:
+                    self.entries.pop(place, None)

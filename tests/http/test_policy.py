@@ -17,6 +17,7 @@ from aurelis.cache.http import (
     StoredResponse,
     VariantIndex,
     current_age,
+    variant_digest,
 )
 from aurelis.cache.typing import Bypass, Discard, ExchangePolicy, Follow, Load, Pass, Record, Refuse, Serve, Store
 from tests.http.messages import DATE, NOW, URL, Shelf, get, head, lines, loaded, policy
@@ -192,7 +193,8 @@ def test_variants_are_kept_beside_an_index() -> None:
     request = get(accept="text/html", accept_language="de")
     decision, stored = kept(rules, head(cache_control="max-age=60", vary="Accept-Language, Accept"), request)
     assert stored.vary == (b"accept", b"accept-language")
-    assert decision.index == (rules.key(request), VariantIndex(stored.vary))
+    digest = variant_digest(stored.vary, request.fields)
+    assert decision.index == (rules.key(request), VariantIndex(stored.vary, (), (digest,)))
     assert decision.key not in (None, rules.key(request))
 
 

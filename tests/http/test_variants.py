@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurelis.cache.http import VariantIndex, selects_same, variant_digest, vary_names
-from aurelis.cache.http._messages import MAX_LANGUAGES
+from aurelis.cache.http._messages import MAX_LANGUAGES, MAX_VARIANTS
 from aurelis.cache.http._variants import chosen_language, normalised
 from tests.http.messages import Shelf, get, head, policy
 
@@ -156,8 +156,27 @@ def index_of(shelf: Shelf) -> VariantIndex:
 def test_an_index_remembers_a_bounded_number_of_choices() -> None:
     index = VariantIndex((b"accept-language",))
     for number in range(MAX_LANGUAGES + 10):
-        index = VariantIndex(index.vary, ((b"%d" % number, b"de"),)).after(index)
+        index, _ = VariantIndex(index.vary, ((b"%d" % number, b"de"),)).after(index)
     assert len(index.languages) == MAX_LANGUAGES
     assert index.languages[0] == (b"%d" % (MAX_LANGUAGES + 9), b"de")
-    assert VariantIndex((b"x",)).after(index) == VariantIndex((b"x",))
-    assert VariantIndex(index.vary, ((b"70", b"fr"),)).after(index).languages[:2] == ((b"70", b"fr"), (b"73", b"de"))
+    assert VariantIndex((b"x",)).after(index) == (VariantIndex((b"x",)), ())
+    after, _ = VariantIndex(index.vary, ((b"70", b"fr"),)).after(index)
+    assert after.languages[:2] == ((b"70", b"fr"), (b"73", b"de"))
+
+
+def test_of_many_variants_the_last_are_kept() -> None:
+    """Also where the origin names now these fields and now those."""
+    shelf = Shelf(policy())
+    for number in range(4 * MAX_VARIANTS):
+        response = head(cache_control="max-age=60", vary=("x", "x, y")[number // 2 % 2])
+        shelf.ask(get(x=str(number)), response, b"%d" % number)
+    assert len(shelf.entries) == MAX_VARIANTS + 1
+    assert len(index_of(shelf).variants) == MAX_VARIANTS
+    last = 4 * MAX_VARIANTS - 1
+    assert shelf.ask(get(x=str(last)), head(), b"x") == b"%d" % last
+    assert shelf.ask(get(x="0"), head(), b"x") == b"x"
+
+
+def test_a_variant_that_is_stored_again_displaces_no_other() -> None:
+    known, displaced = VariantIndex((b"x",), (), ("new",)).after(VariantIndex((b"x",), (), ("old", "new")))
+    assert (known.variants, displaced) == (("new", "old"), ())

@@ -9,8 +9,10 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -105,6 +107,11 @@ async def page(request: Request) -> PlainTextResponse:
     return PlainTextResponse(fresh_name())
 
 
+async def proxied(request: Request) -> PlainTextResponse:
+    """Answers as the app of a reverse proxy does, with the Date of the server behind it."""
+    return PlainTextResponse(fresh_name(), headers={"date": formatdate(time.time() - 30, usegmt=True)})
+
+
 async def invalidate(request: Request) -> PlainTextResponse:
     """Makes all values and responses out of date."""
     await CACHE.invalidate_tags("all")
@@ -113,12 +120,13 @@ async def invalidate(request: Request) -> PlainTextResponse:
     return PlainTextResponse("done")
 
 
-cached = [Middleware(CacheMiddleware, cache=CACHE, rules=[CacheRule("/page/*", ttl=60)])]
+cached = [Middleware(CacheMiddleware, cache=CACHE, rules=[CacheRule("/page/**", ttl=60)])]
 app = Starlette(
     routes=[
         Route("/value/{name}", value),
         Route("/service/{name}", service),
         Route("/page/{name}", page, middleware=cached),
+        Route("/page/{name}/proxied", proxied, middleware=cached),
         Route("/invalidate", invalidate),
     ],
     lifespan=lifespan,

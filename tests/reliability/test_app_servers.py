@@ -31,6 +31,7 @@ def test_workers_share_one_cache_and_end_cleanly(kind: Kind, own_redis: ServerPr
         workers = share_values(server)
         share_what_threads_ask_for(server)
         share_responses(server)
+        say_when_it_was_made(server)
         hear_of_changes(server)
         end_during_a_load(server, own_redis)
     assert not [pid for pid in workers if is_alive(pid)]
@@ -56,9 +57,11 @@ def share_values(server: AppServer) -> set[int]:
 
 def share_what_threads_ask_for(server: AppServer) -> None:
     """Synchronous code in threads of an app, by a client that was used when the app was imported."""
-    (before,) = {load for load, _ in server.words("/service/at-import")}
+    before = {load for load, _ in server.words("/service/at-import")}
+    assert len(before) <= WORKERS  # they may have been imported at the same time
     if server.kind.preloads:
-        assert before.startswith(f"{server.pid}-")
+        (load,) = before
+        assert load.startswith(f"{server.pid}-")
     first = {load for load, _ in server.words("/service/1")}
     assert len(first) <= WORKERS  # workers do not wait for each other's responses
     assert {load for load, _ in server.words("/service/1")} <= first
@@ -66,13 +69,24 @@ def share_what_threads_ask_for(server: AppServer) -> None:
 
 def share_responses(server: AppServer) -> None:
     """The middleware answers for the app."""
-    first = {answer.text for answer in server.answers("/page/1")}
+    made = server.answers("/page/1")
+    first = {answer.text for answer in made}
     assert len(first) <= WORKERS
+    for answer in [*made, *server.answers("/page/1")]:
+        assert len(answer.headers.get_list("date")) == 1  # the server's: the app says none
     for answer in server.answers("/page/1"):
         assert answer.http_version == ("HTTP/2" if server.kind.http2 else "HTTP/1.1")
         assert answer.headers["cache-status"].startswith("default; hit; ttl=")
         assert answer.headers["age"].isdigit()
         assert answer.text in first
+
+
+def say_when_it_was_made(server: AppServer) -> None:
+    """A response that has a Date is replayed with it (RFC 9110 §6.6.1)."""
+    made = {answer.text: answer.headers.get_list("date")[0] for answer in server.answers("/page/1/proxied")}
+    for answer in server.answers("/page/1/proxied"):
+        assert answer.headers["cache-status"].startswith("default; hit; ttl=")
+        assert made[answer.text] in answer.headers.get_list("date")
 
 
 def hear_of_changes(server: AppServer) -> None:

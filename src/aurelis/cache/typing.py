@@ -77,6 +77,15 @@ class ExchangePolicy(Policy[Q_contra, R_contra], Protocol[Q_contra, H_contra, R_
         """What stands in for a response that says that the origin has failed; `None`: nothing, or it does not."""
         ...
 
+    def on_indexed(self, request: Q_contra, index: object, known: object) -> tuple[object, tuple[str, ...]]:
+        """The index entry to keep in place of the known one, and keys whose entries must make room for the new one.
+
+        Args:
+            index: of the `Store`.
+            known: what is under its key; `None`: nothing is known.
+        """
+        ...
+
     def terminator(self, request: Q_contra, head: H_contra) -> Terminator | None:
         """A watcher for protocols that announce their end in the body; `None`: the end of the body is the end."""
         ...

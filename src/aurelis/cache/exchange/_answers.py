@@ -99,6 +99,7 @@ class Live:
         collapsed: another caller's load is shared.
         reader: the body; `None` when `raw` is there.
         raw: the framework's own response, handed over unread to the caller whose load it is.
+        route: template of the route that answers, where another caller's load is shared; otherwise empty.
     """
 
     head: ResponseHead
@@ -109,6 +110,7 @@ class Live:
     raw: object
     _leave: Callable[[], None]
     _flight: Flight[Any]
+    route: str = ""
     _left: bool = field(default=False)
     _loop: asyncio.AbstractEventLoop | None = field(default_factory=running_loop)
 

@@ -377,7 +377,8 @@ class Exchange(Generic[Q]):
             return self._alone(decision.reason, "too-large")
         self.engine.telemetry.miss.n += 1
         self.engine.telemetry.coalesced.n += 1
-        return Live(loading.head, loading.decision, decision.reason, True, reader, None, leave, flight)
+        route = loading.route
+        return Live(loading.head, loading.decision, decision.reason, True, reader, None, leave, flight, route)
 
     async def _lead(
         self,

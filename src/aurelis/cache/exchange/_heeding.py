@@ -22,7 +22,6 @@ from aurelis.cache.http import (
     LoadedResponse,
     ResponseHead,
     StoredResponse,
-    VariantIndex,
     as_get,
 )
 
@@ -102,7 +101,7 @@ class Heeding:
             loaded = LoadedResponse(head, (), seconds, request_time, engine.clock.time())
             decision = self._policy.on_head(request, entry, loaded)
             if isinstance(decision, Store):
-                await self._keep(decision, await self.permit(decision.key or key))
+                await self._keep(request, decision, await self.permit(decision.key or key))
             elif isinstance(decision, Discard):
                 await engine.soften(key)
 
@@ -136,7 +135,7 @@ class Heeding:
         with suppress(CacheError):
             self._engine.check("")
             if isinstance(decision, Store):
-                await self._keep(decision, permit)
+                await self._keep(request, decision, permit)
             else:
                 await self._engine.stack.release(permit, self._engine.stack.budget())
 
@@ -157,16 +156,19 @@ class Heeding:
             key = decision.key
         return None
 
-    async def _keep(self, decision: Store, permit: Permit) -> None:
+    async def _keep(self, request: HttpRequest, decision: Store, permit: Permit) -> None:
         engine = self._engine
+        displaced: tuple[str, ...] = ()
         values = {decision.key or permit.key: engine.stack.pack(decision.value, trusted=True)}
         if decision.index is not None:
             index_key, index = decision.index
             known = engine.stack.peek(index_key)
-            if isinstance(index, VariantIndex) and known is not None:
-                index = index.after(known.value)
+            index, displaced = self._policy.on_indexed(request, index, None if known is None else known.value)
             values[index_key] = engine.stack.pack(index, trusted=True)
         engine.note_apart(values)
         details = Details(decision.tags) if decision.tags else NO_DETAILS
         keep = Keep(decision.fresh_for, decision.stale_for, details=details)
         engine.telemetry.store(await engine.stack.publish(values, keep, permit, engine.stack.budget()))
+        for key in displaced:
+            with suppress(CacheError):  # that layer is told later
+                await engine.stack.remove(key, engine.stack.budget())

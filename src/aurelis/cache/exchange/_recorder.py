@@ -16,7 +16,7 @@ from aurelis.cache._leases import Permit
 from aurelis.cache._packing import Keep
 from aurelis.cache._recording import Reader, Recording
 from aurelis.cache.exceptions import LayerError
-from aurelis.cache.http import Fields, LoadedResponse, ResponseHead, VariantIndex
+from aurelis.cache.http import Fields, LoadedResponse, ResponseHead
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import close_span, current_in, current_span_context
 from aurelis.cache.typing import ExchangePolicy, Terminator
@@ -71,6 +71,7 @@ class Loading:
     raw: object
     request: Any
     response_time: float
+    route: str
 
 
 class Seat:
@@ -250,6 +251,7 @@ class Recorder(Generic[Q]):
                 None if isinstance(decision, Record) else raw,
                 self._request,
                 self._response_time,
+                self.route,
             )
         )
         return decision
@@ -391,17 +393,22 @@ class Recorder(Generic[Q]):
             engine.telemetry.store("fenced")
             return
         values = {decision.key or self._key: engine.stack.pack(decision.value, trusted=True)}
+        displaced: tuple[str, ...] = ()
         if decision.index is not None:
             index_key, index = decision.index
             known = engine.stack.peek(index_key)
-            if isinstance(index, VariantIndex) and known is not None:
-                index = index.after(known.value)
+            index, displaced = self._exchange.policy.on_indexed(
+                self._request, index, None if known is None else known.value
+            )
             values[index_key] = engine.stack.pack(index, trusted=True)
         self._published = True
         engine.note_apart(values)
         details = Details(decision.tags) if decision.tags else NO_DETAILS
         keep = Keep(decision.fresh_for, decision.stale_for, details=details)
         engine.telemetry.store(await engine.stack.publish(values, keep, self._permit, self._budget))
+        for key in displaced:
+            with suppress(LayerError):  # that layer is told later
+                await engine.stack.remove(key, self._budget)
 
 
 def answer_of(

@@ -150,22 +150,32 @@ class VariantIndex:
         vary: names of those fields, lower case, sorted.
         languages: what the origin has chosen for values of Accept-Language: normalised value and language, the last
             first.
+        variants: digests of the variants that are stored, the last first.
     """
 
     vary: tuple[bytes, ...] = field(default=())
     languages: tuple[tuple[bytes, bytes], ...] = field(default=())
+    variants: tuple[str, ...] = field(default=())
 
-    def after(self, before: object) -> VariantIndex:
-        """This index, with what the one before it knew of languages."""
-        if not isinstance(before, VariantIndex) or before.vary != self.vary or not before.languages:
-            return self
-        values = {value for value, _ in self.languages}
-        known = [*self.languages, *(choice for choice in before.languages if choice[0] not in values)]
-        return VariantIndex(self.vary, tuple(known[:MAX_LANGUAGES]))
+    def after(self, before: object) -> tuple[VariantIndex, tuple[str, ...]]:
+        """This index, with what the one before it knew; and the variants for which there is no more room."""
+        if not isinstance(before, VariantIndex):
+            return self, ()
+        languages = self.languages
+        if before.vary == self.vary and before.languages:
+            values = {value for value, _ in languages}
+            languages = (*languages, *(choice for choice in before.languages if choice[0] not in values))
+        # Also those by other fields, which the origin may name again.
+        variants = (*self.variants, *(digest for digest in before.variants if digest not in self.variants))
+        index = VariantIndex(self.vary, languages[:MAX_LANGUAGES], variants[:MAX_VARIANTS])
+        return index, variants[MAX_VARIANTS:]
 
 
+# A client decides what it sends, so there must be an end.
 MAX_LANGUAGES = 64
-"""Choices that an index remembers. A client decides what it sends, so there must be an end."""
+"""Choices that an index remembers."""
+MAX_VARIANTS = 64
+"""Variants of a URI that are stored at once."""
 
 
 @dataclass(frozen=True, slots=True)

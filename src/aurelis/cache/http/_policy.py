@@ -58,7 +58,7 @@ _ACCEPT_LANGUAGE = b"accept-language"
 _CHOSEN_LANGUAGE = b"=language"
 
 # What a URL's responses say of themselves; other reasons lie in the request that got this one.
-_SAID_BY_RESPONSE = frozenset({"no-cache", "no-store", "not-fresh", "private", "set-cookie", "vary"})
+_SAID_BY_RESPONSE = frozenset({"events", "no-cache", "no-store", "not-fresh", "private", "set-cookie", "vary"})
 
 
 class KeyBuilder(Protocol):
@@ -87,7 +87,16 @@ class HttpPolicy:
         reuse_fields: any fresh response answers a GET without these fields (RFC 9111 §4), if it is under the key.
     """
 
-    __slots__ = ("_build_key", "_category", "_honour", "_remembered_key", "_shared", "_targets", "reuse_fields")
+    __slots__ = (
+        "_build_key",
+        "_category",
+        "_honour",
+        "_keys",
+        "_remembered_key",
+        "_shared",
+        "_targets",
+        "reuse_fields",
+    )
 
     def __init__(
         self,
@@ -100,6 +109,7 @@ class HttpPolicy:
     ) -> None:
         self._shared = shared
         self._category = category
+        self._keys = keys
         self._targets = (CDN_CACHE_CONTROL if shared else ()) if targets is None else tuple(targets)
         self._honour = honour_request_directives
         self.reuse_fields = SHARED_REUSE_FIELDS if shared else PRIVATE_REUSE_FIELDS
@@ -305,20 +315,30 @@ class HttpPolicy:
         stale_for = _of_use_for(verdict)
         if not verdict.vary:
             return Store(stored, fresh_for, stale_for, key=uri_key, tags=tags)
-        language, index = None, VariantIndex(verdict.vary)
+        language: bytes | None = None
+        choices: tuple[tuple[bytes, bytes], ...] = ()
         value = request.fields.get(_ACCEPT_LANGUAGE)
         if _ACCEPT_LANGUAGE in verdict.vary and value is not None and len(value) <= MAX_CHOICE_LENGTH:
             language = language_of(verdict.fields.get(b"content-language"))
             if language is not None:
-                index = VariantIndex(verdict.vary, ((normalised(_ACCEPT_LANGUAGE, value), language),))
+                choices = ((normalised(_ACCEPT_LANGUAGE, value), language),)
+        digest = variant_digest(*_selecting(request, verdict.vary, language))
         return Store(
             stored,
             fresh_for,
             stale_for,
             key=self._variant_key(request, verdict.vary, language),
-            index=(uri_key, index),
+            index=(uri_key, VariantIndex(verdict.vary, choices, (digest,))),
             tags=tags,
         )
+
+    def on_indexed(self, request: HttpRequest, index: object, known: object) -> tuple[object, tuple[str, ...]]:
+        """The index to keep in place of the known one, and the keys of variants that must make room."""
+        if not isinstance(index, VariantIndex):
+            return index, ()
+        index, displaced = index.after(known)
+        place = partial(_place, self._keys, self._category, request.url, request.partition)
+        return index, tuple(map(place, displaced))
 
     def on_error(self, request: HttpRequest, entry: Entry | None, error: BaseException, now: float) -> Serve | Reraise:
         """What callers get when the load failed: something stale where that is allowed (RFC 5861 §4)."""
@@ -338,12 +358,8 @@ class HttpPolicy:
         )
 
     def _variant_key(self, request: HttpRequest, names: tuple[bytes, ...], language: bytes | None = None) -> str:
-        values = tuple(map(request.fields.get, names))
-        if language is not None:
-            # In place of what the request says. No field has such a name, so no request can pass for it.
-            place = names.index(_ACCEPT_LANGUAGE)
-            names = (*names[:place], _CHOSEN_LANGUAGE, *names[place + 1 :])
-            values = (*values[:place], language, *values[place + 1 :])
+        names, fields = _selecting(request, names, language)
+        values = tuple(map(fields.get, names))
         length = len(request.url) + sum(len(value) for value in values if value)
         build = self._build_key if length > _MAX_REMEMBERED_LENGTH else self._remembered_key
         return build(request.url, request.partition, names, values)
@@ -353,6 +369,17 @@ def _with_tags(decision: Store, request: HttpRequest, entry: Entry, stored: Stor
     """What to store of a response that was confirmed, with the tags that it was given before."""
     tags = confirmed_tags(request.url, entry.details.tags, combine(stored.headers), decision.tags)
     return Discard("tags") if tags is None else replace(decision, tags=tags)
+
+
+def _selecting(
+    request: HttpRequest, names: tuple[bytes, ...], language: bytes | None
+) -> tuple[tuple[bytes, ...], Mapping[bytes, bytes]]:
+    """What selects a variant: names of fields, and fields with these names."""
+    if language is None:
+        return names, request.fields
+    # In place of what the request says. No field has such a name, so no request can pass for it.
+    place = names.index(_ACCEPT_LANGUAGE)
+    return (*names[:place], _CHOSEN_LANGUAGE, *names[place + 1 :]), {**request.fields, _CHOSEN_LANGUAGE: language}
 
 
 def _of_use_for(verdict: Storable) -> float:
@@ -372,12 +399,18 @@ def _build_key(
     values: tuple[bytes | None, ...] = (),
 ) -> str:
     """Everything of one URI has the same identifier, so that it can be addressed as a whole."""
+    if not names:
+        return _place(keys, category, url, partition)
+    fields = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    return _place(keys, category, url, partition, variant_digest(names, fields))
+
+
+def _place(keys: KeyBuilder, category: str, url: str, partition: str, variant: str = "") -> str:
     params: dict[str, object] = {}
     if partition:
         params["partition"] = partition
-    if names:
-        fields = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-        params["variant"] = variant_digest(names, fields)
+    if variant:
+        params["variant"] = variant
     return keys(category, _identifier(url), params or None)
 
 

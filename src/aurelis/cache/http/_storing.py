@@ -128,6 +128,8 @@ def may_store(
         return Unstorable("no-cache")
     elif fresh is None or fresh.lifetime <= 0:
         return Unstorable("not-fresh")
+    if fresh.source in ("rule", "heuristic") and _is_of_events(fields):
+        return Unstorable("events")
     allows_authorization = fresh.source == "explicit" and _allows_authorization(directives)
     left_out = directives.no_cache_fields | directives.private_fields if shared else directives.no_cache_fields
     if fresh.source == "explicit" or (fresh.source == "validation" and not shared):
@@ -163,6 +165,11 @@ def _has_validator(fields: Mapping[bytes, bytes], response_time: float) -> bool:
     if entity_tag(fields.get(b"etag")) is not None:
         return True
     return http_date(fields.get(b"last-modified"), response_time) is not None
+
+
+def _is_of_events(fields: Mapping[bytes, bytes]) -> bool:
+    """Whether the body is a stream of server-sent events, of which only the app knows whether it ends."""
+    return fields.get(b"content-type", b"").partition(b";")[0].strip(b" \t").lower() == b"text/event-stream"
 
 
 def _override(rule: RuleEffect | None, status: int) -> frozenset[str]:

@@ -165,6 +165,10 @@ class ModelPolicy:
         """The callers get the provider's error as it was."""
         return
 
+    def on_indexed(self, request: ModelRequest, index: object, known: object) -> tuple[object, tuple[str, ...]]:
+        """Never asked."""
+        return index, ()
+
     def terminator(self, request: ModelRequest, head: ResponseHead) -> Terminator | None:
         """The watcher of the call's protocol if the response is a stream."""
         call = request.call
