@@ -26,7 +26,9 @@ async def soften(stack: Stack, key: str, budget: Budget) -> bool:
     try:
         act = partial(stack.layer.acquire, key, token_hex(16).encode(), again=True, life=stack.timeout)
         acquired = await guard.call("acquire", act, budget)
-        softened = await _put_back(stack, key, acquired.lease, budget) if acquired.own else None
+        # What the layer has may be older than what it has not been told yet.
+        may = acquired.own and not stack.is_waiting(key)
+        softened = await _put_back(stack, key, acquired.lease, budget) if may else None
         if softened is None:
             return await stack.take(guard, key, budget) or existed
         await guard.call("delete", partial(stack.layer.announce, (key,)), budget)

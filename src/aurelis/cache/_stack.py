@@ -96,7 +96,7 @@ class Stack:
                 trust=memory_ttl,
                 lease=max(1.0, min(timeout, _LONGEST_LIFT) * 4),
             )
-        leases = Leases(first, self.judging, self.shared, self._shared_layer, timeout, self._is_waiting)
+        leases = Leases(first, self.judging, self.shared, self._shared_layer, timeout, self.is_waiting)
         packing = Packing(codec, copy=copy, alone=alone)
         # One object for those who use it, whichever part does it, and no further call on the way to a hit.
         self.peek, self.state, self.removals, self.is_invalid = (
@@ -126,7 +126,7 @@ class Stack:
         mark = self.generations.mark
         answered = False
         for guard in self._upper:
-            if guard is self.shared and self._is_waiting(key):
+            if guard is self.shared and self.is_waiting(key):
                 continue
             try:
                 entry = await guard.call("get", partial(guard.layer.lookup, key), budget)
@@ -150,7 +150,7 @@ class Stack:
             guard.hit.n += 1
             self.first.promote(key, entry, removals, mark, memory_ttl)
             return Found(entry, guard.name)
-        if self.below is not None and not self._is_waiting(key):
+        if self.below is not None and not self.is_waiting(key):
             found = await self.below.lookup(key, budget, removals, mark, memory_ttl)
             if found is not None:
                 return found
@@ -169,7 +169,7 @@ class Stack:
         answered = False
         left = wanted
         for guard in self._upper:
-            asked = [key for key in left if not self._is_waiting(key)] if guard is self.shared else left
+            asked = [key for key in left if not self.is_waiting(key)] if guard is self.shared else left
             if not asked:
                 break
             try:
@@ -191,12 +191,12 @@ class Stack:
                 found.append((guard.name, hits))
                 left = [key for key in left if key not in hits] if len(hits) < len(left) else []
         if self.below is not None and left:
-            asked = [key for key in left if not self._is_waiting(key)]
+            asked = [key for key in left if not self.is_waiting(key)]
             lower = await self.below.lookup_many(asked, budget, before, mark)
             found += [(hit.layer, {key: hit.entry}) for key, hit in lower.items()]
             left = [key for key in left if key not in lower]
         for key in left:
-            if (not answered or self._is_waiting(key)) and (hit := self.first.in_need(key)) is not None:
+            if (not answered or self.is_waiting(key)) and (hit := self.first.in_need(key)) is not None:
                 found.append((hit.layer, {key: hit.entry}))
         return found
 
@@ -359,7 +359,7 @@ class Stack:
         assert self._shared_layer is not None
         return self._shared_layer
 
-    def _is_waiting(self, key: str) -> bool:
+    def is_waiting(self, key: str) -> bool:
         """Whether the shared layer has not been told the last about this key."""
         return self.recovery is not None and key in self.recovery.keys
 

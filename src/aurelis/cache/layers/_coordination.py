@@ -115,8 +115,9 @@ class Coordination(ABC):
         """See `SharedLayer.take`."""
         link = self._link()
         name, lease = self._names.entry_and_lease(key)
-        generation = await self._tick(link)
-        _, data = await self._change(link, (key,), generation, [("UNLINK", lease), ("GETDEL", name)])
+        _, data = succeeded(await link.pipeline([("UNLINK", lease), ("GETDEL", name)]))
+        # The number comes after the removal: whoever has stored something before that must forget it, too.
+        await self._change(link, (key,), await self._tick(link), [])
         return None if data is None else self._entry(key, data, -1)
 
     async def keys(self, start: str) -> AsyncGenerator[list[str], None]:
@@ -128,10 +129,11 @@ class Coordination(ABC):
         """See `SearchableLayer.discard`."""
         link = self._link()
         names = [self._names.entry_and_lease(key) for key in keys]
-        generation = await self._tick(link)
         # Leases first: what is being loaded now must not be stored after its entry is gone.
         succeeded(await link.pipeline([("UNLINK", lease) for _, lease in names]))
-        return sum(await self._change(link, tuple(keys), generation, [("UNLINK", entry) for entry, _ in names]))
+        removed = succeeded(await link.pipeline([("UNLINK", entry) for entry, _ in names]))
+        await self._change(link, tuple(keys), await self._tick(link), [])
+        return sum(removed)
 
     async def remove(self, key: str) -> bool:
         """Forget the key, end its lease, and tell the others; true if it was there."""

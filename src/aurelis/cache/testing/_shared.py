@@ -194,7 +194,6 @@ class SharedNode(Framed):
 
     async def discard(self, keys: Sequence[str]) -> int:
         """See `SearchableLayer.discard`."""
-        generation = await self._tick()
         await _trip()
         removed = 0
         for key in keys:
@@ -202,6 +201,8 @@ class SharedNode(Framed):
             await self._amid()
             removed += self._records.unlink(key)
             await self._amid()
+        generation = await self._tick()
+        await _trip()
         await self._change(tuple(keys), generation)
         return removed
 
@@ -276,12 +277,14 @@ class SharedNode(Framed):
 
     async def take(self, key: str) -> Entry | None:
         """See `SharedLayer.take`."""
-        generation = await self._tick()
         await _trip()
         self._records.release(key)
         await self._amid()
         found = self._records.get(key)
         self._records.unlink(key)
+        # The number comes after the removal: whoever has stored something before that must forget it, too.
+        generation = await self._tick()
+        await _trip()
         await self._change((key,), generation)
         return None if found is None else self._entry(key, *found)
 
