@@ -16,6 +16,7 @@ from .config import CacheConfig, CacheLayer
 from .decorators import cached
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
+from .model_cache import ModelResponseCache
 
 if TYPE_CHECKING:
     from .layers.disk import DiskBackend
@@ -30,6 +31,7 @@ __all__ = [
     "EntryOptions",
     "LoadContext",
     "MemoryBackend",
+    "ModelResponseCache",
     "RedisBackend",
     "UnifiedCacheManager",
     "cache_options",
