@@ -17,11 +17,13 @@ from aurelis.cache import (
     CacheKeyBuilder,
     CacheLayer,
     CacheManager,
+    CacheWarmer,
     DiskBackend,
     MemoryBackend,
     ModelResponseCache,
     RedisBackend,
     UnifiedCacheManager,
+    WarmReport,
     cache_options,
     cached,
     get_cache_manager,
@@ -98,6 +100,16 @@ async def answer() -> Answer:
     return Answer("success")
 
 
+async def generate(model_type: str, prompt: str) -> Answer:
+    """Asks a model."""
+    return Answer("success")
+
+
+async def load_user(user_id: str) -> dict[str, str]:
+    """Loads a user."""
+    return {"id": user_id}
+
+
 async def models(cache: CacheManager, unified: UnifiedCacheManager) -> None:
     """Answers of models."""
     answers = ModelResponseCache(cache, namespace=lambda: None)
@@ -105,6 +117,12 @@ async def models(cache: CacheManager, unified: UnifiedCacheManager) -> None:
     assert_type(await answers.get_response("m", "p", {"temperature": 0}), Any)
     assert_type(await answers.cache_response("m", "p", None, Answer("success"), 60, tags=["a"]), bool)
     assert_type(await answers.get_or_compute("m", "p", None, answer), Answer)
+
+    warmer = CacheWarmer(cache, generate, load_user, progress=lambda done, total: None)
+    assert_type(await warmer.warm_model_responses(["p"], ["m"], timedelta(hours=1)), WarmReport)
+    await warmer.warm_model_responses(["p"])  # type: ignore[call-arg]
+    CacheWarmer(cache, load_user)  # type: ignore[arg-type]
+    CacheWarmer(cache, generate, None, 4)  # type: ignore[call-arg]
 
     await answers.cache_response("m", "p", None, {"status": "success"})  # type: ignore[arg-type]
     await answers.get_or_compute("m", "p", None, number)  # type: ignore[type-var]

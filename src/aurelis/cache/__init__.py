@@ -17,6 +17,7 @@ from .decorators import cached
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
 from .model_cache import ModelResponseCache
+from .warming import CacheWarmer, WarmFailure, WarmReport
 
 if TYPE_CHECKING:
     from .layers.disk import DiskBackend
@@ -27,6 +28,7 @@ __all__ = [
     "CacheKeyBuilder",
     "CacheLayer",
     "CacheManager",
+    "CacheWarmer",
     "DiskBackend",
     "EntryOptions",
     "LoadContext",
@@ -34,6 +36,8 @@ __all__ = [
     "ModelResponseCache",
     "RedisBackend",
     "UnifiedCacheManager",
+    "WarmFailure",
+    "WarmReport",
     "cache_options",
     "cached",
     "current_load",

@@ -267,15 +267,24 @@ def status_of(response: object) -> str:
     Raises:
         TypeError: it has none, or one that is no text.
     """
-    status: object = getattr(response, "status", None)
-    if isinstance(status, Enum):
-        status = status.value
+    status = _status(response)
     if not isinstance(status, str):
         raise TypeError(
             f"a model response needs a status that is a str, such as 'success' or 'error'; "
             f"{type_name(type(response))} has {'none' if status is None else 'one of type ' + type_name(type(status))}"
         )
     return status.lower()
+
+
+def is_error(response: object) -> bool:
+    """Whether something says that it is an answer that must not be kept."""
+    status = _status(response)
+    return isinstance(status, str) and status.lower() == "error"
+
+
+def _status(response: object) -> object:
+    status: object = getattr(response, "status", None)
+    return status.value if isinstance(status, Enum) else status
 
 
 def _name(argument: str, name: object) -> str:
