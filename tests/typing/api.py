@@ -6,6 +6,7 @@ A wrong line carries the code of the error that it must cause. Where it caused n
 
 import math
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
@@ -16,10 +17,13 @@ from aurelis.cache import (
     CacheKeyBuilder,
     CacheLayer,
     CacheManager,
+    CacheWarmer,
     DiskBackend,
     MemoryBackend,
+    ModelResponseCache,
     RedisBackend,
     UnifiedCacheManager,
+    WarmReport,
     cache_options,
     cached,
     get_cache_manager,
@@ -82,6 +86,47 @@ async def managers(cache: CacheManager, unified: UnifiedCacheManager) -> None:
     await unified.set("c", "i", 1, params=[1])  # type: ignore[arg-type]
     wrong: str = await cache.get_or_compute("k", number)  # type: ignore[arg-type]
     assert wrong
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of a model."""
+
+    status: str
+
+
+async def answer() -> Answer:
+    """A load."""
+    return Answer("success")
+
+
+async def generate(model_type: str, prompt: str) -> Answer:
+    """Asks a model."""
+    return Answer("success")
+
+
+async def load_user(user_id: str) -> dict[str, str]:
+    """Loads a user."""
+    return {"id": user_id}
+
+
+async def models(cache: CacheManager, unified: UnifiedCacheManager) -> None:
+    """Answers of models."""
+    answers = ModelResponseCache(cache, namespace=lambda: None)
+    ModelResponseCache(unified, namespace="a")
+    assert_type(await answers.get_response("m", "p", {"temperature": 0}), Any)
+    assert_type(await answers.cache_response("m", "p", None, Answer("success"), 60, tags=["a"]), bool)
+    assert_type(await answers.get_or_compute("m", "p", None, answer), Answer)
+
+    warmer = CacheWarmer(cache, generate, load_user, progress=lambda done, total: None)
+    assert_type(await warmer.warm_model_responses(["p"], ["m"], timedelta(hours=1)), WarmReport)
+    await warmer.warm_model_responses(["p"])  # type: ignore[call-arg]
+    CacheWarmer(cache, load_user)  # type: ignore[arg-type]
+    CacheWarmer(cache, generate, None, 4)  # type: ignore[call-arg]
+
+    await answers.cache_response("m", "p", None, {"status": "success"})  # type: ignore[arg-type]
+    await answers.get_or_compute("m", "p", None, number)  # type: ignore[type-var]
+    await answers.get_response("m", "p", [1])  # type: ignore[arg-type]
 
 
 @cached()

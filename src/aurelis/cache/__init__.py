@@ -16,6 +16,8 @@ from .config import CacheConfig, CacheLayer
 from .decorators import cached
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
+from .model_cache import ModelResponseCache
+from .warming import CacheWarmer, WarmFailure, WarmReport
 
 if TYPE_CHECKING:
     from .layers.disk import DiskBackend
@@ -26,12 +28,16 @@ __all__ = [
     "CacheKeyBuilder",
     "CacheLayer",
     "CacheManager",
+    "CacheWarmer",
     "DiskBackend",
     "EntryOptions",
     "LoadContext",
     "MemoryBackend",
+    "ModelResponseCache",
     "RedisBackend",
     "UnifiedCacheManager",
+    "WarmFailure",
+    "WarmReport",
     "cache_options",
     "cached",
     "current_load",
