@@ -22,6 +22,7 @@ from .warming import CacheWarmer, WarmFailure, WarmReport
 if TYPE_CHECKING:
     from .layers.disk import DiskBackend
     from .layers.redis import RedisBackend
+    from .similarity import OpenAIEmbedder, SimilarityCache, SimilarityReport, SimilarMatch
 
 __all__ = [
     "CacheConfig",
@@ -34,7 +35,11 @@ __all__ = [
     "LoadContext",
     "MemoryBackend",
     "ModelResponseCache",
+    "OpenAIEmbedder",
     "RedisBackend",
+    "SimilarMatch",
+    "SimilarityCache",
+    "SimilarityReport",
     "UnifiedCacheManager",
     "WarmFailure",
     "WarmReport",
@@ -55,4 +60,8 @@ def __getattr__(name: str) -> object:
         from .layers.disk import DiskBackend
 
         return DiskBackend
+    if name in ("OpenAIEmbedder", "SimilarMatch", "SimilarityCache", "SimilarityReport"):
+        from . import similarity
+
+        return getattr(similarity, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
