@@ -103,7 +103,7 @@ REWORDED: Sequence[tuple[str, str, str]] = (
     ("capital-city", "What is the capital of France?", "What is the capital city of France?"),
     ("not", "It does not work", "It doesn't work"),
     ("cannot", "I cannot log in", "I can't log in"),
-    ("filler", "How does it work?", "How does it actually work?"),
+    ("filler", "How does garbage collection in Python work?", "How does garbage collection in Python actually work?"),
     ("quotes", 'What does "ubiquitous" mean?', "What does ubiquitous mean"),
     ("de", "Was ist ein Mutex?", "was ist ein mutex, bitte"),
 )

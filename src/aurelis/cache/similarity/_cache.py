@@ -18,6 +18,7 @@ from aurelis.cache.exceptions import ConfigurationError, EmbeddingError, Missing
 from aurelis.cache.manager import AnyManager, UnifiedCacheManager, get_cache_manager
 from aurelis.cache.model_cache import CATEGORY, ModelResponseCache, namespace_tag, unified
 from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry.otel import Telemetry
 from aurelis.cache.typing import Embedder, ModelResponse
 
 from ._gate import Gate, refusal
@@ -189,7 +190,7 @@ class SimilarityCache:
         self._telemetry = self.cache.manager._engine.telemetry
         self._shelf = Shelf(self.cache.manager)
         self._views = Views(
-            None if embedder is None else (Matrix if index == "exact" else Graph), max_bytes, self._count_evicted
+            None if embedder is None else (Matrix if index == "exact" else Graph), max_bytes, _evicted(self._telemetry)
         )
         self._index = Index(
             self._shelf, self.cache.key_builder, self._views, max_entries=max_entries, max_bytes=max_bytes
@@ -428,9 +429,14 @@ class SimilarityCache:
         await self._shelf.keep(key, packed(vector), _VECTOR_TTL, tags)
         return vector
 
-    def _count_evicted(self, count: int) -> None:
-        at_hand = {names.LAYER: names.SIMILARITY, names.REASON: "capacity"}
-        self._telemetry.table.cell(names.EVICTIONS, **at_hand).n += count
+
+def _evicted(telemetry: Telemetry) -> Callable[[int], None]:
+    cell = telemetry.table.cell(names.EVICTIONS, **{names.LAYER: names.SIMILARITY, names.REASON: "capacity"})
+
+    def count(rows: int) -> None:
+        cell.n += rows
+
+    return count
 
 
 def _are_equal(known: object, own: object) -> bool:

@@ -130,11 +130,12 @@ class Index:
         there = list(_names(_listed(shelved)))
         with self._lock:
             added = [one for one in self._views.of(partition).recent if one[0] % SLOTS == slot and one not in there]
+            every = [*there, *added]
+            for old in every[: -self._max_names]:
+                self._views.of(partition).drop(old)
         left = 0.0 if shelved is None else shelved.expires - now
-        if not added and left >= life:
-            return
-        listed = b"".join([*there, *added][-self._max_names :])
-        await self._shelf.keep(key, listed, max(left, life), partition_tags)
+        if added or left < life:
+            await self._shelf.keep(key, b"".join(every[-self._max_names :]), max(left, life), partition_tags)
 
     def forget(self, partition: str, name: bytes) -> None:
         """A prompt whose answer is gone is not to be found, until its process stores it again."""

@@ -98,6 +98,11 @@ class View:
             del self._names[number]
             self._vectors.remove(number)
 
+    def drop(self, name: bytes) -> None:
+        """Forget a row that is listed no more."""
+        self.discard(name)
+        self.recent.pop(name, None)
+
     def expire(self, now: float) -> None:
         """Forget what is out of date. It may be answered anew, by another process as well."""
         for name in [name for name, row in self.rows.items() if row.expires <= now]:
