@@ -28,6 +28,9 @@ PROMISES: Mapping[str, str] = {
             else:
                 raise AssertionError(extra)
 
+        from aurelis.cache import SimilarityCache
+
+        says_what_is_missing("similarity", SimilarityCache)
         says_what_is_missing("redis", CacheConfig, redis_url="redis://127.0.0.1:6379/0")
         for extra in ("asgi", "httpx", "httpx2"):
             says_what_is_missing(extra, importlib.import_module, f"aurelis_{extra}")
@@ -39,6 +42,21 @@ PROMISES: Mapping[str, str] = {
     "asgi": "from aurelis_asgi import CacheMiddleware, CacheRule",
     "httpx2": "from aurelis_httpx2 import AsyncCacheTransport, CacheTransport",
     "httpx": "from aurelis_httpx import AsyncCacheTransport, CacheTransport",
+    "similarity": """
+        from aurelis.cache import SimilarityCache
+        SimilarityCache(mode="verified")
+    """,
+    "usearch": """
+        from aurelis.cache import SimilarityCache
+
+        class Embedder:
+            name = "e"
+
+            async def embed(self, texts):
+                return [[1.0] for _ in texts]
+
+        SimilarityCache(embedder=Embedder(), index="usearch")
+    """,
     "otel": """
         from aurelis.cache import CacheManager
         import opentelemetry.sdk.metrics
@@ -55,7 +73,10 @@ PROMISES: Mapping[str, str] = {
     "all": "import aurelis.cache, aurelis_asgi, aurelis_cli.main, aurelis_httpx, aurelis_httpx2",
 }
 
-NOT_IMPORTED = ("fastapi", "hiredis", "httpx", "httpx2", "openai", "opentelemetry.sdk", "redis", "starlette")
+NOT_IMPORTED = (
+    *("fastapi", "hiredis", "httpx", "httpx2", "numpy", "openai", "opentelemetry.sdk", "rapidfuzz", "redis"),
+    *("starlette", "usearch"),
+)
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
