@@ -19,6 +19,7 @@ PROMISES: Mapping[str, str] = {
     "": """
         import importlib
         from aurelis.cache import CacheConfig, CacheManager, cached
+        from aurelis.cache.models import ModelPolicy
 
         def says_what_is_missing(extra, attempt, *arguments, **options):
             try:
@@ -29,6 +30,7 @@ PROMISES: Mapping[str, str] = {
                 raise AssertionError(extra)
 
         says_what_is_missing("redis", CacheConfig, redis_url="redis://127.0.0.1:6379/0")
+        says_what_is_missing("cost", ModelPolicy, keys=str, cost="genai-prices")
         for extra in ("asgi", "httpx", "httpx2"):
             says_what_is_missing(extra, importlib.import_module, f"aurelis_{extra}")
     """,
@@ -37,6 +39,7 @@ PROMISES: Mapping[str, str] = {
         RedisBackend(CacheConfig(redis_url="redis://127.0.0.1:6379/0"))
     """,
     "asgi": "from aurelis_asgi import CacheMiddleware, CacheRule",
+    "cost": "from aurelis.cache.models import ModelPolicy; ModelPolicy(keys=str, cost='genai-prices')",
     "httpx2": "from aurelis_httpx2 import AsyncCacheTransport, CacheTransport",
     "httpx": "from aurelis_httpx import AsyncCacheTransport, CacheTransport",
     "otel": """
@@ -49,13 +52,24 @@ PROMISES: Mapping[str, str] = {
         import subprocess, sys
         import aurelis_cli.main
         command = sys.prefix + "/bin/aurelis-cache"
-        for arguments in (["--help"], ["demo", "--help"]):
+        for arguments in (["--help"], ["demo", "--help"], ["warm", "--help"]):
             subprocess.run([command, *arguments], check=True)
     """,
     "all": "import aurelis.cache, aurelis_asgi, aurelis_cli.main, aurelis_httpx, aurelis_httpx2",
 }
 
-NOT_IMPORTED = ("fastapi", "hiredis", "httpx", "httpx2", "openai", "opentelemetry.sdk", "redis", "starlette")
+NOT_IMPORTED = (
+    "fastapi",
+    "genai_prices",
+    "hiredis",
+    "httpx",
+    "httpx2",
+    "openai",
+    "opentelemetry.sdk",
+    "redis",
+    "rich",
+    "starlette",
+)
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
