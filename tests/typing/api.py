@@ -29,7 +29,9 @@ from aurelis.cache import (
     get_cache_manager,
     set_cache_manager,
 )
+from aurelis.cache.models import BilledCall
 from aurelis.cache.testing import (
+    Cassette,
     LayerContract,
     ManualClock,
     NewsroomContract,
@@ -39,6 +41,7 @@ from aurelis.cache.testing import (
 )
 from aurelis.cache.typing import Clock, Layer, Newsroom, SearchableLayer, SharedLayer
 from aurelis_httpx2 import CacheTransport, wrap
+from aurelis_httpx2.cassettes import AsyncCassetteTransport, CassetteTransport
 
 
 async def number() -> int:
@@ -235,7 +238,25 @@ def model_calls(client: OpenAI) -> None:
         pass
     CacheTransport(max_temperature=0.3, variants=2, pacing="recorded", namespace=lambda: None, keep=["length"])
     CacheTransport(pacing=20.0, protocols={"https://gateway.example": None}, operations=["audio"])
+    CacheTransport(cost="genai-prices")
+    CacheTransport(cost=price)
+    CacheTransport(cost="list")  # type: ignore[arg-type]
+    CacheTransport(cost=number)  # type: ignore[arg-type]
     CacheTransport(pacing="slow")  # type: ignore[arg-type]
     CacheTransport(variant=2)  # type: ignore[call-arg]
     assert_type(wrap(client, ttl=60, partition_by_user=True), OpenAI)
     wrap(client, max_temprature=1.0)  # type: ignore[call-arg]
+
+
+def price(call: BilledCall) -> float | None:
+    """US dollars."""
+    return None if call.usage.output_tokens is None else call.usage.output_tokens * 1e-6
+
+
+def cassettes(cassette: Cassette) -> None:
+    """Recordings for tests."""
+    CacheTransport(CassetteTransport(cassette))
+    AsyncCassetteTransport(Cassette("cassettes", "auto", scrub=["a+"]))
+
+    Cassette("cassettes", "once")  # type: ignore[arg-type]
+    CassetteTransport("cassettes")  # type: ignore[arg-type]

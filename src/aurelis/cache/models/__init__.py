@@ -4,7 +4,7 @@ from ._answer import AnswerSummary, Dialect, StreamTerminator
 from ._canonicalise import BodyRules, canonical_body, parse_object
 from ._catalogue import Catalogue
 from ._cost import BilledCall, Cost, Price
-from ._partition import clean_url, credential_partition, partition, selecting_fields
+from ._partition import clean_url, credential_partition, credentials, identifies_caller, partition, selecting_fields
 from ._policy import CATEGORY, KEEPABLE, ModelPolicy, ModelRequest
 from ._profiles import OPENAI_CHAT, OPTIONAL, PROFILES, Profile
 from ._recognise import ModelCall, recognise
@@ -41,6 +41,8 @@ __all__ = [
     "canonical_body",
     "clean_url",
     "credential_partition",
+    "credentials",
+    "identifies_caller",
     "parse_object",
     "partition",
     "recognise",
