@@ -17,8 +17,12 @@ PACKAGES = ("aurelis/cache", "aurelis_asgi", "aurelis_cli", "aurelis_httpx", "au
 # What works with an extra and nothing else; the empty name is the installation without extras.
 PROMISES: Mapping[str, str] = {
     "": """
-        import importlib
-        from aurelis.cache import CacheConfig, CacheManager, cached
+        import importlib, os
+        from aurelis.cache import CacheConfig, CacheManager, cached, get_cache_manager
+
+        def with_variable():
+            os.environ["AURELIS_CACHE_MAX_SIZE"] = "5"
+            get_cache_manager()
 
         def says_what_is_missing(extra, attempt, *arguments, **options):
             try:
@@ -28,6 +32,7 @@ PROMISES: Mapping[str, str] = {
             else:
                 raise AssertionError(extra)
 
+        says_what_is_missing("settings", with_variable)
         says_what_is_missing("redis", CacheConfig, redis_url="redis://127.0.0.1:6379/0")
         for extra in ("asgi", "httpx", "httpx2"):
             says_what_is_missing(extra, importlib.import_module, f"aurelis_{extra}")
@@ -35,6 +40,12 @@ PROMISES: Mapping[str, str] = {
     "redis": """
         from aurelis.cache import CacheConfig, RedisBackend
         RedisBackend(CacheConfig(redis_url="redis://127.0.0.1:6379/0"))
+    """,
+    "settings": """
+        import os
+        from aurelis.cache import get_cache_manager
+        os.environ["AURELIS_CACHE_MAX_SIZE"] = "5"
+        assert get_cache_manager().manager.config.max_size == 5
     """,
     "asgi": "from aurelis_asgi import CacheMiddleware, CacheRule",
     "httpx2": "from aurelis_httpx2 import AsyncCacheTransport, CacheTransport",
@@ -55,7 +66,17 @@ PROMISES: Mapping[str, str] = {
     "all": "import aurelis.cache, aurelis_asgi, aurelis_cli.main, aurelis_httpx, aurelis_httpx2",
 }
 
-NOT_IMPORTED = ("fastapi", "hiredis", "httpx", "httpx2", "openai", "opentelemetry.sdk", "redis", "starlette")
+NOT_IMPORTED = (
+    "fastapi",
+    "hiredis",
+    "httpx",
+    "httpx2",
+    "openai",
+    "opentelemetry.sdk",
+    "pydantic",
+    "redis",
+    "starlette",
+)
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:

@@ -23,6 +23,7 @@ from aurelis.cache import (
     cache_options,
     cached,
     get_cache_manager,
+    load_config,
     set_cache_manager,
 )
 from aurelis.cache.testing import (
@@ -68,8 +69,9 @@ async def managers(cache: CacheManager, unified: UnifiedCacheManager) -> None:
     assert_type(await unified.get_or_compute("c", "i", number, {"a": 1}, 60), int)
     assert_type(await unified.get_many("c", ["i"]), dict[str, Any])
     assert_type(get_cache_manager().manager, CacheManager)
-    set_cache_manager(cache)
+    assert_type(set_cache_manager(cache), UnifiedCacheManager | None)
     set_cache_manager(None)
+    assert_type(load_config("cache.toml", max_size=1), CacheConfig)
 
     await cache.get(1)  # type: ignore[arg-type]
     await cache.get(b"k")  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from ._call_options import cache_options
 from ._keys import CacheKeyBuilder
 from ._loading import LoadContext, current_load
 from ._options import EntryOptions
+from ._settings import load_config
 from .config import CacheConfig, CacheLayer
 from .decorators import cached
 from .layers.memory import MemoryBackend
@@ -36,6 +37,7 @@ __all__ = [
     "cached",
     "current_load",
     "get_cache_manager",
+    "load_config",
     "set_cache_manager",
 ]
 

@@ -22,6 +22,7 @@ from ._listening import Listening
 from ._options import Duration, EntryOptions, seconds
 from ._recovery import Recovery
 from ._redis_url import parse_redis_url
+from ._settings import load_config
 from ._stack import Stack
 from .codecs import ValueCodec
 from .config import CacheConfig, CacheLayer, require_config
@@ -383,22 +384,51 @@ class _ProcessManager:
     def after_fork(self) -> None:
         self.lock = threading.Lock()
 
+    def present(self) -> UnifiedCacheManager | None:
+        """The manager, if there is one that is open."""
+        manager = self.manager
+        return None if manager is None or manager.manager._engine.closed else manager
+
 
 _process = _ProcessManager()
 
 
 def get_cache_manager() -> UnifiedCacheManager:
-    """The process's manager, made with the default configuration on first use and again after it was closed."""
+    """The process's manager, made on first use, and again after it was closed, as the environment says.
+
+    `load_config` says what that may hold; without variables `AURELIS_CACHE_…` it is `CacheConfig()`.
+
+    Raises:
+        ConfigurationError, MissingExtraError, OSError: as `load_config`.
+    """
+    if (manager := _process.present()) is not None:
+        return manager
+    config = load_config()  # without the lock: it may import modules of the app, and those ask for the manager, too
     with _process.lock:
-        if _process.manager is None or _process.manager.manager._engine.closed:
-            _process.manager = UnifiedCacheManager()
-        return _process.manager
+        if (manager := _process.present()) is None:
+            _process.manager = manager = UnifiedCacheManager(config)
+        return manager
 
 
-def set_cache_manager(manager: AnyManager | None) -> None:
-    """Make this the process's manager; `None`: a new one is made on the next use. The old one is not closed."""
+def set_cache_manager(manager: AnyManager | None) -> UnifiedCacheManager | None:
+    """Make this the process's manager; `None`: a new one is made on the next use.
+
+    Returns:
+        The one before, which is not closed; `None`: there was none. To be set again where a test has replaced it.
+
+    Raises:
+        TypeError: it is no manager.
+
+    Example:
+        >>> before = set_cache_manager(CacheManager())
+        >>> after = set_cache_manager(before)
+    """
+    if manager is not None:
+        manager_of(manager)
     with _process.lock:
+        before = _process.manager
         _process.manager = UnifiedCacheManager(manager) if isinstance(manager, CacheManager) else manager
+    return before
 
 
 def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> Engine:
