@@ -17,6 +17,7 @@ from .config import CacheConfig, CacheLayer
 from .decorators import cached
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
+from .monitor import CacheMetrics, CacheMonitor, CacheStats
 
 if TYPE_CHECKING:
     from .layers.disk import DiskBackend
@@ -27,6 +28,9 @@ __all__ = [
     "CacheKeyBuilder",
     "CacheLayer",
     "CacheManager",
+    "CacheMetrics",
+    "CacheMonitor",
+    "CacheStats",
     "DiskBackend",
     "EntryOptions",
     "LoadContext",

@@ -164,7 +164,11 @@ class CacheManager:
         Raises:
             LayerError: a shared layer could not be reached, so other processes may still see the value.
         """
-        return await (self._engine.soften(key) if soft else self._engine.delete(key))
+        self._engine.check(key)
+        try:
+            return await (self._engine.soften(key) if soft else self._engine.delete(key))
+        finally:
+            self._engine.telemetry.deletes.n += 1
 
     async def invalidate_tags(self, *tags: str, soft: bool = False) -> None:
         """Make everything with one of these tags out of date, everywhere, however much it is.
