@@ -231,7 +231,10 @@ class CacheManager:
         await self._engine.clear()
 
     async def aclose(self, timeout: float = _CLOSE_TIMEOUT) -> None:
-        """Let loads end within `timeout` seconds, cancel the rest, close connections. Twice is harmless."""
+        """Let loads end within `timeout` seconds, cancel the rest, close connections.
+
+        Twice is harmless; who comes while another one closes it waits until that is done.
+        """
         await self._engine.aclose(timeout)
 
     async def __aenter__(self) -> Self:
