@@ -75,7 +75,8 @@ async def test_they_are_what_any_other_reader_sees(cache: CacheManager) -> None:
     assert other.total(names.STORES, name) == found.writes
     assert other.total(names.ENTRIES, name) == found.cache_size
     ((_, point),) = other.points(names.DURATION, name)
-    assert found.average_response_time == point.sum / point.count > 0
+    assert found.average_response_time == pytest.approx(point.sum / point.count)
+    assert point.count == 3
 
 
 async def test_stale_answers_are_hits_and_what_went_to_the_origin_is_not() -> None:
@@ -104,7 +105,9 @@ async def test_each_layer_has_figures_of_its_own(own_redis: ServerProcess) -> No
         assert (layers["l1"].hits, layers["l1"].misses, layers["l1"].cache_size) == (1, 2, 1)
         assert (layers["l2"].hits, layers["l2"].misses, layers["l2"].hit_rate) == (1, 1, 0.5)
         assert layers["l2"].average_response_time > 0
-        assert stats.metrics.average_response_time == layers["l2"].average_response_time  # none in memory was sampled
+        assert stats.metrics.average_response_time == pytest.approx(
+            layers["l2"].average_response_time
+        )  # none in memory was sampled
         own_redis.stop()
         await cache.get("other")
         assert stats.metrics.errors >= 1
@@ -189,7 +192,8 @@ async def test_other_caches_are_neither_read_nor_burdened(cache: CacheManager) -
         assert stats.metrics == CacheMetrics()
         inner = otel._PROVIDERS._inner
         assert inner is not None
-        assert not inner[0].reports({names.NAME: other.config.name})
+        assert inner[0].only is not None
+        assert other.config.name not in inner[0].only
         data = inner[1].get_metrics_data()
         shown = {
             point.attributes[names.NAME]
@@ -312,7 +316,7 @@ def test_a_provider_of_the_app_sees_the_same() -> None:
         }
         assert sum(point.value for point in found["aurelis.cache.requests"]) == stats.metrics.total_requests == 64
         (point,) = found["aurelis.cache.operation.duration"]
-        assert point.sum / point.count == stats.metrics.average_response_time
+        assert abs(point.sum / point.count - stats.metrics.average_response_time) < 1e-9
         """
     )
 

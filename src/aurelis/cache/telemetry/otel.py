@@ -74,13 +74,10 @@ class Instruments:
     ) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             series = ((dict(attributes), value) for attributes, value in read(metric).items())
-            return [Observation(value, attributes) for attributes, value in series if self.reports(attributes)]
+            only = self.only
+            return [Observation(value, found) for found, value in series if only is None or found[names.NAME] in only]
 
         return observe
-
-    def reports(self, attributes: Mapping[str, str]) -> bool:
-        """Whether the cache with these attributes is reported."""
-        return self.only is None or attributes[names.NAME] in self.only
 
 
 class _Providers:
@@ -265,7 +262,7 @@ class Telemetry:
                 attributes[names.ERROR_TYPE] = error_type
             self._durations[key] = attributes
         for instruments in _PROVIDERS.sets:
-            if instruments.reports(attributes):
+            if (only := instruments.only) is None or self.name in only:
                 instruments.duration.record(elapsed, attributes)
 
     # Spans
