@@ -18,7 +18,7 @@ PACKAGES = ("aurelis/cache", "aurelis_asgi", "aurelis_cli", "aurelis_httpx", "au
 PROMISES: Mapping[str, str] = {
     "": """
         import importlib, os
-        from aurelis.cache import CacheConfig, CacheManager, cached, get_cache_manager
+        from aurelis.cache import CacheConfig, CacheManager, CacheMonitor, cached, get_cache_manager
 
         def with_variable():
             os.environ["AURELIS_CACHE_MAX_SIZE"] = "5"
@@ -33,6 +33,7 @@ PROMISES: Mapping[str, str] = {
                 raise AssertionError(extra)
 
         says_what_is_missing("settings", with_variable)
+        says_what_is_missing("otel", CacheMonitor, CacheManager())
         says_what_is_missing("redis", CacheConfig, redis_url="redis://127.0.0.1:6379/0")
         for extra in ("asgi", "httpx", "httpx2"):
             says_what_is_missing(extra, importlib.import_module, f"aurelis_{extra}")
@@ -51,7 +52,8 @@ PROMISES: Mapping[str, str] = {
     "httpx2": "from aurelis_httpx2 import AsyncCacheTransport, CacheTransport",
     "httpx": "from aurelis_httpx import AsyncCacheTransport, CacheTransport",
     "otel": """
-        from aurelis.cache import CacheManager
+        from aurelis.cache import CacheManager, CacheMonitor
+        CacheMonitor(CacheManager())
         import opentelemetry.sdk.metrics
         import opentelemetry.exporter.prometheus
         import opentelemetry.exporter.otlp.proto.http.metric_exporter
@@ -152,6 +154,9 @@ def test_an_extra_alone_brings_what_it_promises(extra: str, wheelhouse: Path, tm
     run(*pip, "--no-compile", "--no-index", "--find-links", wheelhouse, wanted)
     # Not from the repository, or its sources could hide what the wheel lacks; -I keeps PYTHONPATH out.
     run(interpreter, "-I", "-c", textwrap.dedent(PROMISES[extra]), cwd=tmp_path)
+    present = run(interpreter, "-I", "-c", "from aurelis.cache import *; print(*dir())", cwd=tmp_path).split()
+    assert "CacheManager" in present
+    assert ("RedisBackend" in present) == (extra in {"redis", "server", "all"})
 
 
 def test_importing_the_core_imports_no_optional_part() -> None:

@@ -13,7 +13,7 @@ from ._keys import CacheKeyBuilder
 from ._loading import LoadContext, current_load
 from ._options import EntryOptions
 from ._settings import load_config
-from .config import CacheConfig, CacheLayer
+from .config import CacheConfig, CacheLayer, is_installed
 from .decorators import cached
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
@@ -44,6 +44,14 @@ __all__ = [
     "load_config",
     "set_cache_manager",
 ]
+
+_NEEDED = {"DiskBackend": ("_sqlite3",), "RedisBackend": ("redis", "hiredis")}
+"""What names need that are imported when they are first named."""
+
+if not TYPE_CHECKING:
+    for _name, _packages in _NEEDED.items():
+        if not all(map(is_installed, _packages)):
+            __all__.remove(_name)  # `import *` takes what there is; who names it hears which extra it needs
 
 
 def __getattr__(name: str) -> object:

@@ -255,13 +255,14 @@ def _check_layers(layers: tuple[CacheLayer, ...], config: CacheConfig) -> None:
     if "redis" in backends:
         if config.redis_url is None:
             raise ConfigurationError("layers: a redis layer needs redis_url=")
-        if not _is_installed("redis"):
+        if not is_installed("redis"):
             raise MissingExtraError("redis", "a Redis layer")
     elif config.redis_url is not None:
         raise ConfigurationError("redis_url is given but layers name no redis layer")
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Whether it could be imported; it is not."""
     try:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):  # an import hook refuses it, or something else goes by its name
