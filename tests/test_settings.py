@@ -405,6 +405,15 @@ def test_a_secret_may_be_in_a_file_of_its_own(
     assert getattr(load_config(toml(f"{name}_file = '/nowhere'"), **{**more, name: value}), name) == value
 
 
+def test_a_file_of_a_secret_is_read_as_a_variable_is(environ: Callable[..., None], tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text('["new", "old"]\n')
+    environ(keys_file=path)
+    assert load(Wider, None, {}).keys == ["new", "old"]
+    path.write_text("one\n")
+    assert load(Wider, None, {}).keys == "one"
+
+
 def test_a_secret_in_two_places_of_one_source_is_refused(
     environ: Callable[..., None], toml: Callable[[str], Path]
 ) -> None:

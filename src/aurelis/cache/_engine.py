@@ -395,13 +395,15 @@ class Engine:
         """
         loop = asyncio.get_running_loop()
         if self.closed:
-            await self._ended.wait(alive=self._closer.is_running if self._closer is not None else None)
+            closer = self._closer
+            await self._ended.wait(alive=None if closer is None else closer.is_running)
             return
         self._closer, self.closed = loop, True  # in this order, since a thread may look in between
         try:
             await self._close(loop, timeout)
         finally:
             self._ended.open()
+            self._closer = None
 
     def after_fork(self) -> None:
         """Whoever was closing it does so in the parent."""

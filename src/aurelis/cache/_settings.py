@@ -125,7 +125,7 @@ def _text(file: Path) -> str:
 
 
 def _read_secret(name: str, environment: dict[str, str], table: dict[str, Any], *, given: bool) -> None:
-    """Put a secret that has a file of its own into the table."""
+    """Put a secret that has a file of its own where a variable would be, since it is a text as well."""
     variable, key = PREFIX + name.upper(), name + _IN_FILE
     in_environment, in_table = environment.pop(PREFIX + key.upper(), None), table.pop(key, None)
     if in_environment is not None and variable in environment:
@@ -136,7 +136,7 @@ def _read_secret(name: str, environment: dict[str, str], table: dict[str, Any], 
         raise ConfigurationError(f"{key} must be the path of a file")
     path = in_environment or in_table
     if path and not given and variable not in environment:
-        table[name] = _text(Path(path)).rstrip("\r\n")
+        environment[variable] = _text(Path(path)).rstrip("\r\n")
 
 
 def _from_text(where: str, hint: Any, text: str) -> Any:
