@@ -13,7 +13,7 @@ from ._keys import CacheKeyBuilder
 from ._loading import LoadContext, current_load
 from ._options import EntryOptions
 from .config import CacheConfig, CacheLayer
-from .decorators import cached
+from .decorators import cached, cached_method
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
 
@@ -34,6 +34,7 @@ __all__ = [
     "UnifiedCacheManager",
     "cache_options",
     "cached",
+    "cached_method",
     "current_load",
     "get_cache_manager",
     "set_cache_manager",
