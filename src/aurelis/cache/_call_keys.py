@@ -106,13 +106,13 @@ class CallKeys:
             return self._remember(call, args, self._build(builder, args, kwargs, None))
 
     def _by_some(self, builder: CacheKeyBuilder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        told: tuple[Any, ...] = tuple(
-            argument for position, argument in enumerate(args[: self._end]) if position not in self._skipped
-        )
+        told = args
+        if self._ignored:
+            told = tuple(each for position, each in enumerate(args[: self._end]) if position not in self._skipped)
         who = None
         if self._identities is not None and args:
             who = self._identities.of(args[0])
-            told = (*who, *told[1:])
+            told = who + told[1:]
         types = tuple(map(type, told))
         if kwargs or not _MEMOISABLE.issuperset(types):
             return self._build(builder, args, kwargs, who)
