@@ -13,10 +13,12 @@ from openai import OpenAI
 
 from aurelis.cache import (
     CacheConfig,
+    CacheInvalidator,
     CacheKeyBuilder,
     CacheLayer,
     CacheManager,
     DiskBackend,
+    EntryOptions,
     MemoryBackend,
     RedisBackend,
     UnifiedCacheManager,
@@ -181,6 +183,23 @@ async def decorated(service: Service) -> None:
     await Service.of_class("1")  # type: ignore[arg-type]
     cached(identity="name")  # type: ignore[call-arg]
     cached_method(identity=1)  # type: ignore[arg-type]
+
+
+async def invalidations(unified: UnifiedCacheManager) -> None:
+    """What is out of date."""
+    assert_type(await unified.invalidate("c", "i"), None)
+    assert_type(await unified.invalidate(pattern="c:*"), None)
+    invalidator = CacheInvalidator(unified)
+    assert_type(invalidator.register_invalidation_rule("e", ["category:c"]), None)
+    assert_type(await invalidator.invalidate_on_event("e", {"id": 1}), None)
+    assert_type(invalidator.invalidation_rules, dict[str, list[str]])
+    UnifiedCacheManager(categories={"c": EntryOptions(ttl=1)})
+
+    await unified.invalidate(1)  # type: ignore[arg-type]
+    invalidator.register_invalidation_rule("e", [1])  # type: ignore[list-item]
+    await invalidator.invalidate_on_event("e", 1)  # type: ignore[arg-type]
+    CacheInvalidator({})  # type: ignore[arg-type]
+    UnifiedCacheManager(categories={"c": 1})  # type: ignore[dict-item]
 
 
 def configurations() -> None:

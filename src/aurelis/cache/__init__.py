@@ -14,6 +14,7 @@ from ._loading import LoadContext, current_load
 from ._options import EntryOptions
 from .config import CacheConfig, CacheLayer
 from .decorators import cached, cached_method
+from .invalidation import CacheInvalidator
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CacheConfig",
+    "CacheInvalidator",
     "CacheKeyBuilder",
     "CacheLayer",
     "CacheManager",
