@@ -14,7 +14,8 @@ from ._loading import LoadContext, current_load
 from ._options import EntryOptions
 from ._settings import load_config
 from .config import CacheConfig, CacheLayer, is_installed
-from .decorators import cached
+from .decorators import cached, cached_method
+from .invalidation import CacheInvalidator
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
 from .monitor import CacheMetrics, CacheMonitor, CacheStats
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CacheConfig",
+    "CacheInvalidator",
     "CacheKeyBuilder",
     "CacheLayer",
     "CacheManager",
@@ -39,6 +41,7 @@ __all__ = [
     "UnifiedCacheManager",
     "cache_options",
     "cached",
+    "cached_method",
     "current_load",
     "get_cache_manager",
     "load_config",

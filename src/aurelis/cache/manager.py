@@ -217,8 +217,19 @@ class CacheManager:
             >>> asyncio.run(main())
             2
         """
-        matches = _patterns.matcher(pattern, escape(self.config.namespace) + ":", everything=everything)
-        return await self._engine.invalidate_matching(matches, _patterns.literal_start(pattern), progress)
+        return await self._invalidate_named(pattern, None, everything=everything, progress=progress)
+
+    async def _invalidate_named(
+        self,
+        pattern: str,
+        category: str | None,
+        *,
+        everything: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        prefix = escape(self.config.namespace) + ":"
+        matches = _patterns.matcher(pattern, prefix, category=category, everything=everything)
+        return await self._engine.invalidate_matching(matches, _patterns.literal_start(pattern, category), progress)
 
     async def clear(self) -> None:
         """Forget everything in this cache's namespace, and nothing of its neighbours.
@@ -252,13 +263,26 @@ class UnifiedCacheManager:
     Args:
         config_or_manager: a configuration, or the `CacheManager` to stand on, which is never closed here; `None` means
             `CacheConfig()`.
+        categories: options of single categories, by name. What a call says itself wins. `set` and `set_many` take the
+            `ttl` from them, `get_or_compute` all.
 
     Attributes:
         manager: the `CacheManager` below.
         key_builder: builds its keys.
+
+    Raises:
+        ConfigurationError: it is neither, or the options of a category are none.
     """
 
-    def __init__(self, config_or_manager: CacheConfig | CacheManager | None = None) -> None:
+    def __init__(
+        self,
+        config_or_manager: CacheConfig | CacheManager | None = None,
+        *,
+        categories: Mapping[str, EntryOptions] | None = None,
+    ) -> None:
+        self._options = dict(categories or {})
+        for options in self._options.values():
+            _require_options(options)
         self._made = not isinstance(config_or_manager, CacheManager)
         if self._made and config_or_manager is not None:
             require_config("UnifiedCacheManager", config_or_manager)
@@ -270,6 +294,10 @@ class UnifiedCacheManager:
 
     def _key(self, category: str, identifier: str, params: Mapping[str, Any] | None) -> str:
         return self.key_builder.build_key(category, identifier, params)
+
+    def _ttl(self, category: str, ttl: Duration | None) -> Duration | None:
+        options = self._options.get(category) if ttl is None else None
+        return ttl if options is None else options.ttl
 
     async def get(
         self, category: str, identifier: str, params: Mapping[str, Any] | None = None, default: Any = None
@@ -287,7 +315,8 @@ class UnifiedCacheManager:
         tags: Iterable[str] = (),
     ) -> bool:
         """Keep the value; true if every layer took it. Raises as `CacheManager.set`."""
-        return await self.manager.set(self._key(category, identifier, params), value, ttl, tags)
+        key = self._key(category, identifier, params)
+        return await self.manager.set(key, value, self._ttl(category, ttl), tags)
 
     async def get_many(
         self, category: str, identifiers: Iterable[str], params: Mapping[str, Any] | None = None
@@ -307,7 +336,7 @@ class UnifiedCacheManager:
     ) -> bool:
         """Keep the values, given by identifier."""
         values = {self._key(category, identifier, params): value for identifier, value in mapping.items()}
-        return await self.manager.set_many(values, ttl, tags)
+        return await self.manager.set_many(values, self._ttl(category, ttl), tags)
 
     async def get_or_compute(
         self,
@@ -321,13 +350,52 @@ class UnifiedCacheManager:
     ) -> T:
         """The value, or that of `compute`, as `CacheManager.get_or_compute`."""
         key = self._key(category, identifier, params)
-        return await self.manager.get_or_compute(key, compute, ttl, tags, options)
+        return await self.manager.get_or_compute(key, compute, ttl, tags, options or self._options.get(category))
 
     async def delete(
         self, category: str, identifier: str, params: Mapping[str, Any] | None = None, *, soft: bool = False
     ) -> bool:
         """Forget the value; true if it existed somewhere. As `CacheManager.delete`."""
         return await self.manager.delete(self._key(category, identifier, params), soft=soft)
+
+    async def invalidate(
+        self,
+        category: str | None = None,
+        identifier: str | None = None,
+        pattern: str | None = None,
+        *,
+        soft: bool = False,
+    ) -> None:
+        """Make out of date what is meant: an identifier with all its variants by params, a pattern, or a category.
+
+        Args:
+            category: alone, all that is in it; beside a pattern, what the pattern may name.
+            identifier: of the category.
+            pattern: as for `CacheManager.invalidate_pattern`.
+            soft: not gone but stale: still of use where the options of `get_or_compute` allow stale values. Not for
+                patterns.
+
+        Raises:
+            ConfigurationError: nothing is named, or what contradicts each other, or the pattern is empty or begins with
+                `*` without a category.
+            UnkeyableError: a part is no string.
+            LayerError: a shared layer could not be reached, so other processes may still see it.
+        """
+        if pattern is not None:
+            if identifier is not None or soft:
+                raise ConfigurationError("invalidate: a pattern has no identifier beside it, and is never soft")
+            await self.manager._invalidate_named(pattern, category)
+            return
+        if category is None:
+            raise ConfigurationError("invalidate: name a category or a pattern; to forget everything use clear()")
+        key = self._key(category, identifier or "", None)
+        if identifier is None:
+            await self.manager.invalidate_category(category, soft=soft)
+            return
+        try:
+            await self.manager._engine.invalidate((_tags.identifier(category, identifier),), soft=soft)
+        finally:
+            await self.manager.delete(key, soft=soft)
 
     async def invalidate_tags(self, *tags: str, soft: bool = False) -> None:
         """Make everything with one of these tags out of date. Raises as `CacheManager.invalidate_tags`."""
@@ -359,6 +427,13 @@ class UnifiedCacheManager:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _require_options(options: object) -> None:
+    if not isinstance(options, EntryOptions):
+        raise ConfigurationError(
+            f"UnifiedCacheManager: categories maps names to EntryOptions, not to {type(options).__name__}"
+        )
 
 
 AnyManager = CacheManager | UnifiedCacheManager
