@@ -12,6 +12,7 @@ import pytest
 
 from aurelis.cache import (
     CacheConfig,
+    CacheInvalidator,
     CacheKeyBuilder,
     CacheLayer,
     CacheManager,
@@ -23,6 +24,7 @@ from aurelis.cache import (
     RedisBackend,
     UnifiedCacheManager,
     cached,
+    cached_method,
     get_cache_manager,
     set_cache_manager,
 )
@@ -168,6 +170,28 @@ async def test_a_unified_manager_takes_a_configuration_and_builds_keys() -> None
         assert await cache.get("a", "b", {"page": 1}) == 1
 
 
+async def test_an_identifier_a_category_or_a_pattern_is_invalidated() -> None:
+    async with UnifiedCacheManager(configuration()) as cache:
+        places = [("user", "17", None), ("user", "17", {"page": 1}), ("user", "18", None), ("order", "17", None)]
+
+        async def filled() -> None:
+            for category, identifier, params in places:
+                await cache.set(category, identifier, 1, params=params)
+
+        async def left() -> list[bool]:
+            return [await cache.get(*place) is not None for place in places]
+
+        await filled()
+        await cache.invalidate("user", "17")
+        assert await left() == [False, False, True, True]
+        await filled()
+        await cache.invalidate("user")
+        assert await left() == [False, False, False, True]
+        await filled()
+        await cache.invalidate(pattern="user:1*")
+        assert await left() == [False, False, False, True]
+
+
 # --- decorators
 
 
@@ -190,6 +214,59 @@ async def test_a_function_is_cached_by_its_arguments() -> None:
         assert await get_user_data("17", {"a": 1}) == "17"
     assert calls == [("gpt-4o", "hello"), ("17", "")]
     await get_cache_manager().aclose()
+
+
+async def test_a_method_is_cached_until_an_event_that_it_names() -> None:
+    class ModelService:
+        """Service with cached methods"""
+
+        def __init__(self) -> None:
+            self.loads: list[str] = []
+
+        @cached_method(ttl=3600, category="models")
+        async def get_model_info(self, model_type: str) -> dict[str, str]:
+            self.loads.append(f"info {model_type}")
+            return {"type": model_type}
+
+        @cached_method(ttl=600, invalidate_on=["model_config_updated"])
+        async def get_model_config(self, model_type: str) -> str:
+            self.loads.append(f"config {model_type}")
+            return model_type
+
+    service = ModelService()
+
+    async def use() -> None:
+        assert await service.get_model_info("gpt-4o") == {"type": "gpt-4o"}
+        assert await service.get_model_config("gpt-4o") == "gpt-4o"
+
+    await use()
+    await use()
+    assert service.loads == ["info gpt-4o", "config gpt-4o"]
+    await CacheInvalidator(get_cache_manager()).invalidate_on_event("model_config_updated")
+    await use()
+    assert service.loads == ["info gpt-4o", "config gpt-4o", "config gpt-4o"]
+    await get_cache_manager().aclose()
+
+
+# --- invalidation
+
+
+async def test_rules_say_what_an_event_invalidates() -> None:
+    cache_manager = get_cache_manager()
+    invalidator = CacheInvalidator(cache_manager)
+    invalidator.register_invalidation_rule(
+        trigger="model_updated", targets=["category:model_responses", "pattern:model_info:{model_type}"]
+    )
+    invalidator.register_invalidation_rule(trigger="user_settings_changed", targets=["pattern:user_data:{user_id}"])
+    places = [("model_responses", "a"), ("model_info", "gpt-4o"), ("model_info", "gpt-4o-mini"), ("user_data", "7")]
+    for category, identifier in places:
+        await cache_manager.set(category, identifier, 1)
+
+    await invalidator.invalidate_on_event("model_updated", context={"model_type": "gpt-4o"})
+    assert [await cache_manager.get(*place) for place in places] == [None, None, 1, 1]
+    await invalidator.invalidate_on_event("user_settings_changed", context={"user_id": "7"})
+    assert [await cache_manager.get(*place) for place in places] == [None, None, 1, None]
+    await cache_manager.aclose()
 
 
 # --- monitoring

@@ -487,6 +487,16 @@ async def test_the_environment_configures_the_process_manager_and_nothing_else(
         assert other.manager.config == CacheConfig()
 
 
+async def test_options_of_categories_come_from_a_file(
+    toml: Callable[[str], Path], environ: Callable[..., None], process: None
+) -> None:
+    environ(config_file=toml("[categories.short]\nttl = 0"))
+    async with get_cache_manager() as cache:
+        await cache.set("short", "k", 1)
+        await cache.set("long", "k", 1)
+        assert (await cache.get("short", "k"), await cache.get("long", "k")) == (None, 1)
+
+
 async def test_decorators_use_what_the_environment_says(environ: Callable[..., None], process: None) -> None:
     @cached()
     async def load() -> int:

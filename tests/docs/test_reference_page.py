@@ -18,16 +18,13 @@ _ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]*) ?\| `(tests/[\w/]+\.py)::(\w+)` \|
 NOT_YET: frozenset[str] = frozenset(
     {
         "CacheAside",
-        "CacheInvalidator",
         "CacheWarmer",
         "CompressedCache",
         "FileCacheManager",
         "ModelResponseCache",
         "SimilarityCache",
-        "UnifiedCacheManager.invalidate",
         "WriteBehind",
         "WriteThrough",
-        "cached_method",
     }
 )
 

@@ -17,6 +17,9 @@ from aurelis.cache import (
     CacheKeyBuilder,
     CacheLayer,
     CacheManager,
+    CacheMetrics,
+    CacheMonitor,
+    CacheStats,
     DiskBackend,
     EntryOptions,
     MemoryBackend,
@@ -83,6 +86,10 @@ async def managers(cache: CacheManager, unified: UnifiedCacheManager) -> None:
     assert_type(set_cache_manager(cache), UnifiedCacheManager | None)
     set_cache_manager(None)
     assert_type(load_config("cache.toml", max_size=1), CacheConfig)
+    assert_type(await CacheMonitor(unified).get_current_stats(), CacheMetrics)
+    assert_type(CacheStats().metrics.hit_rate, float)
+    assert_type(CacheStats(cache).detailed_stats, dict[str, CacheMetrics])
+    CacheConfig(categories={"c": 1})  # type: ignore[dict-item]
 
     await cache.get(1)  # type: ignore[arg-type]
     await cache.get(b"k")  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from ._redis_url import parse_redis_url
 from ._settings import load_config
 from ._stack import Stack
 from .codecs import ValueCodec
-from .config import CacheConfig, CacheLayer, require_config
+from .config import CacheConfig, CacheLayer, require_categories, require_config
 from .exceptions import ConfigurationError, FrameError
 from .http import StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
@@ -263,8 +263,8 @@ class UnifiedCacheManager:
     Args:
         config_or_manager: a configuration, or the `CacheManager` to stand on, which is never closed here; `None` means
             `CacheConfig()`.
-        categories: options of single categories, by name. What a call says itself wins. `set` and `set_many` take the
-            `ttl` from them, `get_or_compute` all.
+        categories: options of single categories, by name, in place of those that the configuration has for them. What
+            a call says itself wins. `set` and `set_many` take the `ttl` from them, `get_or_compute` all.
 
     Attributes:
         manager: the `CacheManager` below.
@@ -280,9 +280,8 @@ class UnifiedCacheManager:
         *,
         categories: Mapping[str, EntryOptions] | None = None,
     ) -> None:
-        self._options = dict(categories or {})
-        for options in self._options.values():
-            _require_options(options)
+        if categories is not None:
+            require_categories("UnifiedCacheManager: categories", categories)
         self._made = not isinstance(config_or_manager, CacheManager)
         if self._made and config_or_manager is not None:
             require_config("UnifiedCacheManager", config_or_manager)
@@ -290,6 +289,7 @@ class UnifiedCacheManager:
             self.manager = config_or_manager
         else:
             self.manager = CacheManager(config_or_manager)
+        self._options = {**(self.manager.config.categories or {}), **(categories or {})}
         self.key_builder = self.manager.key_builder
 
     def _key(self, category: str, identifier: str, params: Mapping[str, Any] | None) -> str:
@@ -427,13 +427,6 @@ class UnifiedCacheManager:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def _require_options(options: object) -> None:
-    if not isinstance(options, EntryOptions):
-        raise ConfigurationError(
-            f"UnifiedCacheManager: categories maps names to EntryOptions, not to {type(options).__name__}"
-        )
 
 
 AnyManager = CacheManager | UnifiedCacheManager
