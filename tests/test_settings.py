@@ -316,7 +316,7 @@ def test_an_argument_that_is_not_known_is_refused_with_the_nearest() -> None:
         ("ttl", "5 minutes", "AURELIS_CACHE_TTL: Input should be a valid number"),
         ("copy", "perhaps", "AURELIS_CACHE_COPY: Input should be a valid boolean"),
         ("spans", "some", "AURELIS_CACHE_SPANS: Input should be 'none', 'io' or 'all'"),
-        ("layers", '[{"name": "L1"', "AURELIS_CACHE_LAYERS: it is neither JSON nor"),
+        ("layers", '[{"name": "L1"', "AURELIS_CACHE_LAYERS: Invalid JSON"),
         ("layers", "memory", "AURELIS_CACHE_LAYERS: "),
         ("layers", '[{"name": "L1", "backend": "memory", "ttl": -1}]', r"LAYERS\[0\]: CacheLayer 'L1': ttl must be"),
         ("layers", '[{"backend": "memory", "ttl": "x"}]', r"AURELIS_CACHE_LAYERS\[0\]\.name: Field required"),
@@ -338,6 +338,29 @@ def test_a_value_of_the_environment_that_cannot_work_is_refused_and_named(
         load_config()
     notes = getattr(caught.value, "__notes__", [])
     assert "AURELIS_CACHE" in str(caught.value) + "".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_size = true", "max_size: Input should be a valid integer"),
+        ('max_size = "5"', "max_size: Input should be a valid integer"),
+        ("ttl = true", "ttl: Input should be a valid number"),
+        ("copy = 1", "copy: Input should be a valid boolean"),
+        ('copy = "no"', "copy: Input should be a valid boolean"),
+        ("name = 5", "name: Input should be a valid string"),
+        ("secret = 5", "secret: Input should be a valid string"),
+        ("layers = []", "layers must name at least one layer"),
+        ('[[layers]]\nname = "a"\nbackend = "memory"\nttl = true', r"layers\[0\]\.ttl: Input should be"),
+        ("[categories.a]\nttl = true", r"categories\.a\.ttl: Input should be"),
+        ("categories = []", "categories: Input should be an object"),
+    ],
+)
+def test_a_value_of_a_file_has_a_type_and_is_taken_for_no_other(
+    text: str, message: str, toml: Callable[[str], Path]
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        load_config(toml(text))
 
 
 def test_an_error_of_the_configuration_itself_says_where_that_is_from(

@@ -84,7 +84,7 @@ def load(kind: type[Record], file: str | os.PathLike[str] | None, options: Mappi
         if (text := environment.get(PREFIX + name.upper())) is not None:
             found[name] = _from_text(PREFIX + name.upper(), hint, text)
         elif name in table:
-            found[name] = _validated(f"{file}: {name}", hint, table[name])
+            found[name] = _validated(f"{file}: {name}", hint, json.dumps(table[name], default=str), typed=True)
     try:
         return kind(**{**found, **options})
     except ConfigurationError as error:
@@ -143,11 +143,9 @@ def _from_text(where: str, hint: Any, text: str) -> Any:
     """A value of the environment: a text, or JSON where that is what the option can be."""
     if text.startswith(("[", "{")):
         try:
-            return _validated(where, hint, json.loads(text))
+            return _validated(where, hint, text, typed=True)
         except ConfigurationError as error:
             problem = error
-        except ValueError:
-            problem = ConfigurationError(f"{where}: it is neither JSON nor a text that the option can be")
         # A password may look like it, too.
         try:
             return _validated(where, hint, text)
@@ -157,8 +155,12 @@ def _from_text(where: str, hint: Any, text: str) -> Any:
     return _validated(where, hint, text)
 
 
-def _validated(where: str, hint: Any, value: object) -> Any:
-    """The value in the type of the option."""
+def _validated(where: str, hint: Any, text: str, *, typed: bool = False) -> Any:
+    """The value in the type of the option.
+
+    Args:
+        typed: it is JSON, which tells numbers from texts; otherwise a text that stands for anything.
+    """
     try:
         from pydantic import ConfigDict, ImportString, TypeAdapter, ValidationError
     except ImportError as error:
@@ -167,8 +169,9 @@ def _validated(where: str, hint: Any, value: object) -> Any:
     wanted: Any = Sequence[ImportString[Any]] if hint == Sequence[type] else hint
     if is_dataclass(hint):
         wanted |= None  # pydantic gives a record by itself no other configuration
+    adapter: TypeAdapter[Any] = TypeAdapter(wanted, config=ConfigDict(extra="forbid"))
     try:
-        return TypeAdapter(wanted, config=ConfigDict(extra="forbid")).validate_python(value)
+        return adapter.validate_json(text, strict=True) if typed else adapter.validate_python(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     known: Iterable[str] = ()
