@@ -235,7 +235,7 @@ async def test_a_recording_is_readable(async_stack: Stack, upstream: Upstream, t
 async def test_no_secret_is_in_a_recording(stack: Stack, upstream: Upstream, tmp_path: Path) -> None:
     """Not from headers, the address, the body or the answer, and not where it is spread over chunks."""
     other, token = "hf_Planted0123456789abcdef", "plain-planted-token"
-    pieces = [event({"text": f"your key {KEY} and {token}"}), event({"text": other})]
+    pieces = [event({"text": f"your key {KEY} and {token} planted-cookie"}), event({"text": other})]
     joined = b"".join(pieces)
     cut = joined.index(b"planted0") + 5
     headers = [
@@ -249,17 +249,17 @@ async def test_no_secret_is_in_a_recording(stack: Stack, upstream: Upstream, tmp
     body = {"model": "m", "messages": [{"role": "user", "content": f"{KEY} {other} {token} my name is Ada"}]}
     sent: dict[str, Any] = {
         "path": f"{PATH}?api_key={token}&version=1",
-        "headers": {"x-api-key": token, "cookie": f"a={other}", "content-type": "application/json"},
+        "headers": {"x-api-key": token, "cookie": f"a={other}; b=planted-cookie", "content-type": "application/json"},
     }
     (live,) = await send(stack, upstream, Cassette(tmp_path, "record", scrub=[r"my name is \w+"]), body, **sent)
     assert KEY in live.body.decode()  # who asks gets all
     (file,) = files(tmp_path)
     text = file.read_text()
-    for secret in (KEY, KEY[:12], other, token, "org-planted", "planted-new", "Ada"):
+    for secret in ("planted-cookie", KEY, KEY[:12], other, token, "org-planted", "planted-new", "Ada"):
         assert secret not in text
     assert token not in file.name
     (replayed,) = await send(stack, upstream, Cassette(tmp_path, scrub=[r"my name is \w+"]), body, **sent)
-    assert replayed.body.count(b"[scrubbed]") == 3
+    assert replayed.body.count(b"[scrubbed]") == 4
     assert len(replayed.chunks) == 3
     assert replayed.headers["x-ratelimit-remaining-tokens"] == "99"
     # In another place with another key it is the same call.

@@ -99,8 +99,9 @@ def secrets_of(url: str, fields: Mapping[bytes, bytes]) -> tuple[bytes, ...]:
     """Values in a request that must not be recorded, whatever they look like."""
     found = []
     for value in credentials(fields, url.partition("?")[2]):
-        found += [value, value.rpartition(b" ")[2]]  # without the scheme, too
-    return tuple(dict.fromkeys(found))
+        # Without the scheme, too, and each cookie without its name.
+        found += [value, value.rpartition(b" ")[2], *(one.partition(b"=")[2] for one in value.split(b"; "))]
+    return tuple(value for value in dict.fromkeys(found) if value)
 
 
 def asked(
