@@ -23,7 +23,7 @@ DEMO: Final = (
     "uvicorn",
 )
 
-WARM: Final = ("httpx2", "redis", "rich")
+WARM: Final = ("httpx2", "pydantic", "redis", "rich")
 
 
 def missing(modules: Sequence[str]) -> str | None:

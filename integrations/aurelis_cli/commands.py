@@ -18,8 +18,6 @@ from ._extras import DEMO, WARM, missing
 _UPSTREAM_KEY: Final = "OPENAI_API_KEY"
 _FIELD: Final = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\x20-\x7e]+)")
 _VARIABLE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
-_PATIENCE: Final = 5.0
-"""Seconds that the cache may take: nobody waits for this but whoever warms it."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -125,15 +123,16 @@ def warm(
     base_url: Annotated[str, typer.Option(metavar="URL", help="Where the API is, as the app's client has it.")],
     redis: Annotated[
         str | None,
-        typer.Option(metavar="URL", envvar="AURELIS_CACHE_REDIS_URL", help="The Redis of the app's cache."),
+        typer.Option(metavar="URL", help="The Redis of the app's cache. In place of AURELIS_CACHE_REDIS_URL."),
     ] = None,
     cache_dir: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", envvar="AURELIS_CACHE_CACHE_DIR", help="The folder of the app's cache."),
+        typer.Option(metavar="DIR", help="The folder of the app's cache. In place of AURELIS_CACHE_CACHE_DIR."),
     ] = None,
     cache_namespace: Annotated[
-        str, typer.Option(metavar="NAME", envvar="AURELIS_CACHE_NAMESPACE", help="The namespace of the app's cache.")
-    ] = "aurelis",
+        str | None,
+        typer.Option(metavar="NAME", help="The namespace of the app's cache. In place of AURELIS_CACHE_NAMESPACE."),
+    ] = None,
     header: Annotated[
         list[str] | None,
         typer.Option(
@@ -155,44 +154,33 @@ def warm(
     """Send the model calls of a file through the cache, so that an app finds their answers there.
 
     Calls whose answer is there are not sent, so after an interruption the same command goes on where it was.
-    AURELIS_CACHE_SECRET and AURELIS_CACHE_REDIS_PASSWORD count where the app's cache has a secret or a password.
+    The cache is configured as the app's is, by the variables AURELIS_CACHE_... (AURELIS_CACHE_SECRET, for instance).
 
     Ends with 0 if all answers are there, 1 if some are not, 2 if an option or a line is wrong, and 130 at Ctrl-C.
     """
     if message := missing(WARM):
         sys.exit(message)
-    from aurelis.cache import CacheConfig, CacheLayer
+    from aurelis.cache import load_config
     from aurelis.cache.exceptions import CacheError
 
-    from .warm.run import NAME, Options, run
+    from .warm.run import NAME, Options, run, without_memory
 
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise typer.BadParameter(
             "must be the base URL of the API, such as https://api.openai.com/v1", param_hint="--base-url"
         )
-    layers = []
-    if redis is not None:
-        layers.append(CacheLayer("L2_redis", "redis", ttl, priority=2))
-    if cache_dir is not None:
-        layers.append(CacheLayer("L3_disk", "disk", ttl, priority=1))
-    if not layers:
+    given = {"redis_url": redis, "cache_dir": cache_dir, "namespace": cache_namespace}
+    try:
+        config = without_memory(
+            load_config(name=NAME, **{name: value for name, value in given.items() if value is not None})
+        )
+    except (CacheError, OSError) as error:
+        raise typer.BadParameter(str(error), param_hint="the cache") from None
+    if config is None:
         raise typer.BadParameter(
             "needed, as what is in memory is gone with this command", param_hint="--redis or --cache-dir"
         )
-    try:
-        config = CacheConfig(
-            redis_url=redis,
-            redis_password=os.environ.get("AURELIS_CACHE_REDIS_PASSWORD") if redis is not None else None,
-            cache_dir=cache_dir,
-            layers=layers,
-            namespace=cache_namespace,
-            name=NAME,
-            secret=os.environ.get("AURELIS_CACHE_SECRET") or None,
-            timeout=_PATIENCE,
-        )
-    except CacheError as error:
-        raise typer.BadParameter(str(error), param_hint="--redis, --cache-dir, --cache-namespace") from None
     options = Options(
         file=file,
         base_url=base_url,

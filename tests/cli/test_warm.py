@@ -191,6 +191,22 @@ def test_a_namespace_and_a_secret_are_those_of_the_app(
     assert warmed(file, upstream, *cache)[:2] == (0, "0 warmed, 1 fresh already, 0 failed\n")
 
 
+def test_the_cache_is_configured_as_that_of_the_app(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = prompts(tmp_path, ["a"])
+    monkeypatch.setenv("AURELIS_CACHE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("AURELIS_CACHE_COPY", "true")
+    assert warmed(file, upstream)[:2] == (0, "1 warmed, 0 fresh already, 0 failed\n")
+    assert warmed(file, upstream)[:2] == (0, "0 warmed, 1 fresh already, 0 failed\n")
+    monkeypatch.setenv("AURELIS_CACHE_NAMESPACE", "shop")
+    assert warmed(file, upstream)[:2] == (0, "1 warmed, 0 fresh already, 0 failed\n")
+    monkeypatch.setenv("AURELIS_CACHE_NAMSPACE", "shop")
+    status, _, err = warmed(file, upstream)
+    assert status == 2
+    assert "AURELIS_CACHE_NAMSPACE" in err
+
+
 # --- what is refused before anything is sent
 
 

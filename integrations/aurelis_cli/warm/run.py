@@ -6,7 +6,7 @@ import asyncio
 import sys
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,8 @@ NAME: Final = "warm"
 """Name of the cache in telemetry and in `Cache-Status`."""
 _SHOWN: Final = 20
 """Lines that are named at most for each reason."""
+_PATIENCE: Final = 5.0
+"""Seconds that the cache may take: nobody waits for this but whoever warms it."""
 _INTERRUPTED: Final = 130
 _WRONG: Final = 2
 
@@ -56,6 +58,16 @@ class Options:
     progress: bool
 
 
+def without_memory(config: CacheConfig) -> CacheConfig | None:
+    """The configuration of the layers that others can see, with more patience; `None`: there are none.
+
+    Raises:
+        ConfigurationError: such a cache cannot be.
+    """
+    layers = [layer for layer in config.effective_layers() if layer.backend != "memory"]
+    return replace(config, layers=layers, copy=True, timeout=_PATIENCE) if layers else None
+
+
 def run(options: Options) -> int:
     """Warm; returns the exit status: 0: all is there; 1: something is not; 2: the file is wrong; 130: interrupted."""
     wrong: list[LineError] = []
@@ -78,6 +90,10 @@ def run(options: Options) -> int:
     warmer = _Warmer(options, total)
     try:
         asyncio.run(warmer.run())
+    except (LineError, OSError):
+        warmer.tell()
+        print(f"aurelis-cache: {options.file} has changed meanwhile", file=sys.stderr)
+        return _WRONG
     except KeyboardInterrupt:
         warmer.tell()
         print("aurelis-cache: interrupted; run it again to go on", file=sys.stderr)

@@ -41,6 +41,7 @@ KIND: Final = _P + "message.kind"
 GAP_REASON: Final = _P + "gap.reason"
 RECOVERY_RESULT: Final = _P + "recovery.result"
 TOKEN_TYPE: Final = _P + "token.type"
+MODEL: Final = "gen_ai.request.model"  # of OpenTelemetry's conventions, that it agrees with what SDKs report
 SIMILARITY_MODE: Final = _P + "similarity.mode"
 SIMILARITY_RESULT: Final = _P + "similarity.result"
 VERDICT: Final = _P + "similarity.verdict"
@@ -58,6 +59,11 @@ MISS: Final = "miss"
 STALE: Final = "stale"
 REVALIDATED: Final = "revalidated"
 BYPASS: Final = "bypass"
+
+# A value of MODEL: the names beyond `MAX_MODELS`, which whoever calls may choose.
+OTHER_MODELS: Final = "_OTHER"
+MAX_MODELS: Final = 100
+"""Models that a cache keeps apart in its counts."""
 
 # Values of LAYER.
 L1: Final = "l1"
@@ -90,6 +96,7 @@ REFRESHES: Final = Metric(
 )
 WAITING: Final = Metric(_P + "fill.waiting", "gauge", "{request}", "Requests that wait now for the load of another.")
 STORES: Final = Metric(_P + "stores", "counter", "{entry}", "Decisions whether to keep what was loaded or set.")
+DELETES: Final = Metric(_P + "deletes", "counter", "{call}", "Calls of `delete`, whether there was something or not.")
 EVICTIONS: Final = Metric(_P + "evictions", "counter", "{entry}", "Entries that a layer dropped by itself.")
 ENTRIES: Final = Metric(_P + "entry.count", "gauge", "{entry}", "Entries held now.")
 USAGE: Final = Metric(_P + "usage", "gauge", "By", "Bytes held now.")
@@ -122,6 +129,15 @@ SAVED_UNKNOWN: Final = Metric(
     "{request}",
     "Model calls answered from the cache whose usage is not known.",
 )
+SAVED_COST: Final = Metric(
+    _P + "saved.cost", "counter", "{USD}", "US dollars that calls of models have cost whose answers were used again."
+)
+SAVED_UNPRICED: Final = Metric(
+    _P + "saved.unpriced",
+    "counter",
+    "{request}",
+    "Model calls answered from the cache whose cost is not known, although prices were asked for.",
+)
 SAVED_TIME: Final = Metric(_P + "saved.time", "counter", "s", "Time that origins took for answers now reused.")
 SIMILARITY_LOOKUPS: Final = Metric(
     _P + "similarity.lookups", "counter", "{lookup}", "Searches for the answer to a similar prompt."
@@ -141,6 +157,7 @@ METRICS: Final = (
     REFRESHES,
     WAITING,
     STORES,
+    DELETES,
     EVICTIONS,
     ENTRIES,
     USAGE,
@@ -153,6 +170,8 @@ METRICS: Final = (
     RECOVERED,
     SAVED_TOKENS,
     SAVED_UNKNOWN,
+    SAVED_COST,
+    SAVED_UNPRICED,
     SAVED_TIME,
     SIMILARITY_LOOKUPS,
     SIMILARITY_VERDICTS,
