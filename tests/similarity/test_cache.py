@@ -23,7 +23,7 @@ from aurelis.cache import (
 from aurelis.cache.exceptions import ConfigurationError, UnkeyableError
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
-from tests.managers import configuration, count, eventually, opened, requests, series
+from tests.managers import configuration, count, eventually, opened, requests, run_script, series
 from tests.similarity.pairs import DIFFERENT, IN_OTHER_WORDS, REWORDED
 
 
@@ -525,3 +525,136 @@ async def test_searches_and_stores_at_once_harm_nobody(manager: CacheManager, si
     await eventually(lambda: similar._views.rows == 60)
     found = await asyncio.gather(*(similar.find_similar_response(prompt.lower(), "m") for prompt in prompts))
     assert found == [PARIS] * 60
+
+
+async def test_any_text_is_a_prompt(manager: CacheManager, similar: SimilarityCache) -> None:
+    answers = ModelResponseCache(manager)
+    for prompt in ("\ud800", "\0", "\u202e", "a\u0301", "🙂" * 100, "'" * 50, "-" * 50, " ", "\n", "١٢٣", "ß", "İ"):
+        await answers.cache_response("m", prompt, {}, PARIS)
+        assert await similar.find_similar_response(prompt + " ", "m") in (PARIS, None)
+        assert await similar.find_similar_response(prompt, "m") == PARIS
+
+
+async def test_one_that_was_closed_takes_note_of_nothing_more(manager: CacheManager) -> None:
+    similar = SimilarityCache(manager, mode="shadow")
+    answers = ModelResponseCache(manager)
+    await answers.cache_response("m", ASKED, {}, PARIS)
+    assert await similar.find_similar_response(REASKED, "m") is None
+    await similar.aclose()
+    await answers.cache_response("m", REASKED, {}, PARIS)
+    await answers.cache_response("m", "Who?", {}, PARIS)
+    assert similar._views.rows == 1
+    assert verdicts(manager) == {}
+
+
+async def test_what_is_unlike_all_others_leaves_nothing_behind(manager: CacheManager, similar: SimilarityCache) -> None:
+    for number in range(50):
+        assert await similar.find_similar_response(ASKED, "m", {"n": number}) is None
+    assert len(similar._views._views) == 0
+
+
+async def test_partitions_at_hand_are_bounded(manager: CacheManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aurelis.cache.similarity._view._MAX_VIEWS", 5)
+    async with SimilarityCache(manager) as similar:
+        for number in range(12):
+            await ModelResponseCache(manager).cache_response("m", ASKED, {"n": number}, PARIS)
+        assert len(similar._views._views) == 5
+        for number in range(12):  # what was let go of is fetched again
+            assert await similar.find_similar_response(REASKED, "m", {"n": number}) == PARIS
+
+
+async def test_a_large_partition_is_read_and_compared_in_parts(manager: CacheManager) -> None:
+    words = _words(400)
+    prompts = [f"What is {one} of {two}?" for one, two in zip(words * 2, [*words, *reversed(words)], strict=True)]
+    first = SimilarityCache(manager)
+    for prompt in dict.fromkeys(prompts):
+        await ModelResponseCache(manager).cache_response("m", prompt, {}, Answer("success", prompt))
+    await first.aclose()
+    async with SimilarityCache(manager) as similar:
+        assert await similar.find_similar_response(prompts[3].lower(), "m") == Answer("success", prompts[3])
+        assert similar._views.rows == len(dict.fromkeys(prompts)) > 512
+        assert await similar.find_similar_response(prompts[-3].lower(), "m") == Answer("success", prompts[-3])
+
+
+async def test_many_who_ask_a_new_process_at_once_have_it_read_once(manager: CacheManager) -> None:
+    first = SimilarityCache(manager)
+    for word in _words(300):
+        await ModelResponseCache(manager).cache_response("m", f"What is {word}?", {}, PARIS)
+    await first.aclose()
+    async with SimilarityCache(manager) as similar:
+        fetched = 0
+        fetch = similar._index._fetch
+
+        async def counted(*arguments: Any) -> None:
+            nonlocal fetched
+            fetched += 1
+            await fetch(*arguments)
+
+        similar._index._fetch = counted  # type: ignore[method-assign]  # to count
+        await asyncio.gather(*(similar.find_similar_response(f"what is {word}", "m") for word in _words(50)))
+        assert fetched == 3
+        assert await similar.find_similar_response("please: what is bbbbbbbo", "m") == PARIS
+
+
+async def test_an_embedder_that_fails_is_left_alone_for_a_while() -> None:
+    clock = ManualClock()
+    async with opened(kept(), clock=clock) as manager:
+        embedder = Failing(ConnectionError())
+        async with SimilarityCache(manager, embedder=embedder) as similar:
+            failed = {names.LAYER: names.SIMILARITY, names.OPERATION: "embed"}
+            for _ in range(6):
+                assert await similar.find_similar_response(ASKED, "m") is None
+            assert count(manager, names.ERRORS, failed) == 3
+            assert results(manager) == {"skipped": 6}
+            clock.advance(11)
+            embedder.gives = [[1.0, 0.0]]
+            assert await similar.find_similar_response(ASKED, "m") is None
+            assert results(manager) == {"skipped": 6, "none": 1}
+            changes = series(manager, names.BREAKER)
+            assert {dict(key)[names.BREAKER_STATE]: int(n) for key, n in changes.items()} == {
+                "open": 1,
+                "half_open": 1,
+                "closed": 1,
+            }
+
+
+async def test_a_search_that_is_cancelled_harms_nothing(manager: CacheManager) -> None:
+    embedder = Failing("nothing")
+    async with SimilarityCache(manager, embedder=embedder, timeout=math.inf) as similar:
+        search = asyncio.ensure_future(similar.find_similar_response(ASKED, "m"))
+        await asyncio.sleep(0.01)
+        search.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await search
+        embedder.gives = [[1.0, 0.0]]
+        await ModelResponseCache(manager).cache_response("m", ASKED, {}, PARIS)
+        assert await similar.find_similar_response(REASKED, "m") == PARIS
+
+
+def test_a_forked_child_goes_on() -> None:
+    script = """
+        import asyncio, os, threading
+        from aurelis.cache import CacheConfig, CacheManager, ModelResponseCache, SimilarityCache
+        from tests.similarity.test_cache import ASKED, PARIS, REASKED, Answer
+
+        manager = CacheManager(CacheConfig(types=[Answer]))
+        similar = SimilarityCache(manager)
+        asyncio.run(ModelResponseCache(manager).cache_response("m", ASKED, {}, PARIS))
+        held, go_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with similar._index._lock, similar._verdicts._lock:
+                held.set()
+                go_on.wait()
+
+        threading.Thread(target=hold, daemon=True).start()
+        held.wait()
+        child = os.fork()
+        if child == 0:
+            found = asyncio.run(similar.find_similar_response(REASKED, "m"))
+            os._exit(0 if found == PARIS else 1)
+        _, status = os.waitpid(child, 0)
+        go_on.set()
+        print(os.waitstatus_to_exitcode(status))
+    """
+    assert run_script(script, PYTHONWARNINGS="ignore") == "0\n"  # forking beside a thread warns, and is what is tested

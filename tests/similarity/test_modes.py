@@ -85,6 +85,24 @@ async def test_a_judge_of_ones_own_says_what_would_have_done() -> None:
         assert verdicts(manager) == {"correct": 1}
 
 
+async def test_what_an_app_does_to_its_answer_is_not_judged() -> None:
+    @dataclass
+    class Draft:
+        status: str
+        text: str
+
+    async def ask() -> Draft:
+        return Draft("success", "Paris")
+
+    config = configuration(types=[Draft])
+    async with opened(config) as manager, SimilarityCache(manager, mode="shadow") as similar:
+        await similar.get_or_compute("m", ASKED, {}, ask)
+        own = await similar.get_or_compute("m", REASKED, {}, ask)
+        own.text = "changed"
+        await similar.settle()
+        assert verdicts(manager) == {"correct": 1}
+
+
 async def test_nobody_waits_for_the_judge() -> None:
     go_on = asyncio.Event()
 

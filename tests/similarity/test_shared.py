@@ -12,7 +12,7 @@ from aurelis.cache import CacheManager, ModelResponseCache, SimilarityCache
 from aurelis.cache.similarity._index import SLOTS
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import Chaos, ChaosSharedLayer, Faults, SharedMemory
-from tests.managers import configuration, count, fresh_name, run_script
+from tests.managers import WITHIN, configuration, count, fresh_name, run_script
 from tests.similarity.test_cache import ASKED, PARIS, REASKED, ROME, Answer, Same, _words
 
 
@@ -35,7 +35,7 @@ async def nodes(redis_url: str) -> AsyncIterator[Nodes]:
     async with AsyncExitStack() as stack:
         managers = [
             await stack.enter_async_context(
-                CacheManager(configuration(types=[Answer], redis_url=redis_url, namespace=namespace))
+                CacheManager(configuration(types=[Answer], redis_url=redis_url, namespace=namespace, timeout=WITHIN))
             )
             for _ in range(2)
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -19,19 +19,17 @@ class Answered:
         provider: as the caller named it; `None`: not at all.
         namespace: likewise.
         key: under which it is.
-        response: the answer. Not to be changed.
         life: seconds that it lives, > 0, perhaps infinite.
         own_tags: those of its model, provider and namespace.
         tags: all that it has.
     """
 
     model_type: str
-    prompt: str
-    parameters: Mapping[str, object]
+    prompt: str = field(repr=False)
+    parameters: Mapping[str, object] = field(repr=False)
     provider: str | None
     namespace: str | None
     key: str
-    response: object
     life: float
     own_tags: tuple[str, ...]
     tags: tuple[str, ...]
@@ -57,6 +55,10 @@ class Watchers:
     def add(self, watcher: Watcher) -> None:
         """Tell it from now on."""
         self._watchers = (*(known for known in self._watchers if known() is not None), weakref.ref(watcher))
+
+    def remove(self, watcher: Watcher) -> None:
+        """Tell it no more."""
+        self._watchers = tuple(known for known in self._watchers if known() not in (None, watcher))
 
     async def tell(self, answer: Answered) -> None:
         """Tell all."""

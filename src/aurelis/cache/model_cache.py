@@ -156,7 +156,7 @@ class ModelResponseCache:
             return False
         kept = await self.cache.set(CATEGORY, place.identifier, response, life, place.params, every)
         if life > 0:
-            await tell(self.cache, place, model_type, prompt, parameters, provider, response, life, every)
+            await tell(self.cache, place, model_type, prompt, parameters, provider, life, every)
         return kept and life > 0
 
     async def get_or_compute(
@@ -191,7 +191,7 @@ class ModelResponseCache:
             ttl = options.ttl
         given = None if ttl is None else seconds(ttl)
         every = (*place.tags, *_names(tags))
-        loaded: list[tuple[LoadContext, R, float]] = []
+        loaded: list[tuple[LoadContext, float]] = []
 
         async def load() -> R:
             context = current_load()
@@ -201,15 +201,15 @@ class ModelResponseCache:
                 context.skip()
             else:
                 context.set_ttl(life)
-                loaded.append((context, response, life))
+                loaded.append((context, life))
             return response
 
         response = await self.cache.get_or_compute(
             CATEGORY, place.identifier, load, place.params, given, every, options
         )
-        for context, answer, life in loaded:
+        for context, life in loaded:
             if context.outcome in ("stored", "incomplete"):
-                await tell(self.cache, place, model_type, prompt, parameters, provider, answer, life, every)
+                await tell(self.cache, place, model_type, prompt, parameters, provider, life, every)
         return response
 
     async def invalidate_model_cache(self, model_type: str, *, soft: bool = False) -> None:
@@ -261,7 +261,6 @@ async def tell(
     prompt: str,
     parameters: Mapping[str, object] | None,
     provider: str | None,
-    response: object,
     life: float,
     tags: tuple[str, ...],
 ) -> None:
@@ -277,7 +276,6 @@ async def tell(
                 provider,
                 place.namespace,
                 key,
-                response,
                 life,
                 place.tags,
                 tags,

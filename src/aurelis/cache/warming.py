@@ -236,16 +236,17 @@ class CacheWarmer:
         async def ask(job: tuple[str, str]) -> bool:
             prompt, model = job
             place = answers.place(model, prompt, None)
-            given: list[object] = []
-
-            async def generated() -> object:
-                answer = await generate(model, prompt)
-                given.append(answer)
-                return answer
-
-            loaded = await _warmed(cache, CATEGORY, place.identifier, generated, life, place.tags, is_error=is_error)
+            loaded = await _warmed(
+                cache,
+                CATEGORY,
+                place.identifier,
+                lambda: generate(model, prompt),
+                life,
+                place.tags,
+                is_error=is_error,
+            )
             if loaded:
-                await tell(cache, place, model, prompt, None, None, given[-1], life, place.tags)
+                await tell(cache, place, model, prompt, None, None, life, place.tags)
             return loaded
 
         return await self._run(((prompt, model) for prompt in asked for model in named), ask, len(asked) * len(named))

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 from aurelis.cache._canonical import digest
 from aurelis.cache._loading import current_load
 from aurelis.cache._options import Duration, EntryOptions, seconds, whole
 from aurelis.cache._watching import Answered
-from aurelis.cache.exceptions import ConfigurationError, EmbeddingError, MissingExtraError
+from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 from aurelis.cache.manager import AnyManager, UnifiedCacheManager, get_cache_manager
-from aurelis.cache.model_cache import CATEGORY, ModelResponseCache, namespace_tag, unified
+from aurelis.cache.model_cache import CATEGORY, ModelResponseCache, unified
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import Telemetry
 from aurelis.cache.typing import Embedder, ModelResponse
 
+from ._embedded import Embedded
 from ._gate import Gate, refusal
-from ._index import VECTORS, Index
+from ._index import Index
 from ._shelf import Shelf
-from ._vectors import Graph, Matrix, packed, unit, unpacked
+from ._vectors import Graph, Matrix
 from ._verdicts import PATIENCE, Judge, Pending, SimilarityReport, Verdicts
 from ._verified import exploration
 from ._view import Row, Views
 from ._wording import read
-
-if TYPE_CHECKING:
-    from ._vectors import Vector
 
 R = TypeVar("R", bound=ModelResponse)
 
@@ -42,7 +39,6 @@ _NEAREST: Final = 16
 """Prompts that are looked at for one that is asked."""
 _TRIES: Final = 3
 """Answers that are looked for; more of those that are near can hardly be gone."""
-_VECTOR_TTL: Final = 3600.0
 _ABSENT: Final = object()
 
 
@@ -73,7 +69,7 @@ class _Asked:
     """
 
     partition: str
-    prompt: str
+    prompt: str = field(repr=False)
     namespace: str | None
     key_of: Callable[[str], str]
 
@@ -160,7 +156,7 @@ class SimilarityCache:
         index: Literal["exact", "usearch"] = "exact",
         max_entries: int = 4096,
         max_bytes: int = 64 * 2**20,
-        max_prompt: int = 4096,
+        max_prompt: int = 2048,
         timeout: Duration = 5.0,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -175,7 +171,9 @@ class SimilarityCache:
             whole(name, number)
         if index == "usearch" and embedder is None:
             raise ConfigurationError("index='usearch' is for vectors, so it needs an embedder")
-        self._embedder_name = "" if embedder is None else _name_of(embedder)
+        self._timeout = seconds(timeout, "timeout")
+        if not self._timeout:
+            raise ConfigurationError("timeout must be more than 0 seconds")
         _require_packages(letters=embedder is None, mode=mode, index=index)
         self.cache: UnifiedCacheManager = unified(cache) or get_cache_manager()
         self._answers = ModelResponseCache(self.cache, namespace=namespace)
@@ -183,12 +181,15 @@ class SimilarityCache:
         self._mode = mode
         self._gate: Gate = gate or ("wording" if embedder is None else "meaning")
         self._error_rate = error_rate
-        self._embedder = embedder
         self._max_prompt = max_prompt
-        self._timeout = seconds(timeout, "timeout")
         self._chance = chance
         self._telemetry = self.cache.manager._engine.telemetry
         self._shelf = Shelf(self.cache.manager)
+        self._embedded = (
+            None
+            if embedder is None
+            else Embedded(embedder, self._shelf, self.cache.key_builder, self._telemetry, self._timeout)
+        )
         self._views = Views(
             None if embedder is None else (Matrix if index == "exact" else Graph), max_bytes, _evicted(self._telemetry)
         )
@@ -273,7 +274,7 @@ class SimilarityCache:
         )
 
     def report(self) -> SimilarityReport:
-        """What was measured of false hits, in this process and since the cache of this name was made."""
+        """What was measured of false hits, in this process and since the manager was made."""
         return self._verdicts.report()
 
     async def settle(self, timeout: float = 5.0) -> None:
@@ -281,7 +282,8 @@ class SimilarityCache:
         await self._verdicts.settle(timeout)
 
     async def aclose(self, timeout: float = 5.0) -> None:
-        """`settle`, and give up what is left. The manager stays open. Twice is harmless."""
+        """`settle`, give up what is left, and take note of nothing more. The manager stays open. Twice is harmless."""
+        self.cache.manager._watchers.remove(self)
         await self._verdicts.aclose(timeout)
 
     async def __aenter__(self) -> Self:
@@ -319,13 +321,13 @@ class SimilarityCache:
 
     async def _candidate(self, asked: _Asked) -> _Candidate | Literal["none", "refused", "skipped"]:
         vector = None
-        if self._embedder is not None:
-            vector = await self._vector(asked.prompt, asked.namespace)
+        if self._embedded is not None:
+            vector = await self._embedded.vector(asked.prompt, asked.namespace)
             if vector is None:
                 return "skipped"
-        await self._index.brought_in_line(asked.partition)
+        await self._index.brought_in_line(asked.partition, self._timeout)
         reading = read(asked.prompt)
-        near = self._index.nearest(asked.partition, reading, vector, _NEAREST, self._threshold)
+        near = await self._index.nearest(asked.partition, reading, vector, _NEAREST, self._threshold)
         others = [(row, similarity) for row, similarity in near if row.prompt != asked.prompt]
         passing = [(row, similarity) for row, similarity in others if not refusal(reading, row.reading, self._gate)]
         for row, similarity in passing[:_TRIES]:
@@ -368,8 +370,12 @@ class SimilarityCache:
 
     async def _compare(self, partition: str, pending: Pending, answer: Answered) -> None:
         """In the background: hear the judge, and remember what was said."""
-        shelved = (await self._shelf.read([pending.key])).get(pending.key)
-        verdict = await self._verdicts.judge(None if shelved is None else shelved.value, answer.response)
+        # Both are read here, as what the app has in its hands it may have changed.
+        found = await self._shelf.read([pending.key, answer.key])
+        if len(found) == 2:
+            verdict = await self._verdicts.judge(found[pending.key].value, found[answer.key].value)
+        else:
+            verdict = self._verdicts.unverified()
         if self._mode != "verified":
             return
         if verdict != "unverified":
@@ -381,8 +387,8 @@ class SimilarityCache:
 
     async def _list(self, partition: str, answer: Answered) -> None:
         vector = None
-        if self._embedder is not None:
-            vector = await self._vector(answer.prompt, answer.namespace)
+        if self._embedded is not None:
+            vector = await self._embedded.vector(answer.prompt, answer.namespace)
             if vector is None:
                 return
         await self._index.add(partition, answer.prompt, vector, answer.life, answer.tags, answer.own_tags)
@@ -393,7 +399,8 @@ class SimilarityCache:
         self, model_type: str, parameters: Mapping[str, object], provider: str | None, namespace: str | None
     ) -> str:
         """What must be equal, as a digest."""
-        return digest((model_type, provider, namespace, dict(parameters), self._embedder_name))
+        embedder = "" if self._embedded is None else self._embedded.name
+        return digest((model_type, provider, namespace, dict(parameters), embedder))
 
     def _asked(
         self, prompt: str, model_type: str, parameters: Mapping[str, object] | None, provider: str | None
@@ -405,29 +412,6 @@ class SimilarityCache:
 
         partition = self._partition(model_type, parameters or {}, provider, place.namespace)
         return _Asked(partition, prompt, place.namespace, key_of)
-
-    async def _vector(self, prompt: str, namespace: str | None) -> Vector | None:
-        """The vector of a prompt, which is kept for a while; `None`: the embedder failed, which is counted."""
-        assert self._embedder is not None
-        params = None if namespace is None else {"namespace": namespace}
-        key = self.cache.key_builder.build_key(VECTORS, digest((self._embedder_name, prompt)), params)
-        shelved = (await self._shelf.read([key])).get(key)
-        if shelved is not None and isinstance(shelved.value, bytes):
-            known = unpacked(shelved.value)
-            if known is not None:
-                return known
-        try:
-            async with asyncio.timeout(self._timeout):
-                vectors = await self._embedder.embed([prompt])
-            if len(vectors) != 1:
-                raise EmbeddingError("there must be one vector for each text")
-            vector = unit(vectors[0])
-        except Exception as error:  # noqa: BLE001  # an embedder may raise anything; the model can still be asked
-            self._telemetry.error(names.SIMILARITY, "embed", type(error).__qualname__)
-            return None
-        tags = () if namespace is None else (namespace_tag(namespace),)
-        await self._shelf.keep(key, packed(vector), _VECTOR_TTL, tags)
-        return vector
 
 
 def _evicted(telemetry: Telemetry) -> Callable[[int], None]:
@@ -453,13 +437,6 @@ def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None
     if value not in choices:
         said = ", ".join(repr(choice) for choice in choices)
         raise ConfigurationError(f"{name} must be one of {said}, not {value!r}")
-
-
-def _name_of(embedder: Embedder) -> str:
-    name = getattr(embedder, "name", None)
-    if not isinstance(name, str) or not name or not callable(getattr(embedder, "embed", None)):
-        raise ConfigurationError("embedder must have a name, which is a str, and a coroutine function embed(texts)")
-    return name
 
 
 def _require_packages(*, letters: bool, mode: str, index: str) -> None:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from ._wording import Reading
-from ._words import AGAINST, ALIKE, FUNCTION, LANGUAGES, LETTERED, LIGHT, OPPOSITES, QUANTITY, REVERSING
+from ._words import AGAINST, FEW, FUNCTION, LANGUAGES, LETTERED, LIGHT, OPPOSITES, QUANTITY, REVERSING
 
 Gate = Literal["wording", "meaning"]
 Refusal = Literal[
@@ -76,8 +76,13 @@ def _core(reading: Reading) -> list[str]:
 
 
 def _lettered(reading: Reading) -> list[str]:
-    """What has an "a" for a name."""
-    return [before for before, token in pairwise(reading.tokens) if token == "a" and before in LETTERED]
+    """What has an "a" that is no article, or more than one."""
+    pairs = pairwise(reading.tokens)
+    return [
+        one if two == "a" else two
+        for one, two in pairs
+        if (two == "a" and one in LETTERED) or (one == "a" and two in FEW)
+    ]
 
 
 def _content(reading: Reading) -> list[str]:
@@ -114,7 +119,7 @@ def _is_the_same_but_for_something(asked: Reading, known: Reading) -> bool:
 
 def _weight(words: tuple[str, ...]) -> list[str]:
     """What of some words a sentence cannot lose or gain without becoming another one."""
-    return [ALIKE.get(word, word) for word in words if word not in LIGHT and ALIKE.get(word) != "do"]
+    return ["what" if word == "which" else word for word in words if word not in LIGHT]
 
 
 def _are_opposites(one: str, other: str) -> bool:

@@ -10,6 +10,8 @@ An answer is looked for under its own key in any case, so what is listed here an
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -31,11 +33,11 @@ PROMPTS: Final = "similar_prompts"
 """Category of prompts and of lists of them."""
 EVIDENCE: Final = "similar_evidence"
 """Category of what was seen of answers that were compared."""
-VECTORS: Final = "similar_vectors"
-"""Category of vectors of prompts that were asked."""
 SLOTS: Final = 16
 _NAME_BYTES: Final = 16
 _BATCH: Final = 128
+_COMPARED: Final = 512
+"""Prompts that are compared letter by letter before something else may run."""
 _RECENT: Final = 10.0
 """Seconds in which another process may have lost what this one has added."""
 
@@ -68,34 +70,66 @@ class Index:
         self._lock = threading.Lock()
         self._views.clear()
 
-    async def brought_in_line(self, partition: str) -> None:
-        """Have the view of a partition hold what the cache lists."""
-        found = await self._shelf.read([self._slot_key(partition, slot) for slot in range(SLOTS)])
-        slots = tuple(_listed(found.get(self._slot_key(partition, slot))) for slot in range(SLOTS))
+    async def brought_in_line(self, partition: str, timeout: float) -> None:
+        """Have the view of a partition hold what the cache lists, or as much of it as is there in time.
+
+        While somebody is at it already, what is there by then has to do.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._bring_in_line(partition, timeout)
+
+    async def _bring_in_line(self, partition: str, timeout: float) -> None:
+        keys = [self._slot_key(partition, slot) for slot in range(SLOTS)]
+        found = await self._shelf.read(keys)
+        slots = tuple(_listed(found.get(key)) for key in keys)
         now = self._shelf.now()
         with self._lock:
             view = self._views.of(partition)
             view.expire(now)
-            if view.slots == slots and all(now < until for until in view.gone.values()):
+            if now < view.busy or (view.slots == slots and all(now < until for until in view.gone.values())):
                 return
             names = dict.fromkeys(name for slot in slots for name in _names(slot))
             for name in [name for name in view.rows if name not in names and not _is_recent(view, name, now)]:
                 view.discard(name)
             view.gone = {name: until for name, until in view.gone.items() if name in names and now < until}
             missing = [name for name in reversed(names) if name not in view.rows and name not in view.gone]
-        for begin in range(0, len(missing), _BATCH):
-            await self._fetch(partition, missing[begin : begin + _BATCH], missing[begin + _BATCH :])
-            await asyncio.sleep(0)  # so many prompts take a moment to read
-        with self._lock:
-            self._views.of(partition).slots = slots
-            self._views.shrink(self._shelf.now())
+            view.busy = now + timeout
+        try:
+            for begin in range(0, len(missing), _BATCH):
+                await self._fetch(partition, missing[begin : begin + _BATCH], missing[begin + _BATCH :])
+                await asyncio.sleep(0)  # so many prompts take a moment to read
+            view.slots = slots
+        finally:
+            view.busy = -math.inf
+            with self._lock:
+                self._views.shrink(self._shelf.now())
+                self._views.leave(partition)
 
-    def nearest(
+    async def nearest(
         self, partition: str, reading: Reading, vector: Vector | None, count: int, least: float
     ) -> list[tuple[Row, float]]:
-        """So many prompts at most that are at least so similar, the most similar first."""
+        """So many prompts at most that are at least so similar, the most similar first.
+
+        Args:
+            vector: of the prompt; `None`: letters are compared.
+        """
         with self._lock:
-            return self._views.of(partition).nearest(reading, vector, count, least)
+            view = self._views.known(partition)
+            if view is None:
+                return []
+            if vector is not None:
+                return view.nearest(vector, count, least)
+            texts = list(view.texts.items())
+        found: list[tuple[float, bytes]] = []
+        for begin in range(0, len(texts), _COMPARED):
+            if begin:
+                await asyncio.sleep(0)  # comparing holds up all else
+            found = sorted([*found, *_ratios(reading.text, dict(texts[begin : begin + _COMPARED]), count, least)])[
+                -count:
+            ]
+        with self._lock:
+            return [(view.rows[name], ratio) for ratio, name in reversed(found) if name in view.rows]
 
     async def add(
         self,
@@ -127,8 +161,10 @@ class Index:
         key = self._slot_key(partition, slot)
         shelved = (await self._shelf.read([key])).get(key)
         now = self._shelf.now()
-        there = list(_names(_listed(shelved)))
         with self._lock:
+            known = self._views.of(partition).slots or (b"",) * SLOTS
+            # Where it could not be read, what was read before is better than an empty list.
+            there = list(_names(known[slot] if shelved is None else _listed(shelved)))
             added = [one for one in self._views.of(partition).recent if one[0] % SLOTS == slot and one not in there]
             every = [*there, *added]
             for old in every[: -self._max_names]:
@@ -140,9 +176,10 @@ class Index:
     def forget(self, partition: str, name: bytes) -> None:
         """A prompt whose answer is gone is not to be found, until its process stores it again."""
         with self._lock:
-            view = self._views.of(partition)
-            view.discard(name)
-            view.gone[name] = self._shelf.now() + RETRY
+            view = self._views.known(partition)
+            if view is not None:
+                view.discard(name)
+                view.gone[name] = self._shelf.now() + RETRY
 
     # What was seen of an answer
 
@@ -184,6 +221,14 @@ class Index:
 
 def _is_recent(view: View, name: bytes, now: float) -> bool:
     return now - view.recent.get(name, -_RECENT) < _RECENT
+
+
+def _ratios(text: str, texts: dict[bytes, str], count: int, least: float) -> list[tuple[float, bytes]]:
+    """How much text of both is in common, as difflib's ratio; of so many at most, at least so much."""
+    from rapidfuzz import fuzz, process
+
+    found = process.extract(text, texts, scorer=fuzz.ratio, score_cutoff=100.0 * least, limit=count)
+    return [(score / 100.0, name) for _, score, name in found]
 
 
 def _listed(shelved: Shelved | None) -> bytes:

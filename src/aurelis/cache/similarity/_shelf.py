@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aurelis.cache import _tags
 from aurelis.cache.manager import CacheManager
@@ -21,7 +21,7 @@ class Shelved:
         tags: that the caller gave.
     """
 
-    value: object
+    value: object = field(repr=False)
     expires: float
     tags: tuple[str, ...]
 

@@ -30,7 +30,7 @@ _MAX_TASKS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class SimilarityReport:
-    """What was measured in this process since the cache was made, in one mode.
+    """What was measured in this process since the manager was made, in one mode.
 
     Attributes:
         correct: comparisons in which the answer to the similar prompt would have done.
@@ -77,6 +77,7 @@ class Verdicts:
         self._mode = mode
         self._judge = judge
         self._timeout = timeout
+        self._closed = False
         self.after_fork()
         renew_in_children(self)
 
@@ -110,8 +111,10 @@ class Verdicts:
         return pending
 
     def begin(self, compare: Callable[[], Coroutine[Any, Any, None]]) -> bool:
-        """Compare in the background; false if there is too much of that already."""
+        """Compare in the background; false if there is too much of that already, or it was closed."""
         with self._lock:
+            if self._closed:
+                return False
             self._tasks = {task for task in self._tasks if not task.get_loop().is_closed()}
             if len(self._tasks) >= _MAX_TASKS:
                 return False
@@ -122,22 +125,22 @@ class Verdicts:
         return True
 
     async def judge(self, known: object, own: object) -> Verdict:
-        """Compare the answer to the similar prompt with the model's own; `None`: there is none any more."""
+        """Compare the answer to the similar prompt with the model's own."""
         verdict: Verdict = "unverified"
-        if known is not None:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    answer = self._judge(known, own)
-                    right = await answer if inspect.isawaitable(answer) else answer
-                verdict = "correct" if right else "false_hit"
-            except Exception as error:  # noqa: BLE001  # a judge may raise anything, and nobody waits for it
-                self._telemetry.error(names.SIMILARITY, "judge", type(error).__qualname__)
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = self._judge(known, own)
+                right = await answer if inspect.isawaitable(answer) else answer
+            verdict = "correct" if right else "false_hit"
+        except Exception as error:  # noqa: BLE001  # a judge may raise anything, and nobody waits for it
+            self._telemetry.error(names.SIMILARITY, "judge", type(error).__qualname__)
         self._count(verdict)
         return verdict
 
-    def unverified(self) -> None:
+    def unverified(self) -> Verdict:
         """Count one that nobody compares."""
         self._count("unverified")
+        return "unverified"
 
     def report(self) -> SimilarityReport:
         """What was counted."""
@@ -153,10 +156,11 @@ class Verdicts:
             await asyncio.wait(own, timeout=timeout)
 
     async def aclose(self, timeout: float) -> None:
-        """`settle`, and cancel what is left."""
+        """`settle`, cancel what is left, and compare no more."""
         await self.settle(timeout)
         loop = asyncio.get_running_loop()
         with self._lock:
+            self._closed = True
             self._pending.clear()
             left = [task for task in self._tasks if not task.done() and not task.get_loop().is_closed()]
         for task in left:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ._vectors import Vectors
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _OVERHEAD: Final = 1024
 """Bytes of a row beside its letters and its vector, about."""
+_MAX_VIEWS: Final = 1024
 RETRY: Final = 30.0
 """Seconds after which a prompt that is listed and was not found is looked for again."""
 
@@ -33,9 +35,9 @@ class Row:
     """
 
     name: bytes
-    prompt: str
-    reading: Reading
-    vector: Vector | None
+    prompt: str = field(repr=False)
+    reading: Reading = field(repr=False)
+    vector: Vector | None = field(repr=False)
     tags: tuple[str, ...]
     expires: float
 
@@ -54,9 +56,11 @@ class View:
 
     Attributes:
         rows: by name, the oldest first.
+        texts: what is compared letter by letter, by name; empty where vectors are compared.
         slots: what the lists said when the rows were last brought in line with them.
         gone: names that are listed and are not here, with the instant until which they are not looked for.
         recent: names that this process has added, with the instant of that.
+        busy: monotonic instant until which somebody is bringing it in line.
         size: bytes of all rows.
     """
 
@@ -65,9 +69,10 @@ class View:
         self.slots: tuple[bytes, ...] = ()
         self.gone: dict[bytes, float] = {}
         self.recent: dict[bytes, float] = {}
+        self.busy = -math.inf
         self.size = 0
         self._vectors = None if vectors is None else vectors()
-        self._texts: dict[bytes, str] = {}
+        self.texts: dict[bytes, str] = {}
         self._numbers: dict[bytes, int] = {}
         self._names: dict[int, bytes] = {}
         self._next = 0
@@ -76,7 +81,7 @@ class View:
         """Take a row in, in place of the one of that name. One whose vector does not fit in is left out."""
         self.discard(row.name)
         if self._vectors is None:
-            self._texts[row.name] = row.reading.text
+            self.texts[row.name] = row.reading.text
         else:
             self._next += 1
             if row.vector is None or not self._vectors.add(self._next, row.vector):
@@ -92,7 +97,7 @@ class View:
         if row is None:
             return
         self.size -= row.size
-        self._texts.pop(name, None)
+        self.texts.pop(name, None)
         number = self._numbers.pop(name, None)
         if number is not None and self._vectors is not None:
             del self._names[number]
@@ -109,19 +114,9 @@ class View:
             self.discard(name)
             self.gone[name] = now + RETRY
 
-    def nearest(self, reading: Reading, vector: Vector | None, count: int, least: float) -> list[tuple[Row, float]]:
-        """So many rows at most that are at least so similar, the most similar first."""
-        if self._vectors is None:
-            from rapidfuzz import fuzz, process
-
-            # The length of what both have in common to that of both: what difflib calls a ratio.
-            found = process.extract(
-                reading.text, self._texts, scorer=fuzz.ratio, score_cutoff=100.0 * least, limit=count
-            )
-            return [(self.rows[name], score / 100.0) for _, score, name in found]
-        if vector is None:
-            return []
-        near = self._vectors.nearest(vector, count)
+    def nearest(self, vector: Vector, count: int, least: float) -> list[tuple[Row, float]]:
+        """So many rows at most whose cosine is at least this, the most similar first."""
+        near = [] if self._vectors is None else self._vectors.nearest(vector, count)
         return [(self.rows[self._names[number]], min(cosine, 1.0)) for number, cosine in near if cosine >= least]
 
 
@@ -140,6 +135,10 @@ class Views:
         self._evicted = evicted
         self._views: OrderedDict[str, View] = OrderedDict()
 
+    def known(self, partition: str) -> View | None:
+        """The view of a partition, if there is one."""
+        return self._views.get(partition)
+
     def of(self, partition: str) -> View:
         """The view of a partition, which is the one used last then."""
         view = self._views.get(partition)
@@ -149,9 +148,9 @@ class Views:
         return view
 
     def shrink(self, now: float) -> None:
-        """Keep within the limit."""
+        """Keep within the limits."""
         over = self.size - self.max_bytes
-        while over > 0:
+        while over > 0 or len(self._views) > _MAX_VIEWS:
             partition, view = next(iter(self._views.items()))
             if len(self._views) > 1:
                 del self._views[partition]
@@ -163,7 +162,11 @@ class Views:
             view.gone[name] = now + RETRY
             self._evicted(1)
             over -= row.size
-        for partition in [partition for partition, view in self._views.items() if not view.rows and not view.slots]:
+
+    def leave(self, partition: str) -> None:
+        """Forget a view that holds nothing."""
+        view = self._views.get(partition)
+        if view is not None and not view.rows and not any(view.slots):
             del self._views[partition]
 
     def clear(self) -> None:

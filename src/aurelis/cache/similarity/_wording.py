@@ -26,6 +26,7 @@ _TOKEN: Final = re.compile(
 )
 _LIGHT: Final = frozenset(".,;:?'\"`…–—‘’“”«»¿¡、。，！？：；・")
 """Punctuation that may differ. A full stop, a dash and an exclamation mark count where they begin something."""
+_CLOSING: Final = frozenset("!?.:\"')]”’»")
 _SENTENCE_ENDS: Final = frozenset(".!?:;。！？\n")
 
 _ENDINGS: Final = {"'re": "are", "'ll": "will", "'ve": "have", "n't": "not"}
@@ -134,11 +135,15 @@ def _counts(text: str, at: int, sign: str) -> bool:
     after = text[at + 1 : at + 2]
     before = text[at - 1 : at] if at else ""
     if sign in "-–−":
-        return after.isdigit() and not before.isalnum()  # a minus
-    if sign == ".":
-        return after.isalnum() and not before.isalnum()  # .5, .env
-    if sign == "!":
-        return bool(after) and not after.isspace() and after not in "!?.\"')”"
+        if text[:at].rstrip()[-1:].isdigit() or text[at + 1 : at + 40].lstrip()[:1].isdigit():
+            return True  # a minus, a range
+        return after.isalnum() and not before.isalnum()  # an option
+    if sign in ".:?!":
+        return bool(after) and not after.isspace() and after not in _CLOSING  # .5, .env, a::b, !=
+    if sign in "'’\"":
+        if before.isdigit():
+            return text.count(sign) % 2 == 1  # inches; a pair of them quotes
+        return before.isalnum() and after in ("(", "'")  # a derivative
     return sign not in _LIGHT
 
 
@@ -170,6 +175,8 @@ def _without_courtesy(tokens: list[str], kinds: list[str]) -> tuple[list[str], l
             del kept[-len(thanks) :], words[-len(thanks) :]
     if tuple(words[:2]) in OPENINGS and len(words) > 2 and words[2] in TASKS:
         del kept[:2], words[:2]
+    if len(words) > 2 and words[0] in TASKS and words[1] == "me" and words[2] not in QUESTIONS:
+        del kept[1], words[1]
     for opening in ASKINGS:
         size = len(opening)
         if tuple(words[:size]) == opening and len(words) > size and words[size] in QUESTIONS:

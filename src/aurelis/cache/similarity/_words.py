@@ -35,15 +35,15 @@ CASE_MATTERS: Final = _words(
 )
 """Words that are names or abbreviations as well, so that a capital says which."""
 
-LIGHT: Final = _words("a actually an basically do does exactly just me of please really simply so")
+LIGHT: Final = _words("a actually an of please really")
 """Words that change nothing by being there or not."""
 LETTERED: Final = _words(
     "appendix blood category class exhibit grade group hepatitis influenza key level model note option part plan point",
     "schedule section series team type variable version vitamin",
 )
 """Words after which an "a" is no article."""
-ALIKE: Final = {"which": "what", "can": "do", "could": "do", "would": "do", "we": "i", "one": "i", "our": "my"}
-"""Words that may stand for each other; those for `do` may be left out."""
+FEW: Final = _words("few little lot")
+"""Words before which an "a" counts."""
 FUNCTION: Final = _words(
     "a about am an and are as at be been by can could did do does for from had has have he her here him his how i if",
     "in into is it its may me might must my of on or our please shall she should so such than that the their them then",
