@@ -576,7 +576,9 @@ async def test_a_large_partition_is_read_and_compared_in_parts(manager: CacheMan
         assert await similar.find_similar_response(prompts[-3].lower(), "m") == Answer("success", prompts[-3])
 
 
-async def test_many_who_ask_a_new_process_at_once_have_it_read_once(manager: CacheManager) -> None:
+async def test_many_who_ask_a_new_process_at_once_have_it_read_once(
+    manager: CacheManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = SimilarityCache(manager)
     for word in _words(300):
         await ModelResponseCache(manager).cache_response("m", f"What is {word}?", {}, PARIS)
@@ -590,7 +592,7 @@ async def test_many_who_ask_a_new_process_at_once_have_it_read_once(manager: Cac
             fetched += 1
             await fetch(*arguments)
 
-        similar._index._fetch = counted  # type: ignore[method-assign]  # to count
+        monkeypatch.setattr(similar._index, "_fetch", counted)
         await asyncio.gather(*(similar.find_similar_response(f"what is {word}", "m") for word in _words(50)))
         assert fetched == 3
         assert await similar.find_similar_response("please: what is bbbbbbbo", "m") == PARIS

@@ -7,19 +7,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
-from ._words import (
-    ASKINGS,
-    CASE_MATTERS,
-    COURTESY,
-    GREETINGS,
-    HOW_TO,
-    NEGATIONS,
-    NEGATIONS_INSIDE,
-    OPENINGS,
-    QUESTIONS,
-    TASKS,
-    THANKS,
-)
+from ._phrases import Tokens, plain
+from ._words import ALIKE, BRITISH, CASE_MATTERS, NEGATIONS, NEGATIONS_INSIDE
 
 _TOKEN: Final = re.compile(
     r"(?P<number>\d+(?:[.,:/]\d+)*)|(?P<word>[^\W\d_]+(?:['’ʼ][^\W\d_]+)*)|(?P<space>\s+)|(?P<sign>.)", re.DOTALL
@@ -30,6 +19,7 @@ _CLOSING: Final = frozenset("!?.:\"')]”’»")
 _SENTENCE_ENDS: Final = frozenset(".!?:;。！？\n")
 
 _ENDINGS: Final = {"'re": "are", "'ll": "will", "'ve": "have", "n't": "not"}
+_ISE: Final = re.compile(r"(?<=\w{4})is(?=(?:e|ed|es|er|ing|ation)$)")
 _IS: Final = frozenset(("what", "who", "where", "how", "when", "why", "that", "it", "there", "here"))
 _SPELT: Final = {
     "cannot": ("can", "not"),
@@ -79,8 +69,7 @@ class Reading:
 
 def read(prompt: str) -> Reading:
     """Read a prompt, in time that grows with its length. Never raises."""
-    tokens: list[str] = []
-    kinds: list[str] = []
+    tokens: Tokens = []
     names: list[str] = []
     capitals: list[str] = []
     text = unicodedata.normalize("NFC", prompt)
@@ -93,41 +82,37 @@ def read(prompt: str) -> Reading:
             continue
         if kind == "sign":
             if _counts(text, match.start(), found):
-                tokens.append(found)
-                kinds.append(kind)
+                tokens.append((found, kind))
             begins = begins or found in _SENTENCE_ENDS
             continue
         if kind == "number":
-            tokens.append(found)
-            kinds.append(kind)
+            tokens.append((found, kind))
             begins = False
             continue
         lower = found.casefold().replace("’", "'").replace("ʼ", "'")
         several = sum(map(str.isupper, found)) > 1
         written = _written_out(lower)
-        if not shouts and ((found[0].isupper() and not begins) or several) and written == (lower,) and lower != "i":
-            names.append(lower)
+        if not shouts and ((found[0].isupper() and not begins) or several) and len(written) == 1 and lower != "i":
+            names += written
         if not shouts and lower in CASE_MATTERS and found[0].isupper() and (not begins or several):
             capitals.append(lower)
-        tokens += written
-        kinds += ["word"] * len(written)
+        tokens += [(word, kind) for word in written]
         begins = False
-    return _reading(*_without_courtesy(tokens, kinds), tuple(names), tuple(capitals), text)
+    return _reading(plain(tokens), tuple(names), tuple(capitals), text)
 
 
-def _reading(
-    tokens: list[str], kinds: list[str], names: tuple[str, ...], capitals: tuple[str, ...], text: str
-) -> Reading:
-    words = tuple(token for token, kind in zip(tokens, kinds, strict=True) if kind == "word")
-    follows = [*zip(tokens[1:], kinds[1:], strict=True), ("", "")]
+def _reading(tokens: Tokens, names: tuple[str, ...], capitals: tuple[str, ...], text: str) -> Reading:
+    words = tuple(token for token, kind in tokens if kind == "word")
     numbers = tuple(
         (token, after if after_kind == "word" else "")
-        for token, kind, (after, after_kind) in zip(tokens, kinds, follows, strict=False)
+        for (token, kind), (after, after_kind) in zip(tokens, [*tokens[1:], ("", "")], strict=False)
         if kind == "number"
     )
-    signs = tuple(token for token, kind in zip(tokens, kinds, strict=True) if kind == "sign")
+    signs = tuple(token for token, kind in tokens if kind == "sign")
     negations = sum(word in NEGATIONS for word in words) + sum(map(text.count, NEGATIONS_INSIDE))
-    return Reading(tuple(tokens), words, numbers, signs, negations, names, capitals, _scripts(words))
+    return Reading(
+        tuple(token for token, _ in tokens), words, numbers, signs, negations, names, capitals, _scripts(words)
+    )
 
 
 def _counts(text: str, at: int, sign: str) -> bool:
@@ -155,43 +140,15 @@ def _written_out(word: str) -> tuple[str, ...]:
     for ending, full in _ENDINGS.items():
         if word.endswith(ending) and len(word) > len(ending):
             return word[: -len(ending)], full
-    return (word,)
+    return (_as_americans_do(word),)
 
 
-def _without_courtesy(tokens: list[str], kinds: list[str]) -> tuple[list[str], list[str]]:
-    """Leave out what asks nicely, and put a question that is told as one into its usual order."""
-    kept = [
-        (token, kind)
-        for token, kind in zip(tokens, kinds, strict=True)
-        if kind != "word" or (token not in COURTESY and token != "the")
-    ]
-    if not kept:
-        return tokens, kinds
-    words = [token for token, _ in kept]
-    if len(words) > 1 and words[0] in GREETINGS:
-        del kept[0], words[0]
-    for thanks in THANKS:
-        if len(words) > len(thanks) and tuple(words[-len(thanks) :]) == thanks:
-            del kept[-len(thanks) :], words[-len(thanks) :]
-    if tuple(words[:2]) in OPENINGS and len(words) > 2 and words[2] in TASKS:
-        del kept[:2], words[:2]
-    if len(words) > 2 and words[0] in TASKS and words[1] == "me" and words[2] not in QUESTIONS:
-        del kept[1], words[1]
-    for opening in ASKINGS:
-        size = len(opening)
-        if tuple(words[:size]) == opening and len(words) > size and words[size] in QUESTIONS:
-            del kept[:size], words[:size]
-            if len(words) > 2 and words[-1] in ("is", "are") and words[0] in ("what", "where", "who"):
-                kept.insert(1, kept.pop())
-                words.insert(1, words.pop())
-    if tuple(words[:3]) in HOW_TO and len(words) > 3:
-        kept[:3] = [("how", "word"), ("to", "word")]
-    pairs = [
-        pair
-        for index, pair in enumerate(kept)
-        if not (pair[0] == "city" and index and kept[index - 1][0] == "capital" and kept[index - 1][1] == "word")
-    ]
-    return [token for token, _ in pairs], [kind for _, kind in pairs]
+def _as_americans_do(word: str) -> str:
+    """The word in one of its two spellings. What else is changed is changed alike in all prompts."""
+    for british in BRITISH:
+        if word.startswith(british):
+            return f"{british[:-2]}r{word[len(british) :]}"
+    return ALIKE.get(word) or _ISE.sub("iz", word)
 
 
 def _scripts(words: tuple[str, ...]) -> frozenset[str]:

@@ -35,6 +35,21 @@ CASE_MATTERS: Final = _words(
 )
 """Words that are names or abbreviations as well, so that a capital says which."""
 
+BRITISH: Final = (
+    *("behaviour", "colour", "favour", "flavour", "harbour", "honour", "humour", "labour", "neighbour", "rumour"),
+)
+"""Words that Americans write with "or"."""
+ALIKE: Final = {
+    "analyse": "analyze",
+    "catalogue": "catalog",
+    "centre": "center",
+    "grey": "gray",
+    "litre": "liter",
+    "metre": "meter",
+    "theatre": "theater",
+}
+"""Other words that they write otherwise."""
+
 LIGHT: Final = _words("a actually an of please really")
 """Words that change nothing by being there or not."""
 LETTERED: Final = _words(
@@ -94,7 +109,7 @@ LANGUAGES: Final = {
 """Small words by which a language is known."""
 
 TASKS: Final = _words(
-    "define describe explain find give help list name recommend show suggest summarise summarize tell translate write"
+    "define describe explain find give help list name recommend show suggest summarize tell translate write"
 )
 """What one asks somebody to do."""
 QUESTIONS: Final = _words("how what when where which who why")
