@@ -26,12 +26,16 @@ _SAME_SENTENCE: Final = 0.6
 
 _FEW_WORDS: Final = 5
 """With fewer words there is no saying the same in others."""
+_FEW_TOKENS: Final = 4
+"""With fewer words, an article can make another question of it."""
 _MAX_WORDS: Final = 200
 """Words of a prompt beyond which `meaning` is not looked for: comparing takes time that grows with their square."""
 
 
 def refusal(asked: Reading, known: Reading, gate: Gate) -> Refusal | None:
     """Why the answer to one prompt is none to the other; `None`: nothing speaks against it. Symmetric."""
+    if min(len(_core(asked)), len(_core(known))) < _FEW_TOKENS and asked.article != known.article:
+        return "words"  # what is time, what is the time
     if asked.tokens == known.tokens and asked.capitals == known.capitals:
         return None
     if [number for number, _ in asked.numbers] != [number for number, _ in known.numbers]:
@@ -94,9 +98,13 @@ def _only(reading: Reading, words: frozenset[str]) -> Counter[str]:
 
 
 def _common(one: Reading, other: Reading) -> list[str]:
-    """The content words of one that the other has, too, in the order of their first places."""
-    there = set(other.words)
-    return [word for word in dict.fromkeys(_content(one)) if word in there]
+    """The content words of one that the other has, too, be it as one or as many, in the order of their first places."""
+    there = set(map(_singular, other.words))
+    return [word for word in dict.fromkeys(map(_singular, _content(one))) if word in there]
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("s") else word
 
 
 def _is_the_same_but_for_something(asked: Reading, known: Reading) -> bool:

@@ -38,6 +38,7 @@ _NAME_BYTES: Final = 16
 _BATCH: Final = 128
 _COMPARED: Final = 512
 """Prompts that are compared letter by letter before something else may run."""
+_LONGEST: Final = 30.0
 _RECENT: Final = 10.0
 """Seconds in which another process may have lost what this one has added."""
 
@@ -94,7 +95,7 @@ class Index:
                 view.discard(name)
             view.gone = {name: until for name, until in view.gone.items() if name in names and now < until}
             missing = [name for name in reversed(names) if name not in view.rows and name not in view.gone]
-            view.busy = now + timeout
+            view.busy = now + min(timeout, _LONGEST)  # its event loop may end meanwhile
         try:
             for begin in range(0, len(missing), _BATCH):
                 await self._fetch(partition, missing[begin : begin + _BATCH], missing[begin + _BATCH :])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ._phrases import Tokens, plain
-from ._words import ALIKE, BRITISH, CASE_MATTERS, NEGATIONS, NEGATIONS_INSIDE
+from ._words import ALIKE, ARTICLES, BRITISH, CASE_MATTERS, COURTESY, NEGATIONS, NEGATIONS_INSIDE
 
 _TOKEN: Final = re.compile(
     r"(?P<number>\d+(?:[.,:/]\d+)*)|(?P<word>[^\W\d_]+(?:['’ʼ][^\W\d_]+)*)|(?P<space>\s+)|(?P<sign>.)", re.DOTALL
@@ -19,6 +19,8 @@ _CLOSING: Final = frozenset("!?.:\"')]”’»")
 _SENTENCE_ENDS: Final = frozenset(".!?:;。！？\n")
 
 _ENDINGS: Final = {"'re": "are", "'ll": "will", "'ve": "have", "n't": "not"}
+_AFTERWARDS: Final = COURTESY | {"are", "is", "thank", "thanks", "you"}
+_INDENTED: Final = re.compile(r"\n[^\S\n]+\S")
 _ISE: Final = re.compile(r"(?<=\w{4})is(?=(?:e|ed|es|er|ing|ation)$)")
 _IS: Final = frozenset(("what", "who", "where", "how", "when", "why", "that", "it", "there", "here"))
 _SPELT: Final = {
@@ -48,6 +50,7 @@ class Reading:
         signs: the signs among them.
         negations: how many negations there are.
         names: words that begin with a capital inside of a sentence, or that have several.
+        article: of the last word; empty: it has none.
         capitals: of those words whose meaning depends on it, the ones with a capital.
         scripts: in which it is written, as far as letters say.
     """
@@ -58,6 +61,7 @@ class Reading:
     signs: tuple[str, ...]
     negations: int
     names: tuple[str, ...]
+    article: str
     capitals: tuple[str, ...]
     scripts: frozenset[str]
 
@@ -74,11 +78,14 @@ def read(prompt: str) -> Reading:
     capitals: list[str] = []
     text = unicodedata.normalize("NFC", prompt)
     shouts = text.isupper()
+    lined_up = _INDENTED.search(text) is not None  # as code is, where that has a meaning
     begins = True
     for match in _TOKEN.finditer(text):
         kind, found = str(match.lastgroup), match.group()
         if kind == "space":
             begins = begins or "\n" in found
+            if lined_up and "\n" in found:
+                tokens.append((f"\n{len(found.rpartition(chr(10))[2])}", "sign"))
             continue
         if kind == "sign":
             if _counts(text, match.start(), found):
@@ -89,7 +96,7 @@ def read(prompt: str) -> Reading:
             tokens.append((found, kind))
             begins = False
             continue
-        lower = found.casefold().replace("’", "'").replace("ʼ", "'")
+        lower = found.lower().replace("’", "'").replace("ʼ", "'")
         several = sum(map(str.isupper, found)) > 1
         written = _written_out(lower)
         if not shouts and ((found[0].isupper() and not begins) or several) and len(written) == 1 and lower != "i":
@@ -98,10 +105,10 @@ def read(prompt: str) -> Reading:
             capitals.append(lower)
         tokens += [(word, kind) for word in written]
         begins = False
-    return _reading(plain(tokens), tuple(names), tuple(capitals), text)
+    return _reading(plain(tokens), tuple(names), _last_article(tokens), tuple(capitals), text)
 
 
-def _reading(tokens: Tokens, names: tuple[str, ...], capitals: tuple[str, ...], text: str) -> Reading:
+def _reading(tokens: Tokens, names: tuple[str, ...], article: str, capitals: tuple[str, ...], text: str) -> Reading:
     words = tuple(token for token, kind in tokens if kind == "word")
     numbers = tuple(
         (token, after if after_kind == "word" else "")
@@ -111,8 +118,23 @@ def _reading(tokens: Tokens, names: tuple[str, ...], capitals: tuple[str, ...], 
     signs = tuple(token for token, kind in tokens if kind == "sign")
     negations = sum(word in NEGATIONS for word in words) + sum(map(text.count, NEGATIONS_INSIDE))
     return Reading(
-        tuple(token for token, _ in tokens), words, numbers, signs, negations, names, capitals, _scripts(words)
+        tuple(token for token, _ in tokens),
+        words,
+        numbers,
+        signs,
+        negations,
+        names,
+        article,
+        capitals,
+        _scripts(words),
     )
+
+
+def _last_article(tokens: Tokens) -> str:
+    words = [token for token, kind in tokens if kind == "word"]
+    while words and words[-1] in _AFTERWARDS:
+        words.pop()
+    return words[-2] if len(words) > 1 and words[-2] in ARTICLES else ""
 
 
 def _counts(text: str, at: int, sign: str) -> bool:

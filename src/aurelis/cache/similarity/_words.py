@@ -30,8 +30,9 @@ NEGATIONS_INSIDE: Final = (
 """Negations of languages that write no spaces, or none before these."""
 
 CASE_MATTERS: Final = _words(
-    "act aids amazon apple august china excel go in it java march may me mercury or polish ram rest ruby rust sat soap",
-    "swift target turkey us who windows word",
+    "act aids amazon amber apple art august bath bill bush china christian cook cork drew excel faith frank gene go",
+    "grace guy heather holly hope in it ivy jack jade java joy lily march mark may me mercury mobile nice or orange",
+    "pearl polish ram reading rest rob rose ruby rust sat soap sue swift target turkey us who will windows word",
 )
 """Words that are names or abbreviations as well, so that a capital says which."""
 
@@ -50,6 +51,7 @@ ALIKE: Final = {
 }
 """Other words that they write otherwise."""
 
+ARTICLES: Final = _words("a an the")
 LIGHT: Final = _words("a actually an of please really")
 """Words that change nothing by being there or not."""
 LETTERED: Final = _words(
@@ -112,6 +114,8 @@ TASKS: Final = _words(
     "define describe explain find give help list name recommend show suggest summarize tell translate write"
 )
 """What one asks somebody to do."""
+SAYING: Final = _words("explain summarize tell")
+"""Of these, what nobody asks whether it can be done."""
 QUESTIONS: Final = _words("how what when where which who why")
 COURTESY: Final = _words("bitte kindly please")
 GREETINGS: Final = _words("hello hey hi")
@@ -120,11 +124,11 @@ OPENINGS: Final = (("can", "you"), ("could", "you"), ("would", "you"), ("will", 
 """What a task may begin with."""
 ASKINGS: Final = (
     ("tell", "me"),
-    ("do", "you", "know"),
     ("i", "want", "to", "know"),
     ("i", "would", "like", "to", "know"),
 )
 """What a question may begin with."""
-HOW_TO: Final = frozenset(
-    ("how", verb, person) for verb in ("do", "can", "could", "would") for person in ("i", "we", "one")
-)
+KNOWING: Final = ("do", "you", "know")
+"""What a question for something, and not for how or why, may begin with as well."""
+THINGS: Final = _words("what when where which who")
+HOW_TO: Final = frozenset(("how", verb, person) for verb in ("do", "can") for person in ("i", "one"))
