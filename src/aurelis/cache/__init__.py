@@ -19,6 +19,7 @@ from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
 
 if TYPE_CHECKING:
+    from .files import FileCacheManager
     from .layers.disk import DiskBackend
     from .layers.redis import RedisBackend
 
@@ -30,6 +31,7 @@ __all__ = [
     "CacheManager",
     "DiskBackend",
     "EntryOptions",
+    "FileCacheManager",
     "LoadContext",
     "MemoryBackend",
     "RedisBackend",
@@ -52,4 +54,8 @@ def __getattr__(name: str) -> object:
         from .layers.disk import DiskBackend
 
         return DiskBackend
+    if name == "FileCacheManager":
+        from .files import FileCacheManager
+
+        return FileCacheManager
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
