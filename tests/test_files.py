@@ -246,6 +246,16 @@ async def test_what_is_no_key_leads_nowhere(files: FileCacheManager, directory: 
     assert inside.exists()
 
 
+async def test_a_link_of_the_same_size_is_no_copy(files: FileCacheManager, directory: Path, tmp_path: Path) -> None:
+    target = written(tmp_path / "target", b"other")
+    source = written(tmp_path / "source", b"x" * len(str(target)))
+    path = directory / "files" / f"{digest(b'x' * len(str(target)))}.cache"
+    path.parent.mkdir(parents=True)
+    path.symlink_to(target)
+    assert await files.get_cached_file(await files.cache_file(source)) == path
+    assert not path.is_symlink()
+
+
 async def test_a_link_in_the_place_of_a_copy_is_not_followed(
     files: FileCacheManager, directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

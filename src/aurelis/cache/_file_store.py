@@ -197,7 +197,8 @@ class FileStore:
     def _touch(self, path: Path, size: int) -> bool:
         """Whether there is a copy of this size, which is in use then."""
         try:
-            if os.stat(path, follow_symlinks=False).st_size != size:
+            state = os.stat(path, follow_symlinks=False)
+            if not stat.S_ISREG(state.st_mode) or state.st_size != size:
                 return False
             os.utime(path, follow_symlinks=False)
         except OSError:

@@ -273,9 +273,7 @@ class Loader:
             if not load.flight.fenced:
                 if budget.left < engine.stack.timeout:
                     budget = Budget(engine.stack.timeout) if load.behind else budget
-                result = await engine.stack.publish({request.key: packed}, keep, permit, budget)
-                if load.anew and result != "fenced":
-                    await engine.stack.announce(permit, budget)
+                result = await engine.stack.publish({request.key: packed}, keep, permit, budget, anew=load.anew)
             engine.telemetry.store(result)
         return kept, result != "fenced"
 
