@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from ._bridge import LentThread
 from ._decisions import Serve
@@ -74,16 +74,18 @@ class Computing:
         engine.telemetry.miss_l1.n += 1
         flight: Flight[Kept] | None = None
         outcome: Settled[Kept] | Failed | Abandoned | None = None
+        since = engine.flights.last_anew
         with engine.telemetry.span("get") as span:
             try:
                 while True:
                     joined_at = engine.stack.generations.latest
+                    role: Literal["lead", "follow", "wait"] = "follow"
+                    overtaken: Flight[Kept] | None = None
                     if anew:
-                        flight, overtaken = engine.flights.lead(key)
-                        leads = True
+                        flight, role, overtaken = engine.flights.join_anew(key, since)
+                        leads = role == "lead"
                     else:
                         flight, leads = engine.flights.join(key)
-                        overtaken = None
                     if leads:
                         flight.tags = tags
                         load = Load(flight, request, compute, tags, ttl, "", anew, overtaken)
@@ -92,7 +94,7 @@ class Computing:
                         outcome = await self._outcome(flight, request)
                     finally:
                         engine.flights.leave(flight, leads=leads)
-                    if isinstance(outcome, Abandoned):
+                    if isinstance(outcome, Abandoned) or role == "wait":
                         engine.check(key)  # its event loop has ended, or the whole cache was closed
                     elif leads or not flight.overtaken or joined_at < flight.overtaken:
                         break  # otherwise it began before an invalidation that this caller comes after

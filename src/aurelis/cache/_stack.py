@@ -310,6 +310,31 @@ class Stack:
             raise problem
         return existed
 
+    async def remove_older(self, permit: Permit, present: Entry | None, budget: Budget) -> None:
+        """Forget what a load was to replace, whose result something has overtaken; leave what is newer.
+
+        Args:
+            permit: of that load.
+            present: what memory had when it began.
+        """
+        key = permit.key
+        entry = None if self.memory is None else self.memory.peek(key)
+        older = entry is not None and self.shared is not None and entry.generation <= permit.generation
+        if self.memory is not None and entry is not None and (older or entry is present):
+            self.first.count_removals((key,))
+            self.memory.drop(key, entry)
+        for guard in self.lower:
+            try:
+                if guard is not self.shared:
+                    await guard.call("delete", partial(guard.layer.remove, key), budget)
+                    continue
+                below = await guard.call("get", partial(self.layer.lookup, key), budget)
+                if below is None or below.generation <= permit.generation:
+                    await self.take(guard, key, budget)
+            except LayerError:
+                if guard is self.shared:
+                    self._not_replaced(key)
+
     async def invalidate(
         self, tags: Sequence[str], *, soft: bool, budget: Budget, operation: str = "invalidate"
     ) -> None:
