@@ -369,5 +369,20 @@ async def test_a_category_has_options_of_its_own() -> None:
 
 
 def test_options_of_a_category_must_be_such() -> None:
-    with pytest.raises(ConfigurationError, match="names to EntryOptions, not to dict"):
+    with pytest.raises(ConfigurationError, match="categories maps names to EntryOptions, and has a dict"):
         UnifiedCacheManager(categories={"long": {"ttl": 100}})  # type: ignore[dict-item]  # that is the point
+    with pytest.raises(ConfigurationError, match=r"categories must be a mapping .* not list"):
+        UnifiedCacheManager(categories=["long"])  # type: ignore[arg-type]  # that is the point
+
+
+async def test_the_configuration_may_have_them_and_an_argument_goes_before() -> None:
+    config = configuration(categories={"a": EntryOptions(ttl=1), "b": EntryOptions(ttl=1)})
+    clock = ManualClock()
+    async with CacheManager(config, clock=clock) as manager:
+        cache = UnifiedCacheManager(manager, categories={"b": EntryOptions(ttl=3)})
+        for category in "abc":
+            await cache.set(category, "k", 1)
+        clock.advance(2)
+        assert [await cache.get(category, "k") for category in "abc"] == [None, 1, 1]
+        clock.advance(2)
+        assert [await cache.get(category, "k") for category in "abc"] == [None, None, 1]

@@ -18,6 +18,9 @@ from aurelis.cache import (
     CacheKeyBuilder,
     CacheLayer,
     CacheManager,
+    CacheMetrics,
+    CacheMonitor,
+    CacheStats,
     DiskBackend,
     EntryOptions,
     FileCacheManager,
@@ -28,6 +31,7 @@ from aurelis.cache import (
     cached,
     cached_method,
     get_cache_manager,
+    load_config,
     set_cache_manager,
 )
 from aurelis.cache.testing import (
@@ -81,8 +85,13 @@ async def managers(cache: CacheManager, unified: UnifiedCacheManager) -> None:
     assert_type(await unified.get_or_compute("c", "i", number, {"a": 1}, 60), int)
     assert_type(await unified.get_many("c", ["i"]), dict[str, Any])
     assert_type(get_cache_manager().manager, CacheManager)
-    set_cache_manager(cache)
+    assert_type(set_cache_manager(cache), UnifiedCacheManager | None)
     set_cache_manager(None)
+    assert_type(load_config("cache.toml", max_size=1), CacheConfig)
+    assert_type(await CacheMonitor(unified).get_current_stats(), CacheMetrics)
+    assert_type(CacheStats().metrics.hit_rate, float)
+    assert_type(CacheStats(cache).detailed_stats, dict[str, CacheMetrics])
+    CacheConfig(categories={"c": 1})  # type: ignore[dict-item]
 
     await cache.get(1)  # type: ignore[arg-type]
     await cache.get(b"k")  # type: ignore[arg-type]

@@ -12,11 +12,13 @@ from ._call_options import cache_options
 from ._keys import CacheKeyBuilder
 from ._loading import LoadContext, current_load
 from ._options import EntryOptions
-from .config import CacheConfig, CacheLayer
+from ._settings import load_config
+from .config import CacheConfig, CacheLayer, is_installed
 from .decorators import cached, cached_method
 from .invalidation import CacheInvalidator
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
+from .monitor import CacheMetrics, CacheMonitor, CacheStats
 
 if TYPE_CHECKING:
     from .files import FileCacheManager
@@ -29,6 +31,9 @@ __all__ = [
     "CacheKeyBuilder",
     "CacheLayer",
     "CacheManager",
+    "CacheMetrics",
+    "CacheMonitor",
+    "CacheStats",
     "DiskBackend",
     "EntryOptions",
     "FileCacheManager",
@@ -41,8 +46,17 @@ __all__ = [
     "cached_method",
     "current_load",
     "get_cache_manager",
+    "load_config",
     "set_cache_manager",
 ]
+
+_NEEDED = {"DiskBackend": ("_sqlite3",), "RedisBackend": ("redis", "hiredis")}
+"""What names need that are imported when they are first named."""
+
+if not TYPE_CHECKING:
+    for _name, _packages in _NEEDED.items():
+        if not all(map(is_installed, _packages)):
+            __all__.remove(_name)  # `import *` takes what there is; who names it hears which extra it needs
 
 
 def __getattr__(name: str) -> object:

@@ -22,9 +22,10 @@ from ._listening import Listening
 from ._options import Duration, EntryOptions, seconds
 from ._recovery import Recovery
 from ._redis_url import parse_redis_url
+from ._settings import load_config
 from ._stack import Stack
 from .codecs import ValueCodec
-from .config import CacheConfig, CacheLayer, require_config
+from .config import CacheConfig, CacheLayer, require_categories, require_config
 from .exceptions import ConfigurationError, FrameError
 from .http import StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
@@ -163,7 +164,11 @@ class CacheManager:
         Raises:
             LayerError: a shared layer could not be reached, so other processes may still see the value.
         """
-        return await (self._engine.soften(key) if soft else self._engine.delete(key))
+        self._engine.check(key)
+        try:
+            return await (self._engine.soften(key) if soft else self._engine.delete(key))
+        finally:
+            self._engine.telemetry.deletes.n += 1
 
     async def invalidate_tags(self, *tags: str, soft: bool = False) -> None:
         """Make everything with one of these tags out of date, everywhere, however much it is.
@@ -237,7 +242,10 @@ class CacheManager:
         await self._engine.clear()
 
     async def aclose(self, timeout: float = _CLOSE_TIMEOUT) -> None:
-        """Let loads end within `timeout` seconds, cancel the rest, close connections. Twice is harmless."""
+        """Let loads end within `timeout` seconds, cancel the rest, close connections.
+
+        Twice is harmless; who comes while another one closes it waits until that is done.
+        """
         await self._engine.aclose(timeout)
 
     async def __aenter__(self) -> Self:
@@ -255,8 +263,8 @@ class UnifiedCacheManager:
     Args:
         config_or_manager: a configuration, or the `CacheManager` to stand on, which is never closed here; `None` means
             `CacheConfig()`.
-        categories: options of single categories, by name. What a call says itself wins. `set` and `set_many` take the
-            `ttl` from them, `get_or_compute` all.
+        categories: options of single categories, by name, in place of those that the configuration has for them. What
+            a call says itself wins. `set` and `set_many` take the `ttl` from them, `get_or_compute` all.
 
     Attributes:
         manager: the `CacheManager` below.
@@ -272,9 +280,8 @@ class UnifiedCacheManager:
         *,
         categories: Mapping[str, EntryOptions] | None = None,
     ) -> None:
-        self._options = dict(categories or {})
-        for options in self._options.values():
-            _require_options(options)
+        if categories is not None:
+            require_categories("UnifiedCacheManager: categories", categories)
         self._made = not isinstance(config_or_manager, CacheManager)
         if self._made and config_or_manager is not None:
             require_config("UnifiedCacheManager", config_or_manager)
@@ -282,6 +289,7 @@ class UnifiedCacheManager:
             self.manager = config_or_manager
         else:
             self.manager = CacheManager(config_or_manager)
+        self._options = {**(self.manager.config.categories or {}), **(categories or {})}
         self.key_builder = self.manager.key_builder
 
     def _key(self, category: str, identifier: str, params: Mapping[str, Any] | None) -> str:
@@ -421,13 +429,6 @@ class UnifiedCacheManager:
         await self.aclose()
 
 
-def _require_options(options: object) -> None:
-    if not isinstance(options, EntryOptions):
-        raise ConfigurationError(
-            f"UnifiedCacheManager: categories maps names to EntryOptions, not to {type(options).__name__}"
-        )
-
-
 AnyManager = CacheManager | UnifiedCacheManager
 """What every `cache=` takes."""
 
@@ -458,22 +459,51 @@ class _ProcessManager:
     def after_fork(self) -> None:
         self.lock = threading.Lock()
 
+    def present(self) -> UnifiedCacheManager | None:
+        """The manager, if there is one that is open."""
+        manager = self.manager
+        return None if manager is None or manager.manager._engine.closed else manager
+
 
 _process = _ProcessManager()
 
 
 def get_cache_manager() -> UnifiedCacheManager:
-    """The process's manager, made with the default configuration on first use and again after it was closed."""
+    """The process's manager, made on first use, and again after it was closed, as the environment says.
+
+    `load_config` says what that may hold; without variables `AURELIS_CACHE_…` it is `CacheConfig()`.
+
+    Raises:
+        ConfigurationError, MissingExtraError, OSError: as `load_config`.
+    """
+    if (manager := _process.present()) is not None:
+        return manager
+    config = load_config()  # without the lock: it may import modules of the app, and those ask for the manager, too
     with _process.lock:
-        if _process.manager is None or _process.manager.manager._engine.closed:
-            _process.manager = UnifiedCacheManager()
-        return _process.manager
+        if (manager := _process.present()) is None:
+            _process.manager = manager = UnifiedCacheManager(config)
+        return manager
 
 
-def set_cache_manager(manager: AnyManager | None) -> None:
-    """Make this the process's manager; `None`: a new one is made on the next use. The old one is not closed."""
+def set_cache_manager(manager: AnyManager | None) -> UnifiedCacheManager | None:
+    """Make this the process's manager; `None`: a new one is made on the next use.
+
+    Returns:
+        The one before, which is not closed; `None`: there was none. To be set again where a test has replaced it.
+
+    Raises:
+        TypeError: it is no manager.
+
+    Example:
+        >>> before = set_cache_manager(CacheManager())
+        >>> after = set_cache_manager(before)
+    """
+    if manager is not None:
+        manager_of(manager)
     with _process.lock:
+        before = _process.manager
         _process.manager = UnifiedCacheManager(manager) if isinstance(manager, CacheManager) else manager
+    return before
 
 
 def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> Engine:
