@@ -20,7 +20,6 @@ NOT_YET: frozenset[str] = frozenset(
         "CacheAside",
         "CacheWarmer",
         "CompressedCache",
-        "FileCacheManager",
         "ModelResponseCache",
         "SimilarityCache",
         "WriteBehind",

@@ -50,7 +50,7 @@ __all__ = [
     "set_cache_manager",
 ]
 
-_NEEDED = {"DiskBackend": ("_sqlite3",), "RedisBackend": ("redis", "hiredis")}
+_NEEDED = {"DiskBackend": ("_sqlite3",), "FileCacheManager": ("fcntl",), "RedisBackend": ("redis", "hiredis")}
 """What names need that are imported when they are first named."""
 
 if not TYPE_CHECKING:
