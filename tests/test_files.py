@@ -264,7 +264,7 @@ async def test_a_link_in_the_place_of_a_copy_is_not_followed(
     link = directory / "files" / f"{digest(b'secret')}.cache"
     link.symlink_to(secret)
     assert await files.get_cached_file(f"files:{digest(b'secret')}") is None
-    assert "could not be opened" in caplog.text
+    assert "a directory of copied files fails (ELOOP)" in caplog.text
     assert str(directory) not in caplog.text
     assert await files.cache_file(secret) == f"files:{digest(b'secret')}"
     path = await files.get_cached_file(f"files:{digest(b'secret')}")
@@ -407,7 +407,11 @@ async def test_a_directory_that_cannot_be_made_costs_nothing_but_the_copy(
         assert key == f"files:{digest(b'figures')}"
         assert await files.get_cached_file(key) is None
         assert not await files.remove_cached_file(key)
-    assert caplog.text.count("could not be kept: Not a directory") == 1
+    assert caplog.text.count("a directory of copied files fails (ENOTDIR)") == 1
+    assert "works again" not in caplog.text
+    blocked.unlink()
+    assert await files.get_cached_file(await files.cache_file(source)) is not None
+    assert caplog.text.count("a directory of copied files works again") == 1
     assert str(tmp_path) not in caplog.text
 
 

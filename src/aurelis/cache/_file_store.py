@@ -32,6 +32,7 @@ from urllib.parse import unquote
 
 from ._clock import Clock
 from ._keys import escape
+from ._trouble import Trouble
 from .exceptions import ConfigurationError
 
 _LOG = logging.getLogger("aurelis.cache")
@@ -117,6 +118,7 @@ class FileStore:
         self._clock = clock
         self._is_ready = False
         self._warned: set[str] = set()
+        self._trouble = Trouble("a directory of copied files", "copies are not kept, or not found")
 
     def put(self, folder: str, path: str | os.PathLike[str]) -> str:
         """Keep a copy of the file, if there is room and the directory can be used; returns the digest of its content.
@@ -136,9 +138,11 @@ class FileStore:
                     return digest
                 self._get_ready()
                 source.seek(0)
-                return self._copy(folder, source) or digest
+                digest = self._copy(folder, source) or digest
+                self._trouble.over(self._clock.monotonic())
+                return digest
             except _StoreProblem as problem:
-                self._warn(f"a file could not be kept: {_said(problem.__cause__)}")
+                self._failed(problem.__cause__)
                 return digest
 
     def verify(self, folder: str, digest: str) -> Path | None:
@@ -158,14 +162,14 @@ class FileStore:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                self._warn(f"a kept file could not be opened: {_said(error)}")
+                self._failed(error)
             return None
         file = os.fdopen(descriptor, "rb")
         try:
             is_whole = hashlib.file_digest(file, "sha256").hexdigest() == digest
         except OSError as error:
             file.close()
-            self._warn(f"a kept file could not be read: {_said(error)}")
+            self._failed(error)
             return None
         if not is_whole:
             with file:
@@ -186,7 +190,7 @@ class FileStore:
         try:
             return path.exists() and self._discard(path, None)
         except _StoreProblem as problem:
-            self._warn(f"a kept file could not be removed: {_said(problem.__cause__)}")
+            self._failed(problem.__cause__)
             return False
 
     # Writing
@@ -333,6 +337,11 @@ class FileStore:
         finally:
             os.close(descriptor)
 
+    def _failed(self, error: BaseException | None) -> None:
+        code = getattr(error, "errno", None)
+        cause = type(error).__name__ if code is None else errno.errorcode.get(code, str(code))
+        self._trouble.met(cause, self._clock.monotonic())
+
     def _warn(self, what: str) -> None:
         if what not in self._warned:
             self._warned.add(what)
@@ -397,9 +406,3 @@ def _problems() -> Iterator[None]:
         yield
     except OSError as error:
         raise _StoreProblem from error
-
-
-def _said(error: BaseException | None) -> str:
-    """What went wrong, without paths."""
-    code = getattr(error, "errno", None)
-    return type(error).__name__ if code is None else os.strerror(code)
