@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, Final, TypeVar
 
+from ._canonical import digest
 from ._keys import CacheKeyBuilder
 from ._loading import current_load
 from ._options import Duration, EntryOptions, seconds
@@ -99,8 +100,8 @@ class ModelResponseCache:
         Raises:
             UnkeyableError: something in `parameters` cannot be part of a key.
         """
-        identifier, params, _ = self._place(model_type, prompt, parameters, provider)
-        return await self.cache.get(CATEGORY, identifier, params)
+        identifier, _ = self._place(model_type, prompt, parameters, provider)
+        return await self.cache.get(CATEGORY, identifier)
 
     async def cache_response(
         self,
@@ -130,12 +131,12 @@ class ModelResponseCache:
             UnstorableValueError: it is of a type that is neither built in nor registered in `types`.
             ValueError: the ttl is negative or not a number.
         """
-        identifier, params, own = self._place(model_type, prompt, parameters, provider)
+        identifier, own = self._place(model_type, prompt, parameters, provider)
         life = life_of(response, ttl)
         every = (*own, *_names(tags))
         if life is None:
             return False
-        return await self.cache.set(CATEGORY, identifier, response, life, params, every) and life > 0
+        return await self.cache.set(CATEGORY, identifier, response, life, tags=every) and life > 0
 
     async def get_or_compute(
         self,
@@ -164,7 +165,7 @@ class ModelResponseCache:
 
         Beside that as `CacheManager.get_or_compute`.
         """
-        identifier, params, own = self._place(model_type, prompt, parameters, provider)
+        identifier, own = self._place(model_type, prompt, parameters, provider)
         if ttl is None and options is not None:
             ttl = options.ttl
         given = None if ttl is None else seconds(ttl)
@@ -178,9 +179,7 @@ class ModelResponseCache:
                 current_load().set_ttl(life)
             return response
 
-        return await self.cache.get_or_compute(
-            CATEGORY, identifier, load, params, given, (*own, *_names(tags)), options
-        )
+        return await self.cache.get_or_compute(CATEGORY, identifier, load, None, given, (*own, *_names(tags)), options)
 
     async def invalidate_model_cache(self, model_type: str, *, soft: bool = False) -> None:
         """Make all answers of a model out of date, whoever offers it. Raises as `CacheManager.invalidate_tags`."""
@@ -204,19 +203,22 @@ class ModelResponseCache:
 
     def _place(
         self, model_type: str, prompt: str, parameters: Mapping[str, object] | None, provider: str | None
-    ) -> tuple[str, dict[str, object], tuple[str, ...]]:
-        """Where an answer is kept: identifier and params; and the tags that follow from that."""
+    ) -> tuple[str, tuple[str, ...]]:
+        """Where an answer is kept: its identifier; and the tags that follow from that."""
         identifier = self.key_builder.build_model_key(model_type, prompt, parameters)
-        params: dict[str, object] = {}
+        apart: dict[str, str] = {}
         tags = [model_tag(model_type)] if model_type else []  # a server of one model needs no name for it
         if provider is not None:
-            params["provider"] = provider
+            apart["provider"] = provider
             tags.append(provider_tag(provider))
         namespace = self._namespace() if callable(self._namespace) else self._namespace
         if namespace is not None:
-            params["namespace"] = namespace
+            apart["namespace"] = namespace
             tags.append(namespace_tag(namespace))
-        return identifier, params, tuple(tags)
+        if apart:
+            # Not as params, by which each answer would have a tag of its own. No key of a model has an equals sign.
+            identifier = f"{digest(apart)}={identifier}"
+        return identifier, tuple(tags)
 
 
 def unified(cache: AnyManager | None) -> UnifiedCacheManager | None:
