@@ -255,6 +255,20 @@ async def test_namespaces_share_nothing_and_are_invalidated_apart() -> None:
         assert await ModelResponseCache(manager).get_response("m", "p") == Answer("success", "None")
 
 
+async def test_a_namespace_is_in_no_key_and_nobody_gets_into_it_by_parameters() -> None:
+    async with opened(kept()) as manager:
+        inside = ModelResponseCache(manager, namespace="tenant-1")
+        await inside.cache_response("m", "p", {"a": 1}, Answer("success"), provider="acme")
+        (key,) = manager._engine.stack.memory.entries  # type: ignore[union-attr]  # it has memory
+        assert "tenant-1" not in key
+        assert "acme" not in key
+        outside = ModelResponseCache(manager)
+        for parameters in ({"a": 1, "namespace": "tenant-1", "provider": "acme"}, {"a": 1}):
+            assert await outside.get_response("m", "p", parameters) is None
+            assert await outside.get_response("m", "p", parameters, provider="acme") is None
+        assert await inside.get_response("m", "p", {"a": 1}, provider="acme") == Answer("success")
+
+
 async def test_a_namespace_that_says_nothing_is_no_namespace_by_accident(answers: ModelResponseCache) -> None:
     for wrong in ("", 7):
         with pytest.raises(ConfigurationError, match="namespace"):

@@ -120,6 +120,46 @@ async def test_calls_that_mean_the_same_are_the_same(async_stack: Stack, upstrea
     assert upstream.calls == 1
 
 
+async def test_json_is_replayed_to_the_byte_however_it_is_written(
+    async_stack: Stack, upstream: Upstream, tmp_path: Path
+) -> None:
+    document = completion(id="ä \U0001f600", value=[1.0, 1e-7, None])
+    bodies = [
+        json.dumps(document, indent=2).encode() + b"\n",
+        json.dumps(document, ensure_ascii=False).encode(),
+        dump(document) + b" \r\n",
+        b'{"id":1,"id":2}',
+        b'{"a":1.00}',
+        b"[1, 2]",
+        b"\xff\xfe",
+        b'"text"',
+    ]
+    upstream.replies(*(Reply(200, [("content-type", "application/json")], [body], length=True) for body in bodies))
+    calls = [HELLO | {"seed": number} for number in range(len(bodies))]
+    await send(async_stack, upstream, Cassette(tmp_path, "record"), *calls)
+    replayed = await send(async_stack, upstream, Cassette(tmp_path), *calls)
+    assert [one.body for one in replayed] == bodies
+    forms = [next(iter(json.loads(file.read_text())["response"]["body"][0])) for file in files(tmp_path)]
+    assert forms == ["json", "json", "json", "text", "text", "json", "base64", "text"]
+
+
+async def test_a_compressed_body_is_recorded_as_it_is_read(stack: Stack, upstream: Upstream, tmp_path: Path) -> None:
+    upstream.answer = Model(WIRES["OPENAI_CHAT"], frozenset({"gzip"}))
+    (recorded,) = await send(stack, upstream, Cassette(tmp_path, "record"), HELLO)
+    (replayed,) = await send(stack, upstream, Cassette(tmp_path), HELLO)
+    assert replayed.body == recorded.body == dump(WIRES["OPENAI_CHAT"].whole)
+    assert "content-encoding" not in replayed.headers
+
+
+async def test_a_body_that_nobody_can_read_is_not_recorded(
+    async_stack: Stack, upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.replies(Reply(200, [("content-type", "text/plain"), ("content-encoding", "secret")], [b"\x00\x01"]))
+    (received,) = await send(async_stack, upstream, Cassette(tmp_path, "record"), HELLO)
+    assert received.body == b"\x00\x01"
+    assert files(tmp_path) == []
+
+
 async def test_anything_can_be_recorded(stack: Stack, upstream: Upstream, tmp_path: Path) -> None:
     def answer(asked: Asked) -> Reply:
         if asked.method == "GET":

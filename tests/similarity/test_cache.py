@@ -264,7 +264,7 @@ async def test_what_is_gone_from_the_cache_is_not_served(way: str) -> None:
                 await answers.invalidate_namespace("n")
             elif way == "delete":
                 place = answers.place("m", ASKED, {})
-                await answers.cache.delete("model_responses", place.identifier, place.params)
+                await answers.cache.delete("model_responses", place.identifier)
             else:
                 clock.advance(61)
             assert await similar.find_similar_response(REASKED, "m") is None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar
 
+from ._canonical import digest
 from ._keys import CacheKeyBuilder
 from ._loading import LoadContext, current_load
 from ._options import Duration, EntryOptions, seconds
@@ -34,16 +35,21 @@ class Place:
     """Where the answer to a prompt is kept.
 
     Attributes:
-        identifier: in `CATEGORY`.
-        params: of the identifier.
+        apart: what keeps it apart from those of other providers and namespaces; begins the identifier.
+        model_key: by `CacheKeyBuilder.build_model_key`.
         tags: those of the model, the provider and the namespace.
         namespace: that counts for this call.
     """
 
-    identifier: str
-    params: dict[str, object]
+    apart: str
+    model_key: str
     tags: tuple[str, ...]
     namespace: str | None
+
+    @property
+    def identifier(self) -> str:
+        """In `CATEGORY`."""
+        return self.apart + self.model_key
 
 
 class ModelResponseCache:
@@ -119,7 +125,7 @@ class ModelResponseCache:
             UnkeyableError: something in `parameters` cannot be part of a key.
         """
         place = self.place(model_type, prompt, parameters, provider)
-        return await self.cache.get(CATEGORY, place.identifier, place.params)
+        return await self.cache.get(CATEGORY, place.identifier)
 
     async def cache_response(
         self,
@@ -154,7 +160,7 @@ class ModelResponseCache:
         every = (*place.tags, *_names(tags))
         if life is None:
             return False
-        kept = await self.cache.set(CATEGORY, place.identifier, response, life, place.params, every)
+        kept = await self.cache.set(CATEGORY, place.identifier, response, life, tags=every)
         if life > 0:
             await tell(self.cache, place, model_type, prompt, parameters, provider, life, every)
         return kept and life > 0
@@ -204,9 +210,7 @@ class ModelResponseCache:
                 loaded.append((context, life))
             return response
 
-        response = await self.cache.get_or_compute(
-            CATEGORY, place.identifier, load, place.params, given, every, options
-        )
+        response = await self.cache.get_or_compute(CATEGORY, place.identifier, load, None, given, every, options)
         for context, life in loaded:
             if context.outcome in ("stored", "incomplete"):
                 await tell(self.cache, place, model_type, prompt, parameters, provider, life, every)
@@ -241,17 +245,18 @@ class ModelResponseCache:
             ConfigurationError: a name is empty or none.
             UnkeyableError: something in `parameters` cannot be part of a key.
         """
-        identifier = self.key_builder.build_model_key(model_type, prompt, parameters)
-        params: dict[str, object] = {}
+        key = self.key_builder.build_model_key(model_type, prompt, parameters)
+        apart: dict[str, str] = {}
         tags = [model_tag(model_type)] if model_type else []  # a server of one model needs no name for it
         if provider is not None:
-            params["provider"] = provider
+            apart["provider"] = provider
             tags.append(provider_tag(provider))
         namespace = self._namespace() if callable(self._namespace) else self._namespace
         if namespace is not None:
-            params["namespace"] = namespace
+            apart["namespace"] = namespace
             tags.append(namespace_tag(namespace))
-        return Place(identifier, params, tuple(tags), namespace)
+        # Not as params, by which each answer would have a tag of its own. No key of a model has an equals sign.
+        return Place(f"{digest(apart)}=" if apart else "", key, tuple(tags), namespace)
 
 
 async def tell(
@@ -267,7 +272,7 @@ async def tell(
     """Tell those who want to know of it that an answer is in the cache."""
     watchers = cache.manager._watchers
     if watchers:
-        key = cache.key_builder.build_key(CATEGORY, place.identifier, place.params)
+        key = cache.key_builder.build_key(CATEGORY, place.identifier)
         await watchers.tell(
             Answered(
                 model_type,

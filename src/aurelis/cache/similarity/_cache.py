@@ -408,7 +408,7 @@ class SimilarityCache:
         place, keys = self._answers.place(model_type, prompt, parameters, provider), self.cache.key_builder
 
         def key_of(prompt: str) -> str:
-            return keys.build_key(CATEGORY, keys.build_model_key(model_type, prompt, parameters), place.params)
+            return keys.build_key(CATEGORY, place.apart + keys.build_model_key(model_type, prompt, parameters))
 
         partition = self._partition(model_type, parameters or {}, provider, place.namespace)
         return _Asked(partition, prompt, place.namespace, key_of)

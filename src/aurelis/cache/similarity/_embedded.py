@@ -65,8 +65,7 @@ class Embedded:
 
     async def vector(self, prompt: str, namespace: str | None) -> Vector | None:
         """The vector of a prompt, which is kept for a while; `None`: the embedder failed, or is left alone for that."""
-        params = None if namespace is None else {"namespace": namespace}
-        key = self._keys.build_key(VECTORS, digest((self.name, prompt)), params)
+        key = self._keys.build_key(VECTORS, digest((self.name, prompt, namespace)))
         shelved = (await self._shelf.read([key])).get(key)
         if shelved is not None and isinstance(shelved.value, bytes):
             known = unpacked(shelved.value)

@@ -216,15 +216,16 @@ def _chunk(chunk: bytes) -> object:
     except (ValueError, RecursionError):
         return {"text": text}
     if document is not None:
+        bare = text.rstrip()
         for style, options in _STYLES.items():
-            if json.dumps(document, **options) == text:
-                return {"json": document, "style": style}
+            if json.dumps(document, **options) == bare:
+                return {"json": document, "style": style, "end": text[len(bare) :]}
     return {"text": text}
 
 
 def _chunk_bytes(chunk: Any) -> bytes:
     if "json" in chunk:
-        return json.dumps(chunk["json"], **_STYLES[chunk["style"]]).encode()
+        return (json.dumps(chunk["json"], **_STYLES[chunk["style"]]) + str(chunk["end"])).encode()
     return _bytes(chunk)
 
 

@@ -29,7 +29,6 @@ class TapedBody:
     connection be used again.
 
     Args:
-        raw: it is not decoded: the library cannot.
         terminator: watches for the end that its protocol announces; `None`: there is none.
         keep: is given the chunks when the body is over or closed, unless it broke off.
     """
@@ -37,12 +36,10 @@ class TapedBody:
     def __init__(
         self,
         response: Response,
-        raw: bool,
         terminator: Terminator | None,
         keep: Callable[[tuple[bytes, ...]], None],
     ) -> None:
         self._response: Any = response  # its methods depend on the kind of client
-        self._raw = raw
         self._terminator = terminator
         self._keep: Callable[[tuple[bytes, ...]], None] | None = keep
         self._chunks: list[bytes] = []
@@ -54,7 +51,7 @@ class TapedBody:
 
     def __next__(self) -> bytes:
         if self._iterator is None:
-            self._iterator = self._response.iter_raw() if self._raw else self._response.iter_bytes()
+            self._iterator = self._response.iter_bytes()
         try:
             return self._take(next(self._iterator))
         except BaseException as error:
@@ -66,7 +63,7 @@ class TapedBody:
 
     async def __anext__(self) -> bytes:
         if self._iterator is None:
-            self._iterator = self._response.aiter_raw() if self._raw else self._response.aiter_bytes()
+            self._iterator = self._response.aiter_bytes()
         try:
             return self._take(await anext(self._iterator))
         except BaseException as error:
@@ -151,6 +148,8 @@ class Tape(Generic[Q, R]):
     def _taped(self, request: Q, taped: _Asking, response: R) -> R:
         plain = HttpRequest(request.method, taped.asked.url, taped.fields)
         head, undecodable = decoded_head(response, plain, self._library.decodes)
+        if undecodable:
+            return response  # nobody can see what is in it, so it is not recorded
         call = taped.asked.call
         terminator = None
         if call is not None and call.stream:
@@ -163,7 +162,7 @@ class Tape(Generic[Q, R]):
         return self._library.response(
             head.status,
             headers=list(head.headers),
-            stream=self._body(response, bool(undecodable), terminator, keep),
+            stream=self._body(response, terminator, keep),
             request=request,
             extensions=dict(response.extensions),
         )
