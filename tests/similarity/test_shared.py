@@ -1,14 +1,14 @@
 """Several processes share what is found: the index is in the cache itself."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import pytest
 import redis.asyncio
 
-from aurelis.cache import CacheManager, ModelResponseCache, SimilarityCache
+from aurelis.cache import CacheLayer, CacheManager, ModelResponseCache, SimilarityCache
 from aurelis.cache.similarity._index import SLOTS
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import Chaos, ChaosSharedLayer, Faults, SharedMemory
@@ -114,6 +114,18 @@ async def test_the_store_holds_prompts_in_values_alone(redis_url: str) -> None:
             keys = [key async for key in client.scan_iter(f"*{namespace}*")]
             assert len(keys) > 4
             assert [key for key in keys if secret.lower().encode() in key.lower()] == []
+
+
+@pytest.mark.parametrize("topology", ["server", "cluster"])
+async def test_it_needs_no_memory_layer_and_no_single_server(topology: str, topology_url: Callable[[str], str]) -> None:
+    layers = [CacheLayer("shared", "redis", ttl=3600)]
+    url = topology_url(topology)
+    config = configuration(types=[Answer], redis_url=url, namespace=fresh_name(), timeout=WITHIN, layers=layers)
+    async with CacheManager(config) as manager, SimilarityCache(manager, embedder=Same()) as similar:
+        for word in _words(20):
+            await ModelResponseCache(manager).cache_response("m", f"What is {word} in C?", {}, PARIS)
+        assert await similar.find_similar_response("what's bbbbbbbo in c", "m") == PARIS
+        assert similar._views.rows == 20
 
 
 @pytest.mark.parametrize("faults", [Faults(fail=1.0), Faults(hang=1.0), Faults(fail=0.5, fail_after=0.3)])

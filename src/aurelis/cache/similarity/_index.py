@@ -152,24 +152,29 @@ class Index:
             self._prompt_key(partition, name), (prompt, b"" if vector is None else packed(vector)), life, tags
         )
         row = Row(name, prompt, read(prompt), vector, tuple(tags), now + life)
+        slot = _slot(name)
         with self._lock:
             view = self._views.of(partition)
             view.add(row)
-            view.recent = {name: at for name, at in view.recent.items() if now - at < _RECENT}
-            view.recent[name] = now
+            recent = view.recent[slot]
+            recent.pop(name, None)
+            recent[name] = now
+            while now - next(iter(recent.values())) >= _RECENT:
+                del recent[next(iter(recent))]
             self._views.shrink(now)
-        slot = name[0] % SLOTS
         key = self._slot_key(partition, slot)
         shelved = (await self._shelf.read([key])).get(key)
         now = self._shelf.now()
         with self._lock:
-            known = self._views.of(partition).slots or (b"",) * SLOTS
+            view = self._views.of(partition)
+            known = view.slots or (b"",) * SLOTS
             # Where it could not be read, what was read before is better than an empty list.
-            there = list(_names(known[slot] if shelved is None else _listed(shelved)))
-            added = [one for one in self._views.of(partition).recent if one[0] % SLOTS == slot and one not in there]
+            there = dict.fromkeys(_names(known[slot] if shelved is None else _listed(shelved)))
+            added = [one for one in view.recent[slot] if one not in there]
             every = [*there, *added]
             for old in every[: -self._max_names]:
-                self._views.of(partition).drop(old)
+                view.discard(old)
+                view.recent[slot].pop(old, None)
         left = 0.0 if shelved is None else shelved.expires - now
         if added or left < life:
             await self._shelf.keep(key, b"".join(every[-self._max_names :]), max(left, life), partition_tags)
@@ -221,7 +226,11 @@ class Index:
 
 
 def _is_recent(view: View, name: bytes, now: float) -> bool:
-    return now - view.recent.get(name, -_RECENT) < _RECENT
+    return now - view.recent[_slot(name)].get(name, -math.inf) < _RECENT
+
+
+def _slot(name: bytes) -> int:
+    return name[0] % SLOTS
 
 
 def _ratios(text: str, texts: dict[bytes, str], count: int, least: float) -> list[tuple[float, bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import threading
 from collections import OrderedDict
@@ -92,12 +93,9 @@ class Verdicts:
         with self._lock:
             self._pending.pop(key, None)
             self._pending[key] = pending
-            late = [key for key, one in self._pending.items() if one.until <= now]
-            for key in late[:_MAX_PENDING]:
-                del self._pending[key]
-            lost = len(late)
-            while len(self._pending) > _MAX_PENDING:
-                self._pending.popitem(last=False)
+            lost = 0
+            while len(self._pending) > _MAX_PENDING or next(iter(self._pending.values())).until <= now:
+                self._pending.popitem(last=False)  # the oldest
                 lost += 1
         self._count("unverified", lost)
 
@@ -167,7 +165,8 @@ class Verdicts:
             if task.get_loop() is loop:
                 task.cancel()
             else:
-                task.get_loop().call_soon_threadsafe(task.cancel)
+                with contextlib.suppress(RuntimeError):  # it has just been closed
+                    task.get_loop().call_soon_threadsafe(task.cancel)
         await asyncio.gather(*(task for task in left if task.get_loop() is loop), return_exceptions=True)
 
     def _done(self, task: asyncio.Task[None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -59,7 +59,7 @@ class View:
         texts: what is compared letter by letter, by name; empty where vectors are compared.
         slots: what the lists said when the rows were last brought in line with them.
         gone: names that are listed and are not here, with the instant until which they are not looked for.
-        recent: names that this process has added, with the instant of that.
+        recent: by list, names that this process has added, with the instant of that, the oldest first.
         busy: monotonic instant until which somebody is bringing it in line.
         size: bytes of all rows.
     """
@@ -68,7 +68,7 @@ class View:
         self.rows: OrderedDict[bytes, Row] = OrderedDict()
         self.slots: tuple[bytes, ...] = ()
         self.gone: dict[bytes, float] = {}
-        self.recent: dict[bytes, float] = {}
+        self.recent: defaultdict[int, dict[bytes, float]] = defaultdict(dict)
         self.busy = -math.inf
         self.size = 0
         self._vectors = None if vectors is None else vectors()
@@ -76,6 +76,7 @@ class View:
         self._numbers: dict[bytes, int] = {}
         self._names: dict[int, bytes] = {}
         self._next = 0
+        self._first_expiry = math.inf
 
     def add(self, row: Row) -> None:
         """Take a row in, in place of the one of that name. One whose vector does not fit in is left out."""
@@ -89,6 +90,7 @@ class View:
             self._numbers[row.name], self._names[self._next] = self._next, row.name
         self.rows[row.name] = row
         self.size += row.size
+        self._first_expiry = min(self._first_expiry, row.expires)
         self.gone.pop(row.name, None)
 
     def discard(self, name: bytes) -> None:
@@ -103,16 +105,14 @@ class View:
             del self._names[number]
             self._vectors.remove(number)
 
-    def drop(self, name: bytes) -> None:
-        """Forget a row that is listed no more."""
-        self.discard(name)
-        self.recent.pop(name, None)
-
     def expire(self, now: float) -> None:
         """Forget what is out of date. It may be answered anew, by another process as well."""
+        if now < self._first_expiry:
+            return
         for name in [name for name, row in self.rows.items() if row.expires <= now]:
             self.discard(name)
             self.gone[name] = now + RETRY
+        self._first_expiry = min((row.expires for row in self.rows.values()), default=math.inf)
 
     def nearest(self, vector: Vector, count: int, least: float) -> list[tuple[Row, float]]:
         """So many rows at most whose cosine is at least this, the most similar first."""
