@@ -16,6 +16,7 @@ _TOKEN: Final = re.compile(
 _LIGHT: Final = frozenset(".,;:?'\"`…–—‘’“”«»¿¡、。，！？：；・")
 """Punctuation that may differ. A full stop, a dash and an exclamation mark count where they begin something."""
 _CLOSING: Final = frozenset("!?.:\"')]”’»")
+_OPENING: Final = frozenset("([{=+")
 _SENTENCE_ENDS: Final = frozenset(".!?:;。！？\n")
 
 _ENDINGS: Final = {"'re": "are", "'ll": "will", "'ve": "have", "n't": "not"}
@@ -76,7 +77,7 @@ def read(prompt: str) -> Reading:
     tokens: Tokens = []
     names: list[str] = []
     capitals: list[str] = []
-    text = unicodedata.normalize("NFC", prompt)
+    text = unicodedata.normalize("NFC", prompt).strip()
     shouts = text.isupper()
     lined_up = _INDENTED.search(text) is not None  # as code is, where that has a meaning
     begins = True
@@ -142,7 +143,7 @@ def _counts(text: str, at: int, sign: str) -> bool:
     after = text[at + 1 : at + 2]
     before = text[at - 1 : at] if at else ""
     if sign in "-–−":
-        if text[:at].rstrip()[-1:].isdigit() or text[at + 1 : at + 40].lstrip()[:1].isdigit():
+        if text[max(at - 8, 0) : at].rstrip()[-1:].isdigit() or text[at + 1 : at + 8].lstrip()[:1].isdigit():
             return True  # a minus, a range
         return after.isalnum() and not before.isalnum()  # an option
     if sign in ".:?!":
@@ -150,6 +151,8 @@ def _counts(text: str, at: int, sign: str) -> bool:
     if sign in "'’\"":
         if before.isdigit():
             return text.count(sign) % 2 == 1  # inches; a pair of them quotes
+        if text[max(at - 8, 0) : at].rstrip()[-1:] in _OPENING or (after and after in ")]}"):
+            return True  # of a string in code
         return before.isalnum() and after in ("(", "'")  # a derivative
     return sign not in _LIGHT
 
