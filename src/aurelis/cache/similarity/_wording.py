@@ -16,7 +16,7 @@ _TOKEN: Final = re.compile(
 _LIGHT: Final = frozenset(".,;:?'\"`…–—‘’“”«»¿¡、。，！？：；・")
 """Punctuation that may differ. A full stop, a dash and an exclamation mark count where they begin something."""
 _CLOSING: Final = frozenset("!?.:\"')]”’»")
-_OPENING: Final = frozenset("([{=+")
+_OPENING: Final = frozenset("([{=")
 _SENTENCE_ENDS: Final = frozenset(".!?:;。！？\n")
 
 _ENDINGS: Final = {"'re": "are", "'ll": "will", "'ve": "have", "n't": "not"}
