@@ -17,7 +17,7 @@ PACKAGES = ("aurelis/cache", "aurelis_asgi", "aurelis_cli", "aurelis_httpx", "au
 # What works with an extra and nothing else; the empty name is the installation without extras.
 PROMISES: Mapping[str, str] = {
     "": """
-        import importlib
+        import importlib, sys
         from aurelis.cache import CacheConfig, CacheManager, cached
 
         def says_what_is_missing(extra, attempt, *arguments, **options):
@@ -29,6 +29,9 @@ PROMISES: Mapping[str, str] = {
                 raise AssertionError(extra)
 
         says_what_is_missing("redis", CacheConfig, redis_url="redis://127.0.0.1:6379/0")
+        says_what_is_missing("crypto", CacheConfig, encryption_key=bytes(range(32)))
+        if sys.version_info < (3, 14):
+            says_what_is_missing("zstd", CacheConfig, compression="zstd")
         for extra in ("asgi", "httpx", "httpx2"):
             says_what_is_missing(extra, importlib.import_module, f"aurelis_{extra}")
     """,
@@ -39,6 +42,14 @@ PROMISES: Mapping[str, str] = {
     "asgi": "from aurelis_asgi import CacheMiddleware, CacheRule",
     "httpx2": "from aurelis_httpx2 import AsyncCacheTransport, CacheTransport",
     "httpx": "from aurelis_httpx import AsyncCacheTransport, CacheTransport",
+    "zstd": """
+        from aurelis.cache import CacheConfig
+        CacheConfig(compression="zstd")
+    """,
+    "crypto": """
+        from aurelis.cache import CacheConfig
+        CacheConfig(encryption_key=bytes(range(32)))
+    """,
     "otel": """
         from aurelis.cache import CacheManager
         import opentelemetry.sdk.metrics
@@ -55,7 +66,18 @@ PROMISES: Mapping[str, str] = {
     "all": "import aurelis.cache, aurelis_asgi, aurelis_cli.main, aurelis_httpx, aurelis_httpx2",
 }
 
-NOT_IMPORTED = ("fastapi", "hiredis", "httpx", "httpx2", "openai", "opentelemetry.sdk", "redis", "starlette")
+NOT_IMPORTED = (
+    "backports.zstd",
+    "cryptography",
+    "fastapi",
+    "hiredis",
+    "httpx",
+    "httpx2",
+    "openai",
+    "opentelemetry.sdk",
+    "redis",
+    "starlette",
+)
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
