@@ -12,6 +12,7 @@ from ._call_options import cache_options
 from ._keys import CacheKeyBuilder
 from ._loading import LoadContext, current_load
 from ._options import EntryOptions
+from .compression import CompressedCache
 from .config import CacheConfig, CacheLayer
 from .decorators import cached
 from .layers.memory import MemoryBackend
@@ -26,6 +27,7 @@ __all__ = [
     "CacheKeyBuilder",
     "CacheLayer",
     "CacheManager",
+    "CompressedCache",
     "DiskBackend",
     "EntryOptions",
     "LoadContext",

@@ -35,8 +35,8 @@ _MASK: Final = 0x70
 """The bits of a frame's codec that say how its payload was compressed; the highest of them is none yet."""
 _CODE: Final[dict[Method, int]] = {"gzip": GZIP, "zstd": ZSTD}
 
-# gzip's usual level 6 takes three to five times as long as 1, and leaves a tenth less; Zstandard's 3 leaves as little in
-# the time of 1.
+# gzip's usual level 6 takes three to five times as long as 1, and leaves a tenth less; Zstandard's 3 leaves as little
+# in the time of 1.
 _GZIP_LEVEL: Final = 1
 _ZSTD_LEVEL: Final = 3
 _GZIP_BITS: Final = 31
