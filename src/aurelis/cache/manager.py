@@ -29,7 +29,7 @@ from .exceptions import ConfigurationError, FrameError
 from .http import StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
 from .telemetry import names
-from .telemetry.otel import Telemetry
+from .telemetry.otel import DISK_SAMPLE, Telemetry
 from .typing import Layer, Newsroom, SharedLayer
 
 if TYPE_CHECKING:
@@ -514,10 +514,12 @@ def _disk(
         scope = f"below {type(shared.layer).__name__} {server} {config.namespace}"
         disk = DiskEntries(database, scope, codec, clock, damaged, framing)
     _observe_disk(telemetry, disk.database)
-    return _guarded(disk, seconds(layer.ttl), config, clock, telemetry)
+    return _guarded(disk, seconds(layer.ttl), config, clock, telemetry, timed=DISK_SAMPLE)
 
 
-def _guarded(layer: Layer, ttl: float, config: CacheConfig, clock: Clock, telemetry: Telemetry) -> Guard:
+def _guarded(
+    layer: Layer, ttl: float, config: CacheConfig, clock: Clock, telemetry: Telemetry, timed: int = 1
+) -> Guard:
     return Guard(
         layer,
         ttl,
@@ -525,6 +527,7 @@ def _guarded(layer: Layer, ttl: float, config: CacheConfig, clock: Clock, teleme
         telemetry,
         threshold=config.breaker_failures,
         pause=seconds(config.breaker_pause),
+        timed=timed,
     )
 
 
