@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
 
@@ -14,7 +13,6 @@ from .codecs import MAX_BYTES, MSGPACK_VALUES, THRESHOLD, Compressor, Method, de
 from .exceptions import ConfigurationError, FrameError, LayerError, UnstorableValueError
 from .manager import AnyManager, CacheManager, manager_of
 
-_LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
 
 _MARK: Final = "aurelis.cache:compressed"
@@ -154,4 +152,3 @@ class CompressedCache:
 
     def _refused(self, error: FrameError) -> None:
         self.manager._engine.telemetry.error(_LAYER, "get", f"frame_{error.reason}")
-        _LOG.warning("a compressed value cannot be unpacked (%s) and counts as missing", error.reason)

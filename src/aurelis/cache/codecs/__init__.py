@@ -2,12 +2,24 @@
 
 from ._compression import MAX_BYTES, THRESHOLD, Compressor, Method, decompress
 from ._encryption import Keys
-from ._frames import MSGPACK_VALUES, Frame, decode_frame, encode_frame, open_frame, to_bytes
+from ._frames import (
+    GENERATION_AT,
+    MAGIC,
+    MSGPACK_VALUES,
+    Frame,
+    decode_frame,
+    encode_frame,
+    generation_of,
+    open_frame,
+    to_bytes,
+)
 from ._framing import Framing, make_framing
 from ._sharing import is_immutable, size_of
 from ._values import ValueCodec
 
 __all__ = [
+    "GENERATION_AT",
+    "MAGIC",
     "MAX_BYTES",
     "MSGPACK_VALUES",
     "THRESHOLD",
@@ -20,6 +32,7 @@ __all__ = [
     "decode_frame",
     "decompress",
     "encode_frame",
+    "generation_of",
     "is_immutable",
     "make_framing",
     "open_frame",

@@ -53,12 +53,17 @@ MSGPACK_VALUES: Final = 1
 ENCRYPTED: Final = 0x80
 """The bit of what is encrypted."""
 
-_MAGIC: Final = b"AuC\x02"
+MAGIC: Final = b"AuC\x02"
+"""What a frame begins with."""
+
+GENERATION_AT: Final = 32
+"""The offset of its generation."""
+
 _HEADER: Final = struct.Struct(">4sIdddQBIIQ")
 _CHECK: Final = struct.Struct(">I")
 _BODY: Final = struct.Struct(">dddQBIIQ")
 _MAX_GENERATION: Final = 2**64 - 1
-_CHECKED_FROM: Final = len(_MAGIC) + _CHECK.size
+_CHECKED_FROM: Final = len(MAGIC) + _CHECK.size
 _KEY_AT: Final = _HEADER.size
 _REMEMBERED_SIZE: Final = 512
 
@@ -102,7 +107,7 @@ def encode_frame(frame: Frame) -> bytes:
     key = to_bytes(frame.key)
     details = pack_details(frame.details)
     rest = b"".join((_body(frame, key, len(details), len(frame.payload)), key, details, frame.payload))
-    return b"".join((_MAGIC, _CHECK.pack(crc32(rest)), rest))
+    return b"".join((MAGIC, _CHECK.pack(crc32(rest)), rest))
 
 
 def decode_frame(data: bytes, key: str) -> Frame:
@@ -122,6 +127,13 @@ def decode_frame(data: bytes, key: str) -> Frame:
     return Frame(key, created, fresh_for, stale_for, payload, codec, generation, details)
 
 
+def generation_of(data: bytes) -> int:
+    """Return the generation of a frame; 0 for anything else."""
+    if data[: len(MAGIC)] != MAGIC:
+        return 0
+    return int.from_bytes(data[GENERATION_AT : GENERATION_AT + 8], "big")
+
+
 def open_frame(data: bytes, key: str) -> tuple[bytes, float, int, Details, float, float, int]:
     """Return payload, stale for, generation, details, created, fresh for and codec of the frame that bytes hold.
 
@@ -132,7 +144,7 @@ def open_frame(data: bytes, key: str) -> tuple[bytes, float, int, Details, float
     except struct.error:
         raise FrameError(_foreign(data[:4]) or "truncated") from None
     magic, check, created, fresh_for, stale_for, generation, codec, key_size, details_size, payload_size = header
-    if magic != _MAGIC:
+    if magic != MAGIC:
         raise FrameError(_foreign(magic))
     details_at = _KEY_AT + key_size
     payload_at = details_at + details_size
@@ -225,9 +237,9 @@ def _body(frame: Frame, key: bytes, details_size: int, payload_size: int) -> byt
 
 
 def _foreign(start: bytes) -> str:
-    if start == _MAGIC[: len(start)]:
+    if start == MAGIC[: len(start)]:
         return ""
-    return "version" if start[:3] == _MAGIC[:3] else "magic"
+    return "version" if start[:3] == MAGIC[:3] else "magic"
 
 
 def _require_range(created: float, fresh_for: float, stale_for: float) -> None:

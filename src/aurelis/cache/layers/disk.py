@@ -93,8 +93,8 @@ class DiskBackend(DiskEntries):
             raise ConfigurationError(f"DiskBackend: {error}") from None
         if self._timeout == 0:
             raise ConfigurationError("DiskBackend: timeout must be more than 0 seconds")
-        database = Database(cache_dir, max_size, max_bytes, self._timeout, clock)
         framing = framing or make_framing(namespace, compression=compression, encryption_key=encryption_key)
+        database = Database(cache_dir, max_size, max_bytes, self._timeout, clock)
         super().__init__(database, f"own {namespace}", codec or ValueCodec(types), clock, damaged, framing)
         self._node = (0, "")
         self._known = 0
