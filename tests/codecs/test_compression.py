@@ -78,7 +78,7 @@ def test_what_unpacks_to_a_gigabyte_takes_no_more_memory_than_the_bound(method: 
         compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
         bomb = b"".join(compressor.compress(mega) for _ in range(1024)) + compressor.flush()
     else:
-        maker = zstd.ZstdCompressor()
+        maker = zstd.ZstdCompressor(options={int(zstd.CompressionParameter.window_log): 20})
         bomb = b"".join(maker.compress(mega) for _ in range(1024)) + maker.flush()
     assert len(bomb) < 2**21
     tracemalloc.start()
@@ -102,12 +102,17 @@ def test_a_window_that_is_larger_than_the_bound_is_refused() -> None:
 @both
 def test_whatever_keeps_to_the_bound_can_be_read_with_it(method: Method) -> None:
     """Else a value could be stored and never found."""
-    for size in (1024, 65_536, 3_000_000, 2**23):
-        data = (os.urandom(size // 4) * 4)[:size]
+    for size in (1, 1000, 1024, 1025, 65_536, 65_537, 3_000_000, 2**23, 2**23 + 1):
+        data = (os.urandom(size // 4 + 1) * 4)[:size]
         compressor = Compressor(method, 1, size)
         smaller = compressor.compress(data)
         if smaller is not None:
             assert decompress(smaller, compressor.code, size) == data
+
+
+@both
+def test_a_bound_may_be_larger_than_any_memory(method: Method) -> None:
+    assert decompress(packed(method, TEXT), CODE[method], 2**100) == TEXT
 
 
 @both

@@ -132,7 +132,7 @@ def decompress(data: bytes, codec: int, max_bytes: int = MAX_BYTES) -> bytes:
 
 
 def _bounded(decompressor: zlib._Decompress | zstd.ZstdDecompressor, data: bytes, max_bytes: int) -> bytes:
-    unpacked = decompressor.decompress(data, max_bytes + 1)
+    unpacked = decompressor.decompress(data, min(max_bytes + 1, sys.maxsize))
     if len(unpacked) > max_bytes:
         raise FrameError("too_large", "it unpacks to more than compression_max_bytes")
     if not decompressor.eof or decompressor.unused_data:
@@ -147,7 +147,7 @@ def _gzip(data: bytes) -> bytes:
 
 def _zstd_decompressor(max_bytes: int) -> zstd.ZstdDecompressor:
     module = _load_zstd()
-    window = min(max(max_bytes.bit_length(), _SMALLEST_WINDOW), _LARGEST_WINDOW)
+    window = min(max((max_bytes - 1).bit_length(), _SMALLEST_WINDOW), _LARGEST_WINDOW)
     decompressor: zstd.ZstdDecompressor = module.ZstdDecompressor(
         options={module.DecompressionParameter.window_log_max: window}
     )
