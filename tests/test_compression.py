@@ -168,6 +168,18 @@ async def test_somebody_who_keeps_storing_garbage_does_not_keep_a_value_away() -
         assert await cache.get_or_compute("k", compute) == "loaded"
 
 
+async def test_one_tag_is_no_sequence_of_tags() -> None:
+    async def compute() -> str:
+        raise AssertionError("it is not called")
+
+    async with opened() as manager:
+        cache = CompressedCache(manager)
+        with pytest.raises(TypeError, match="tags"):
+            await cache.set("k", 1, tags="ab")
+        with pytest.raises(TypeError, match="tags"):
+            await cache.get_or_compute("k", compute, tags="ab")
+
+
 async def test_one_caller_loads_for_all() -> None:
     loads = 0
 

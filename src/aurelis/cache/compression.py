@@ -118,9 +118,9 @@ class CompressedCache:
             except UnstorableValueError:
                 return value  # the manager says so, and gives it to those who wait
 
-        tags = tuple(tags)
+        names = tags if isinstance(tags, str) else tuple(tags)  # one string is the manager's to refuse
         for _ in range(2):
-            found: Any = await self.manager.get_or_compute(key, load, ttl, tags, options)
+            found: Any = await self.manager.get_or_compute(key, load, ttl, names, options)
             try:
                 return self._unpacked(found)  # type: ignore[no-any-return]  # what is stored is what `compute` gives
             except FrameError as error:

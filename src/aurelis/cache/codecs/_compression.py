@@ -41,8 +41,8 @@ _GZIP_LEVEL: Final = 1
 _ZSTD_LEVEL: Final = 3
 _GZIP_BITS: Final = 31
 """Of zlib: the largest window, and the gzip format around it."""
-_SMALLEST_WINDOW, _LARGEST_WINDOW = 10, 27
-"""Of Zstandard, as powers of two: the smallest there is, and the largest that its decompressor takes by itself."""
+_SMALLEST_WINDOW, _LARGEST_WINDOW = 21, 27
+"""Of Zstandard, as powers of two: what its level asks for, and the largest that its decompressor takes by itself."""
 
 
 class Compressor:
