@@ -2,17 +2,22 @@
 
 import gzip
 import os
+import sys
 import threading
 import tracemalloc
 import zlib
 
 import pytest
-from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aurelis.cache.codecs import Compressor, Method, decompress
 from aurelis.cache.exceptions import FrameError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 METHODS: list[Method] = ["gzip", "zstd"]
 both = pytest.mark.parametrize("method", METHODS)
