@@ -106,6 +106,7 @@ def test_no_frame_is_encrypted_under_the_key_itself() -> None:
         base64.urlsafe_b64encode(OLD).decode(),
         base64.b64encode(OLD).decode().rstrip("="),
         OLD.hex() + "\n",
+        base64.urlsafe_b64encode(OLD) + b"\n",
         [OLD],
         (OLD.hex(),),
     ],
@@ -128,7 +129,16 @@ def test_several_keys_keep_their_order() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        *(b"", "", b"a" * 16, "correct horse battery staple", OLD.hex()[:-2], OLD.hex() + "0"),
+        *(
+            b"",
+            "",
+            b"a" * 16,
+            bytes(range(33)),
+            b"\xff" * 44,
+            "correct horse battery staple",
+            OLD.hex()[:-2],
+            OLD.hex() + "0",
+        ),
         *(None, 5, [], [None], bytearray(OLD)),
     ],
     ids=repr,

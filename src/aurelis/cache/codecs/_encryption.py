@@ -164,6 +164,8 @@ def _derived(key: bytes, namespace: str) -> tuple[bytes, bytes]:
 
 
 def _parse(key: object) -> bytes:
+    if isinstance(key, bytes) and len(key) != KEY_BYTES:
+        key = key.decode("ascii", "replace")
     found = key
     if isinstance(key, str):
         key = key.strip()  # what is read from a file ends in a line end
