@@ -18,9 +18,7 @@ _ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]*) ?\| `(tests/[\w/]+\.py)::(\w+)` \|
 NOT_YET: frozenset[str] = frozenset(
     {
         "CacheAside",
-        "CacheWarmer",
         "FileCacheManager",
-        "ModelResponseCache",
         "SimilarityCache",
         "WriteBehind",
         "WriteThrough",

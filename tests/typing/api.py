@@ -6,6 +6,7 @@ A wrong line carries the code of the error that it must cause. Where it caused n
 
 import math
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
@@ -20,12 +21,15 @@ from aurelis.cache import (
     CacheMetrics,
     CacheMonitor,
     CacheStats,
+    CacheWarmer,
     CompressedCache,
     DiskBackend,
     EntryOptions,
     MemoryBackend,
+    ModelResponseCache,
     RedisBackend,
     UnifiedCacheManager,
+    WarmReport,
     cache_options,
     cached,
     cached_method,
@@ -33,7 +37,9 @@ from aurelis.cache import (
     load_config,
     set_cache_manager,
 )
+from aurelis.cache.models import BilledCall
 from aurelis.cache.testing import (
+    Cassette,
     LayerContract,
     ManualClock,
     NewsroomContract,
@@ -51,6 +57,7 @@ from aurelis.cache.typing import (
     SharedLayer,
 )
 from aurelis_httpx2 import CacheTransport, wrap
+from aurelis_httpx2.cassettes import AsyncCassetteTransport, CassetteTransport
 
 
 async def number() -> int:
@@ -116,6 +123,47 @@ async def managers(cache: CacheManager, unified: UnifiedCacheManager) -> None:
     await unified.set("c", "i", 1, params=[1])  # type: ignore[arg-type]
     wrong: str = await cache.get_or_compute("k", number)  # type: ignore[arg-type]
     assert wrong
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of a model."""
+
+    status: str
+
+
+async def answer() -> Answer:
+    """A load."""
+    return Answer("success")
+
+
+async def generate(model_type: str, prompt: str) -> Answer:
+    """Asks a model."""
+    return Answer("success")
+
+
+async def load_user(user_id: str) -> dict[str, str]:
+    """Loads a user."""
+    return {"id": user_id}
+
+
+async def models(cache: CacheManager, unified: UnifiedCacheManager) -> None:
+    """Answers of models."""
+    answers = ModelResponseCache(cache, namespace=lambda: None)
+    ModelResponseCache(unified, namespace="a")
+    assert_type(await answers.get_response("m", "p", {"temperature": 0}), Any)
+    assert_type(await answers.cache_response("m", "p", None, Answer("success"), 60, tags=["a"]), bool)
+    assert_type(await answers.get_or_compute("m", "p", None, answer), Answer)
+
+    warmer = CacheWarmer(cache, generate, load_user, progress=lambda done, total: None)
+    assert_type(await warmer.warm_model_responses(["p"], ["m"], timedelta(hours=1)), WarmReport)
+    await warmer.warm_model_responses(["p"])  # type: ignore[call-arg]
+    CacheWarmer(cache, load_user)  # type: ignore[arg-type]
+    CacheWarmer(cache, generate, None, 4)  # type: ignore[call-arg]
+
+    await answers.cache_response("m", "p", None, {"status": "success"})  # type: ignore[arg-type]
+    await answers.get_or_compute("m", "p", None, number)  # type: ignore[type-var]
+    await answers.get_response("m", "p", [1])  # type: ignore[arg-type]
 
 
 @cached()
@@ -290,7 +338,25 @@ def model_calls(client: OpenAI) -> None:
         pass
     CacheTransport(max_temperature=0.3, variants=2, pacing="recorded", namespace=lambda: None, keep=["length"])
     CacheTransport(pacing=20.0, protocols={"https://gateway.example": None}, operations=["audio"])
+    CacheTransport(cost="genai-prices")
+    CacheTransport(cost=price)
+    CacheTransport(cost="list")  # type: ignore[arg-type]
+    CacheTransport(cost=number)  # type: ignore[arg-type]
     CacheTransport(pacing="slow")  # type: ignore[arg-type]
     CacheTransport(variant=2)  # type: ignore[call-arg]
     assert_type(wrap(client, ttl=60, partition_by_user=True), OpenAI)
     wrap(client, max_temprature=1.0)  # type: ignore[call-arg]
+
+
+def price(call: BilledCall) -> float | None:
+    """US dollars."""
+    return None if call.usage.output_tokens is None else call.usage.output_tokens * 1e-6
+
+
+def cassettes(cassette: Cassette) -> None:
+    """Recordings for tests."""
+    CacheTransport(CassetteTransport(cassette))
+    AsyncCassetteTransport(Cassette("cassettes", "auto", scrub=["a+"]))
+
+    Cassette("cassettes", "once")  # type: ignore[arg-type]
+    CassetteTransport("cassettes")  # type: ignore[arg-type]

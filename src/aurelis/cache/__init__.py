@@ -19,7 +19,9 @@ from .decorators import cached, cached_method
 from .invalidation import CacheInvalidator
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
+from .model_cache import ModelResponseCache
 from .monitor import CacheMetrics, CacheMonitor, CacheStats
+from .warming import CacheWarmer, WarmFailure, WarmReport
 
 if TYPE_CHECKING:
     from .layers.disk import DiskBackend
@@ -34,13 +36,17 @@ __all__ = [
     "CacheMetrics",
     "CacheMonitor",
     "CacheStats",
+    "CacheWarmer",
     "CompressedCache",
     "DiskBackend",
     "EntryOptions",
     "LoadContext",
     "MemoryBackend",
+    "ModelResponseCache",
     "RedisBackend",
     "UnifiedCacheManager",
+    "WarmFailure",
+    "WarmReport",
     "cache_options",
     "cached",
     "cached_method",

@@ -258,6 +258,7 @@ class Loader:
             packed = engine.stack.pack(value)
         except UnstorableValueError as error:
             self._refuse(error)
+            context.outcome = "unstorable"
             return Kept(Packed(value, None, True), names.MISS), False
         self.failures.pop(request.key, None)
         if context._ttl is not None:
@@ -265,7 +266,8 @@ class Loader:
         decision = self._policy.on_loaded(request, value)
         kept = Kept(packed, names.MISS)
         if context._skipped or not isinstance(decision, Store):
-            engine.telemetry.store("skipped" if isinstance(decision, Store) else decision.reason)
+            context.outcome = "skipped" if isinstance(decision, Store) else decision.reason
+            engine.telemetry.store(context.outcome)
             return kept, False
         keep = self._how(load, context, decision)
         with load.flight.storing():
@@ -277,6 +279,7 @@ class Loader:
                 if load.anew and result != "fenced":
                     await engine.stack.announce(permit, budget)
             engine.telemetry.store(result)
+        context.outcome = result
         return kept, result != "fenced"
 
     def _how(self, load: Load, context: _loading.LoadContext, decision: Store) -> Keep:
