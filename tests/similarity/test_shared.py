@@ -4,16 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import redis.asyncio
 
 from aurelis.cache import CacheLayer, CacheManager, ModelResponseCache, SimilarityCache
 from aurelis.cache.similarity._index import SLOTS
+from aurelis.cache.similarity._vectors import packed, unit
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import Chaos, ChaosSharedLayer, Faults, SharedMemory
 from tests.managers import WITHIN, configuration, count, fresh_name, run_script
 from tests.similarity.test_cache import ASKED, PARIS, REASKED, ROME, Answer, Same, _words
+from tests.test_at_rest import in_redis, on_disk
 
 
 @dataclass
@@ -114,6 +117,30 @@ async def test_the_store_holds_prompts_in_values_alone(redis_url: str) -> None:
             keys = [key async for key in client.scan_iter(f"*{namespace}*")]
             assert len(keys) > 4
             assert [key for key in keys if secret.lower().encode() in key.lower()] == []
+
+
+@pytest.mark.parametrize("key", [None, bytes(range(32))], ids=["open", "encrypted"])
+async def test_with_encryption_nothing_of_a_prompt_is_in_redis_or_on_the_disk(
+    key: bytes | None, redis_url: str, tmp_path: Path
+) -> None:
+    options = {"redis_url": redis_url, "cache_dir": tmp_path, "encryption_key": key, "namespace": fresh_name()}
+    planted = [b"planted-prompt", b"planted-asked", b"planted-answer", packed(unit([1.0, 0.0]))]
+    config = configuration(types=[Answer], timeout=WITHIN, **options)
+    async with (
+        CacheManager(config) as manager,
+        SimilarityCache(manager, embedder=Same(), mode="verified") as similar,
+    ):
+        answers = ModelResponseCache(manager)
+        await answers.cache_response("m", "Where is planted-prompt?", {}, Answer("success", "planted-answer"))
+        assert await similar.find_similar_response("Please: where is planted-prompt", "m") is None
+        await similar.find_similar_response("What is planted-asked?", "m")
+        await answers.cache_response("m", "Please: where is planted-prompt", {}, PARIS)
+        await similar.settle()
+        stored = in_redis(redis_url)
+    stored += on_disk(tmp_path)
+    assert len(stored) > 2000
+    # What was asked and not answered is nowhere: of that there is a vector alone.
+    assert [one for one in planted if one in stored] == ([] if key else [planted[0], *planted[2:]])
 
 
 @pytest.mark.parametrize("topology", ["server", "cluster"])
