@@ -20,6 +20,7 @@ from aurelis.cache import (
     get_cache_manager,
     set_cache_manager,
 )
+from aurelis.cache._canonical import digest
 from aurelis.cache.exceptions import ConfigurationError, UnkeyableError
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
@@ -498,6 +499,16 @@ async def test_no_prompt_is_in_a_key_or_a_metric(manager: CacheManager) -> None:
         assert len(manager._engine._entries) > 5
         assert [key for key in manager._engine._entries if secret.lower() in key.lower()] == []
         assert secret.lower() not in repr([series(manager, metric) for metric in names.METRICS]).lower()
+
+
+async def test_by_keys_nobody_sees_that_two_ask_the_same(manager: CacheManager) -> None:
+    for namespace in ("one", "two"):
+        async with SimilarityCache(manager, namespace=namespace):
+            await ModelResponseCache(manager, namespace=namespace).cache_response("m", ASKED, {}, PARIS)
+    found = [key.rpartition("-")[2] for key in manager._engine._entries if "similar_prompts" in key]
+    prompts = [name for name in found if len(name) == 32]
+    assert len(prompts) == len(set(prompts)) == 2
+    assert digest(ASKED) not in prompts
 
 
 async def test_after_the_manager_was_closed_nothing_is_hidden() -> None:
