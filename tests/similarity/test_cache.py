@@ -606,7 +606,7 @@ async def test_many_who_ask_a_new_process_at_once_have_it_read_once(
         monkeypatch.setattr(similar._index, "_fetch", counted)
         await asyncio.gather(*(similar.find_similar_response(f"what is {word}", "m") for word in _words(50)))
         assert fetched == 3
-        assert await similar.find_similar_response("please: what is bbbbbbbo", "m") == PARIS
+        assert await similar.find_similar_response("please, what is bbbbbbbo", "m") == PARIS
 
 
 async def test_an_embedder_that_fails_is_left_alone_for_a_while() -> None:

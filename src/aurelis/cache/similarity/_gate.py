@@ -42,6 +42,10 @@ def refusal(asked: Reading, known: Reading, gate: Gate) -> Refusal | None:
     """Why the answer to one prompt is none to the other; `None`: nothing speaks against it. Symmetric."""
     if min(len(_core(asked)), len(_core(known))) < _FEW_TOKENS and asked.article != known.article:
         return "words"  # what is time, what is the time
+    if asked.verbatim != known.verbatim:
+        return "words"
+    if not _are_spelt_alike(asked, known):
+        return "names"
     if asked.tokens == known.tokens and asked.capitals == known.capitals:
         return None
     if [number for number, _ in asked.numbers] != [number for number, _ in known.numbers]:
@@ -78,6 +82,14 @@ def _differs_in_meaning(asked: Reading, known: Reading) -> Refusal | None:
     if _common(asked, known) != _common(known, asked):
         return "order"
     return "words" if _is_the_same_but_for_something(asked, known) else None
+
+
+def _are_spelt_alike(asked: Reading, known: Reading) -> bool:
+    """Whether no word has its capitals inside at one place here and at another there; it may have none."""
+    if not asked.mixed or not known.mixed or asked.mixed == known.mixed:
+        return True
+    forms = {word.lower(): word for word in known.mixed}
+    return all(forms.get(word.lower(), word) == word for word in asked.mixed)
 
 
 def _core(reading: Reading) -> list[str]:
