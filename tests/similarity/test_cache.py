@@ -232,6 +232,17 @@ async def test_namespaces_share_nothing(manager: CacheManager) -> None:
             assert await similar.find_similar_response(REASKED, "m", {"of": str(own)}) is None
 
 
+@pytest.mark.parametrize("own", [None, "public"])
+async def test_prompts_of_other_namespaces_are_not_sent_to_the_embedder(manager: CacheManager, own: str | None) -> None:
+    embedder = Same()
+    async with SimilarityCache(manager, embedder=embedder, namespace=own) as similar:
+        await ModelResponseCache(manager, namespace="medical").cache_response("m", ASKED, {}, PARIS)
+        assert embedder.asked == []
+        assert similar._views.rows == 0
+        await ModelResponseCache(manager, namespace=own).cache_response("m", ASKED, {}, PARIS)
+        assert embedder.asked == [ASKED]
+
+
 async def test_vectors_of_other_embedders_are_not_compared(manager: CacheManager) -> None:
     first, second = Same(), Same()
     second.name = "other"

@@ -108,7 +108,8 @@ class SimilarityCache:
             function or a coroutine function. `None`: only if they are equal.
         error_rate: with `verified`: of all requests that find a similar prompt, so many at most get a wrong answer; in
             (0, 1).
-        namespace: as for `ModelResponseCache`.
+        namespace: as for `ModelResponseCache`. With a name, and without one, it takes no note of what is stored in
+            others, and their prompts are not sent to the embedder.
         index: with an embedder: `exact` compares with all vectors of a partition, `usearch` finds most of the nearest
             in much larger ones.
         max_entries: prompts of a partition; the oldest go.
@@ -177,6 +178,7 @@ class SimilarityCache:
         _require_packages(letters=embedder is None, mode=mode, index=index)
         self.cache: UnifiedCacheManager = unified(cache) or get_cache_manager()
         self._answers = ModelResponseCache(self.cache, namespace=namespace)
+        self._namespace = namespace
         self._threshold = float(similarity_threshold)
         self._mode = mode
         self._gate: Gate = gate or ("wording" if embedder is None else "meaning")
@@ -356,6 +358,8 @@ class SimilarityCache:
     async def _take_note(self, answer: Answered) -> None:
         if not answer.prompt or len(answer.prompt) > self._max_prompt:
             return
+        if not callable(self._namespace) and answer.namespace != self._namespace:
+            return  # nobody asks for it here, so its prompt is nothing for this embedder
         partition = self._partition(answer.model_type, answer.parameters, answer.provider, answer.namespace)
         pending = self._verdicts.expected(answer.key, self._shelf.now())
         if pending is None:
