@@ -379,6 +379,32 @@ async def test_a_refresh_asks_the_model() -> None:
         assert await similar.get_or_compute("m", ASKED, {}, paris, options=options) == PARIS
 
 
+async def test_who_asks_after_an_invalidation_does_not_share_what_was_found_before(
+    manager: CacheManager, similar: SimilarityCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, go_on, decide = asyncio.Event(), asyncio.Event(), similar._decided
+
+    async def decided(*arguments: Any) -> Any:
+        result = await decide(*arguments)
+        found.set()
+        await go_on.wait()
+        return result
+
+    async def ask() -> Answer:
+        return ROME
+
+    monkeypatch.setattr(similar, "_decided", decided)
+    await ModelResponseCache(manager).cache_response("m", ASKED, {}, PARIS, tags=["document"])
+    before = asyncio.create_task(similar.get_or_compute("m", REASKED, {}, ask))
+    await found.wait()
+    await manager.invalidate_tags("document")
+    after = asyncio.create_task(similar.get_or_compute("m", REASKED, {}, ask))
+    await asyncio.sleep(0)
+    go_on.set()
+    await before
+    assert await after == ROME
+
+
 async def test_what_compute_raises_reaches_the_caller(similar: SimilarityCache) -> None:
     async def fails() -> Answer:
         raise ConnectionError("no")

@@ -81,7 +81,8 @@ class _Candidate:
     row: Row
     similarity: float
     key: str
-    response: object
+    response: object = field(repr=False)
+    tags: tuple[str, ...]
 
 
 class SimilarityCache:
@@ -239,7 +240,8 @@ class SimilarityCache:
         response = await self.cache.manager.get(asked.key_of(prompt), _ABSENT)
         if response is not _ABSENT:
             return SimilarMatch(response, 1.0, True)
-        return await self._similar(asked)
+        found = await self._similar(asked)
+        return None if found is None else SimilarMatch(found.response, found.similarity, False)
 
     async def get_or_compute(
         self,
@@ -265,10 +267,11 @@ class SimilarityCache:
         async def load() -> R:
             context = current_load()
             if not context.has_stale:  # a refresh is to ask the model
-                match = await self._similar(asked)
-                if match is not None:
+                found = await self._similar(asked)
+                if found is not None:
                     context.skip()
-                    return match.response  # type: ignore[no-any-return]  # what the same app has stored
+                    context.add_tags(*found.tags)  # who asks after one of them was invalidated does not share this
+                    return found.response  # type: ignore[no-any-return]  # what the same app has stored
             return await compute()
 
         return await self._answers.get_or_compute(
@@ -305,7 +308,7 @@ class SimilarityCache:
 
     # Searching
 
-    async def _similar(self, asked: _Asked) -> SimilarMatch | None:
+    async def _similar(self, asked: _Asked) -> _Candidate | None:
         """The answer to a similar prompt that is to be served; a failure is counted, and is none."""
         result = "skipped"
         try:
@@ -313,7 +316,7 @@ class SimilarityCache:
                 found = await self._candidate(asked)
                 if isinstance(found, _Candidate):
                     result = await self._decided(asked, found)
-                    return SimilarMatch(found.response, found.similarity, False) if result == "hit" else None
+                    return found if result == "hit" else None
                 result = found
         except Exception as error:  # noqa: BLE001  # without it there is a model to ask
             self._telemetry.error(names.SIMILARITY, "get", type(error).__qualname__)
@@ -336,7 +339,7 @@ class SimilarityCache:
             key = asked.key_of(row.prompt)
             shelved = (await self._shelf.read([key])).get(key)
             if shelved is not None:
-                return _Candidate(row, similarity, key, shelved.value)
+                return _Candidate(row, similarity, key, shelved.value, shelved.tags)
             self._index.forget(asked.partition, row.name)
         return "refused" if others and not passing else "none"
 
