@@ -434,7 +434,7 @@ class Failing(Same):
         self.gives = gives
 
     async def embed(self, texts: Sequence[str]) -> Any:
-        if isinstance(self.gives, Exception):
+        if isinstance(self.gives, BaseException):
             raise self.gives
         if self.gives == "nothing":
             await asyncio.Event().wait()
@@ -445,6 +445,7 @@ class Failing(Same):
     ("gives", "kind"),
     [
         (ConnectionError("secret"), "ConnectionError"),
+        (asyncio.CancelledError(), "EmbeddingError"),  # of something that it waited for
         ("nothing", "TimeoutError"),
         ([], "EmbeddingError"),
         ([[1.0], [1.0]], "EmbeddingError"),
