@@ -88,6 +88,8 @@ DIFFERENT: Sequence[tuple[str, str, str]] = (
     ("author-other", "Who wrote Hamlet?", "Who is the author of Macbeth?"),
     ("four-for", "Is it good for two?", "Is it good four two?"),
     ("hello-world", "Hello world in Java", "World in Java"),
+    ("hello-name", "Hello Kitty history", "Kitty history"),
+    ("hey-name", "hey jude lyrics", "jude lyrics"),
     ("the-time", "What is the time?", "What is time?"),
     ("the-time-please", "What is the time, please? Thank you!", "What is time?"),
     ("the-matter", "What's the matter?", "What is matter?"),
