@@ -331,3 +331,15 @@ async def test_evidence_goes_with_its_answer() -> None:
         assert correct
         await manager.invalidate_tags("t")
         assert await similar._index.evidence(partition, name_of(partition, ASKED)) == ()
+
+
+async def test_evidence_is_about_the_answer_that_is_there() -> None:
+    async with opened(kept()) as manager, SimilarityCache(manager, mode="verified") as similar:
+        answers = ModelResponseCache(manager)
+        await answers.cache_response("m", ASKED, {}, PARIS)
+        await similar.get_or_compute("m", REASKED, {}, returning(PARIS))
+        await similar.settle()
+        partition = similar._asked(ASKED, "m", None, None).partition
+        assert len(await similar._index.evidence(partition, name_of(partition, ASKED))) == 1
+        await answers.cache_response("m", ASKED, {}, ROME)
+        assert await similar._index.evidence(partition, name_of(partition, ASKED)) == ()

@@ -393,6 +393,8 @@ class SimilarityCache:
             await self._list(partition, answer)
 
     async def _list(self, partition: str, answer: Answered) -> None:
+        if self._mode == "verified":
+            await self._index.forget_evidence(partition, answer.prompt, answer.life, answer.tags)
         vector = None
         if self._embedded is not None:
             vector = await self._embedded.vector(answer.prompt, answer.namespace)

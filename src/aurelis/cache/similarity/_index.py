@@ -203,6 +203,12 @@ class Index:
         kept = (*seen, observation)[-MAX_OBSERVATIONS:]
         await self._shelf.keep(self._evidence_key(partition, row.name), kept, row.expires - self._shelf.now(), row.tags)
 
+    async def forget_evidence(self, partition: str, prompt: str, life: float, tags: Sequence[str]) -> None:
+        """What was seen of an answer says nothing of the one that has taken its place."""
+        name = name_of(partition, prompt)
+        if await self.evidence(partition, name):
+            await self._shelf.keep(self._evidence_key(partition, name), (), life, tags)
+
     async def _fetch(self, partition: str, names: Sequence[bytes], later: Iterable[bytes]) -> None:
         keys = {self._prompt_key(partition, name): name for name in names}
         found = await self._shelf.read(keys)
