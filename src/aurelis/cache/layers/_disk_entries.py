@@ -17,7 +17,7 @@ from aurelis.cache.exceptions import FrameError
 
 from . import _disk_rows as rows
 from ._database import Database
-from ._disk_file import Connection
+from ._sqlite_file import Connection
 from ._framed import Framed
 
 _LOG = logging.getLogger("aurelis.cache")
