@@ -16,22 +16,28 @@ from .config import CacheConfig, CacheLayer
 from .decorators import cached
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
+from .strategies import CacheAside, DataStore, DeadLetter, WriteBehind, WriteThrough
 
 if TYPE_CHECKING:
     from .layers.disk import DiskBackend
     from .layers.redis import RedisBackend
 
 __all__ = [
+    "CacheAside",
     "CacheConfig",
     "CacheKeyBuilder",
     "CacheLayer",
     "CacheManager",
+    "DataStore",
+    "DeadLetter",
     "DiskBackend",
     "EntryOptions",
     "LoadContext",
     "MemoryBackend",
     "RedisBackend",
     "UnifiedCacheManager",
+    "WriteBehind",
+    "WriteThrough",
     "cache_options",
     "cached",
     "current_load",

@@ -21,10 +21,11 @@ from ._flights import Flights
 from ._guard import Budget
 from ._leases import Permit
 from ._listening import Listening
-from ._packing import Keep
+from ._packing import Keep, Packed
 from ._searching import remove_matching
 from ._softening import soften
 from ._stack import Stack
+from ._writes import Writes
 from .exceptions import CacheClosedError, CacheError, LayerError
 from .telemetry import names
 from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span
@@ -51,6 +52,7 @@ class Engine:
     Attributes:
         stack: the layers.
         flights: the loads under way.
+        writes: those to a data store that the cache follows.
         telemetry: the counts.
     """
 
@@ -60,6 +62,7 @@ class Engine:
         self.clock = clock
         self.flights = Flights()
         self.bridge = Bridge()
+        self.writes = Writes()
         self.listening: Listening | None = None
         self.closed = False
         self._apart = bytearray(_APART_BITS // 8)
@@ -194,7 +197,10 @@ class Engine:
         """Keep the values; true if every layer took them all."""
         for key in values:
             self.check(key)
-        packed = {key: self.stack.pack(value) for key, value in values.items()}
+        return await self.keep({key: self.stack.pack(value) for key, value in values.items()}, ttl, tags)
+
+    async def keep(self, values: dict[str, Packed], ttl: float | None, tags: tuple[str, ...] = ()) -> bool:
+        """`set_many` of what is ready for the layers."""
         # A load that began before must not replace what is set now.
         budget = await self.after([self.flights.fence(key) for key in values])
         try:
@@ -207,7 +213,7 @@ class Engine:
                         removed = False
                 return removed
             keep = Keep(ttl, details=Details(tags) if tags else NO_DETAILS)
-            stored = await self.stack.store(packed, keep, budget)
+            stored = await self.stack.store(values, keep, budget)
         finally:
             for key in values:
                 self.flights.fence(key)  # a load that found the old value while the new one was on its way

@@ -40,6 +40,8 @@ DIRECTION: Final = _P + "message.direction"
 KIND: Final = _P + "message.kind"
 GAP_REASON: Final = _P + "gap.reason"
 RECOVERY_RESULT: Final = _P + "recovery.result"
+JOURNAL: Final = _P + "journal"
+WRITE_RESULT: Final = _P + "write.result"
 TOKEN_TYPE: Final = _P + "token.type"
 ERROR_TYPE: Final = "error.type"
 # Attributes of spans only; they say the same as the parameters of the Cache-Status field (RFC 9211).
@@ -60,6 +62,10 @@ BYPASS: Final = "bypass"
 L1: Final = "l1"
 L2: Final = "l2"
 L3: Final = "l3"
+JOURNALED: Final = "journal"
+"""In errors: what a write-behind has not written yet."""
+STORE: Final = "store"
+"""In errors: the data store behind it."""
 
 REQUESTS: Final = Metric(
     _P + "requests", "counter", "{request}", "Requests to the cache, each counted once with its final result."
@@ -108,6 +114,24 @@ PENDING: Final = Metric(
     _P + "recovery.pending", "gauge", "{intent}", "Changes that a shared layer has not been told yet."
 )
 RECOVERED: Final = Metric(_P + "recovery.told", "counter", "{intent}", "Changes that a shared layer was told later.")
+WRITES_ACCEPTED: Final = Metric(
+    _P + "write_behind.accepted", "counter", "{write}", "Writes that were acknowledged, since a journal has them."
+)
+WRITES_SETTLED: Final = Metric(
+    _P + "write_behind.settled", "counter", "{write}", "Writes of a journal that wait no more, each counted once."
+)
+WRITE_RETRIES: Final = Metric(
+    _P + "write_behind.retries", "counter", "{attempt}", "Attempts to write that failed and that another one follows."
+)
+WRITES_REPLAYED: Final = Metric(
+    _P + "write_behind.replayed", "counter", "{write}", "Dead letters that were made to wait for the store again."
+)
+WRITES_WAITING: Final = Metric(
+    _P + "write_behind.waiting", "gauge", "{key}", "Keys of a journal whose newest value is not in the store yet."
+)
+DEAD_LETTERS: Final = Metric(
+    _P + "write_behind.dead_letter.count", "gauge", "{write}", "Writes of a journal that were given up."
+)
 SAVED_TOKENS: Final = Metric(
     _P + "saved.tokens", "counter", "{token}", "Tokens that a model did not have to produce or read again."
 )
@@ -137,6 +161,12 @@ METRICS: Final = (
     GAPS,
     PENDING,
     RECOVERED,
+    WRITES_ACCEPTED,
+    WRITES_SETTLED,
+    WRITE_RETRIES,
+    WRITES_REPLAYED,
+    WRITES_WAITING,
+    DEAD_LETTERS,
     SAVED_TOKENS,
     SAVED_UNKNOWN,
     SAVED_TIME,
