@@ -131,8 +131,8 @@ class Session(Protocol):
     async def take(self, count: int, interval: float, upto: int) -> Sequence[Ticket]:
         """The next tickets, at most `count`; none if it is not time yet.
 
-        It is time when `count` wait, when one has waited for `interval` seconds, when one is to be tried again or
-        belonged to somebody who is gone, and when one waits with a number up to `upto`.
+        It is time when `count` wait, when one has waited for `interval` seconds, when one is to be tried again, and
+        when one waits with a number up to `upto`.
         """
         ...
 

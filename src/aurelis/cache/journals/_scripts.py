@@ -6,6 +6,7 @@ those that wait for another attempt by its time, their attempts in vain, dead le
 order, and the last number.
 
 A key that waits has one message in the stream or is among those that wait for another attempt, and never both.
+The number begins with the time in microseconds, so that one which was lost goes on above all before.
 Commands that need memory come after one that needs none, so that a Redis which is full refuses a script as a whole.
 """
 
@@ -28,7 +29,8 @@ local function present()
 end
 local function following()
   if redis.call('EXISTS', clock) == 0 then
-    redis.call('SET', clock, whole(present() * 1000))
+    local time = redis.call('TIME')
+    redis.call('SET', clock, whole(tonumber(time[1]) * 1000000 + tonumber(time[2])))
   end
   return redis.call('INCR', clock)
 end

@@ -88,10 +88,9 @@ class StreamJournal:
 class _Session:
     """A consumer."""
 
-    lease: float | None = LEASE
-
     def __init__(self, journal: StreamJournal) -> None:
         self._journal = journal
+        self.lease: float | None = LEASE
         self._consumer = f"{os.getpid()}-{token_hex(8)}".encode()
 
     async def take(self, count: int, interval: float, upto: int) -> Sequence[Ticket]:

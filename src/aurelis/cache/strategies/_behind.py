@@ -33,6 +33,8 @@ S = TypeVar("S", bound=DataStore)
 _FOLDER: Final = "./cache"
 """Where the journal is when no folder is configured."""
 _LONGEST_NAME: Final = 100
+_LONGEST_LEASE: Final = 1.0
+"""Seconds for which a process that dies while it writes a key keeps others from loading it."""
 _LOOK: Final = 0.25
 """Seconds between two looks whether other processes have written something, while somebody waits for it."""
 _LETTERS: Final = 100
@@ -123,7 +125,7 @@ class WriteBehind(Generic[S]):
         _check_name(name)
         self.cache = manager_of(cache)
         self.data_store = data_store
-        self._lease = seconds(self.cache.config.lease)
+        self._lease = min(seconds(self.cache.config.lease), _LONGEST_LEASE)
         self._codec = ValueCodec(self.cache.config.types)
         self._batch_size = batch_size
         self._hurry = interval == 0

@@ -147,10 +147,14 @@ class Draining:
         session = self._journal.session()
         own = asyncio.current_task()
         pause = 0.0
+        begun = False
         try:
             while self._task is own:
                 gate = self._wake
                 try:
+                    if not begun:  # what others have left waits for nothing more
+                        backlog = await self._asking.ask("backlog", self._journal.backlog())
+                        self.wanted, begun = max(self.wanted, backlog.last), True
                     taken = await self._step(session)
                 except (LayerError, _Lost):
                     pause = min(max(pause * 2, self._poll), _LAST_PAUSE)
