@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import math
-import os
 import random
 import sqlite3
 import stat
@@ -19,7 +18,7 @@ from aurelis.cache.journals import _stream
 from aurelis.cache.journals._embedded import EmbeddedJournal
 from aurelis.cache.journals._journal import Failure, Journal, Session, Ticket
 from aurelis.cache.journals._stream import StreamJournal
-from tests.disks import open_files
+from tests.disks import aside, open_files
 
 ALL = 2**52
 """A number above that of every write."""
@@ -394,9 +393,9 @@ async def test_whatever_happens_each_key_is_written_in_order_by_one_at_a_time(
     for key, appended in model.appended.items():
         stored = model.stored.get(key, [])
         assert set(stored) <= set(appended)
-        assert stored == sorted(stored, key=lambda number: appended[number])  # noqa: B023
+        assert stored == sorted(stored, key=lambda number: appended[number])
         newest = letters.get(key, stored[-1] if stored else None)
-        assert newest == max(appended, key=lambda number: appended[number])  # noqa: B023
+        assert newest == max(appended, key=lambda number: appended[number])
     assert model.accepted + model.replayed == model.written + model.coalesced + model.dead
 
 
@@ -438,7 +437,13 @@ async def test_a_damaged_file_is_kept_and_said_so_loudly(tmp_path: Path, caplog:
         assert [record.levelname for record in caplog.records] == ["ERROR"]
         assert (await journal.backlog()).waiting == 1
         await journal.aclose()
-        assert len([path for path in tmp_path.iterdir() if ".damaged-" in path.name]) == number + 1
+        assert len([name for name in aside(tmp_path) if name[-1].isdigit()]) == number + 1
+
+
+def remove_turn(folder: Path) -> None:
+    """Removes the file whose lock is the turn."""
+    (turn,) = folder.glob("*.turn")
+    turn.unlink()
 
 
 async def test_a_turn_whose_file_was_removed_is_taken_anew(tmp_path: Path) -> None:
@@ -447,8 +452,7 @@ async def test_a_turn_whose_file_was_removed_is_taken_anew(tmp_path: Path) -> No
     await append(one, "k")
     async with session_of(one) as session, session_of(other) as another:
         await session.settle([], [failure(ticket) for ticket in await take(session)])
-        (turn,) = tmp_path.glob("*.turn")
-        os.unlink(turn)
+        remove_turn(tmp_path)
         (ticket,) = await _until(another)
         assert await take(session) == []
         await another.settle([ticket], [])
