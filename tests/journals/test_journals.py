@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ResponseError
 
 from aurelis.cache import CacheConfig
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
@@ -19,6 +20,7 @@ from aurelis.cache.journals._embedded import EmbeddedJournal
 from aurelis.cache.journals._journal import Failure, Journal, Session, Ticket
 from aurelis.cache.journals._stream import StreamJournal
 from tests.disks import aside, open_files
+from tests.servers import ServerProcess
 
 ALL = 2**52
 """A number above that of every write."""
@@ -514,4 +516,41 @@ async def test_the_number_goes_on_above_all_before_when_it_is_lost(redis_url: st
     await journal.link().execute("UNLINK", journal.names[7])
     await append(journal, "b")
     assert (await journal.backlog()).last > before
+    await journal.aclose()
+
+
+@pytest.mark.parametrize(("policy", "warns"), [("allkeys-lru", True), ("volatile-lru", False), ("noeviction", False)])
+async def test_a_redis_that_evicts_any_key_is_warned_of_once(
+    policy: str, warns: bool, redis_server: Callable[..., ServerProcess], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = redis_server(maxmemory="100mb", maxmemory_policy=policy)
+    journal = StreamJournal(CacheConfig(redis_url=server.url), "n")
+    for _ in range(2):
+        async with session_of(journal) as session:
+            await take(session)
+    assert [policy in record.message for record in caplog.records] == [True] * warns
+    await journal.aclose()
+
+
+async def test_a_redis_that_is_full_refuses_a_write_as_a_whole_and_lets_others_end(redis_url: str) -> None:
+    journal = StreamJournal(CacheConfig(redis_url=redis_url), "n")
+    await append(journal, "a", "b")
+    async with session_of(journal) as session:
+        one, two = await take(session)
+        await append(journal, "a", frame=b"newer")
+        link = journal.link()
+        await link.execute("CONFIG", "SET", "maxmemory", "1")
+        try:
+            for key in ("a", "c"):
+                with pytest.raises(ResponseError, match="maxmemory"):
+                    await journal.append(key, b"refused", 100)
+            outcome = await session.settle([one], [failure(two)])
+            assert (outcome.written, outcome.retried) == (1, 1)
+            taken = await _until(session)
+            taken += await take(session)
+        finally:
+            await link.execute("CONFIG", "SET", "maxmemory", "0")
+        assert {ticket.key: ticket.frame for ticket in taken} == {"a": b"newer", "b": b"frame"}
+        await session.settle(taken, [])
+    assert (await journal.backlog()).waiting == 0
     await journal.aclose()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import math
 import os
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from aurelis.cache import CacheConfig, CacheManager, UnifiedCacheManager, WriteBehind
+from aurelis.cache._clock import SYSTEM_CLOCK
 from aurelis.cache.exceptions import (
     CacheClosedError,
     ConfigurationError,
@@ -25,6 +27,7 @@ from aurelis.cache.journals import _stream
 from aurelis.cache.journals._embedded import EmbeddedJournal
 from aurelis.cache.journals._stream import StreamJournal
 from aurelis.cache.strategies import _asking
+from aurelis.cache.strategies._letters import packed_frame
 from aurelis.cache.strategies._retries import delay
 from aurelis.cache.telemetry import names
 from tests.managers import configuration, count, eventually, opened, run_script, series
@@ -397,6 +400,14 @@ async def test_what_is_left_when_a_process_ends_the_next_one_writes(journals: Jo
         await eventually(lambda: len(store.rows) == 2)
 
 
+async def test_what_waits_for_a_batch_when_a_process_begins_waits_no_more(journals: Journals) -> None:
+    async with journals.behind(Table()) as behind:
+        await behind._draining.stop()
+        await behind._journal.append("k", packed_frame("k", behind._codec.dumps(1), SYSTEM_CLOCK), 10)
+    async with journals.behind(store := Table(), flush_interval=math.inf):
+        await eventually(lambda: store.rows == {"k": 1})
+
+
 async def test_closing_writes_what_waits(journals: Journals) -> None:
     async with journals.behind(store := Table()) as behind:
         await behind.set("k", 1)
@@ -631,6 +642,47 @@ def test_it_works_on_in_the_next_event_loop(journals: Journals) -> None:
         await cache.aclose()
 
     asyncio.run(close())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_loop_that_is_closed_under_a_batch_leaves_it_to_the_next(journals: Journals) -> None:
+    class Hangs:
+        def __init__(self) -> None:
+            self.entered = 0
+            self.rows: dict[str, Any] = {}
+
+        async def get(self, key: str) -> Any:
+            return self.rows.get(key)
+
+        async def set(self, key: str, value: Any) -> None:
+            self.entered += 1
+            if self.entered == 1:
+                await asyncio.Event().wait()
+            self.rows[key] = value
+
+    store = Hangs()
+    cache = CacheManager(configuration(timeout=5, **journals.options))
+    behind = WriteBehind(cache, store, batch_size=1)
+
+    async def begin() -> None:
+        await behind.set("k", 1)
+        await eventually(lambda: store.entered)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    loop.run_until_complete(loop.shutdown_asyncgens())  # connections end with their loop
+    loop.close()
+    del loop
+    gc.collect()
+
+    async def go_on() -> None:
+        await behind.set("k", 2)
+        await behind.flush()
+        assert store.rows == {"k": 2}
+        await behind.aclose()
+        await cache.aclose()
+
+    asyncio.run(go_on())
 
 
 def test_several_loops_write_at_once(journals: Journals) -> None:

@@ -7,11 +7,14 @@ message has one consumer at a time keeps the order of a key among all processes.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Sequence
 from secrets import token_hex
 from typing import Final
+
+from redis.exceptions import RedisError
 
 from aurelis.cache._keys import escape
 from aurelis.cache.codecs import to_bytes
@@ -22,6 +25,8 @@ from aurelis.cache.layers.redis import RedisBackend
 from ._journal import Appended, Backlog, Failure, Letter, Outcome, Ticket
 from ._rows import to_text
 from ._scripts import APPEND, BACKLOG, LEAVE, LETTERS, RENEW, REPLAY, SETTLE, TAKE
+
+_LOG = logging.getLogger("aurelis.cache")
 
 LEASE: Final = 5.0
 """Seconds."""
@@ -41,11 +46,30 @@ class StreamJournal:
     def __init__(self, config: CacheConfig, name: str) -> None:
         # The connections of each event loop are the layer's affair, and so are forks.
         self._backend = RedisBackend(config)
+        self._looked = False
         self.names = _names(config.namespace, name)
 
     def link(self) -> Link:
         """The connections of the running event loop."""
         return self._backend._link()
+
+    async def look(self) -> None:
+        """Warn, once, of a Redis that may throw away what it was given for good."""
+        if self._looked:
+            return
+        self._looked = True
+        try:
+            answer: bytes = await self.link().execute("INFO", "memory")
+        except RedisError:  # to ask may be forbidden
+            return
+        about = dict(line.split(":", 1) for line in answer.decode().splitlines() if ":" in line)
+        policy = about.get("maxmemory_policy", "")
+        if policy.startswith("allkeys") and about.get("maxmemory") != "0":
+            _LOG.warning(
+                "write-behind: the Redis of the journal evicts any key when its memory is full (%s), writes that were "
+                "acknowledged too; use noeviction, volatile-*, or another Redis by journal=",
+                policy,
+            )
 
     async def append(self, key: str, frame: bytes, limit: int) -> Appended | None:
         """See `Journal.append`."""
@@ -95,6 +119,7 @@ class _Session:
 
     async def take(self, count: int, interval: float, upto: int) -> Sequence[Ticket]:
         """See `Session.take`."""
+        await self._journal.look()
         longest = _NEVER if interval == math.inf else min(_NEVER, int(interval * 1000))
         arguments = (self._consumer, int(LEASE * 1000), count, longest, upto)
         found = await self._journal.link().script(TAKE, self._journal.names, arguments)

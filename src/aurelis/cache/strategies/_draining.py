@@ -88,12 +88,16 @@ class Draining:
         self._buried = buried
         self._poll = min(max(interval, _SHORTEST_POLL), POLL)
         self.first_delay = _retries.FIRST
+        self._task: asyncio.Task[None] | None = None
+        self._session: Session | None = None
+        self._inherited: list[object] = []
         self.after_fork()
 
     def after_fork(self) -> None:
-        """What is under way is the parent's."""
+        """What is under way is the parent's; it is kept, since its end would be seen."""
         self._lock = threading.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._inherited += [self._task, self._session]
+        self._task = self._session = None
         self._wake, self._progress = Gate(), Gate()
         self.wanted = -1
 
@@ -109,11 +113,14 @@ class Draining:
                 other = task.get_loop()
                 if other is loop or other.is_running():
                     return
+                if other.is_closed() and self._session is not None:
+                    self._session.abandon()  # it was closed under a batch, which nobody goes on with
             self._task = loop.create_task(self._run(), name="aurelis-write-behind", context=Context())
 
     def wake(self, upto: int = -1) -> None:
         """Look now. Writes with a number up to `upto` need not wait for a batch."""
-        self.wanted = max(self.wanted, upto)
+        with self._lock:
+            self.wanted = max(self.wanted, upto)
         gate, self._wake = self._wake, Gate()
         gate.open()
 
@@ -144,10 +151,10 @@ class Draining:
     # The task
 
     async def _run(self) -> None:
-        session = self._journal.session()
+        session = self._session = self._journal.session()
         own = asyncio.current_task()
         pause = 0.0
-        begun = False
+        begun = left = False
         try:
             while self._task is own:
                 gate = self._wake
@@ -165,11 +172,15 @@ class Draining:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(self._poll):
                             await gate.wait()
+        except GeneratorExit:
+            left = True  # its event loop was closed under it, and nothing can be waited for
+            raise
         finally:
             session.abandon()
-            if not asyncio.get_running_loop().is_closed():
-                with contextlib.suppress(CacheError):
-                    await self._asking.ask("leave", session.leave())
+            if not left:
+                with contextlib.suppress(CacheError, TimeoutError):
+                    async with asyncio.timeout(_FAREWELL / 2):
+                        await self._asking.ask("leave", session.leave())
 
     async def _step(self, session: Session) -> bool:
         """Take a batch and write it; whether there was one."""
@@ -225,14 +236,14 @@ class Draining:
             tasks.append(asyncio.ensure_future(self._keep(session, lease, tickets, begin)))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if not writing.done():
-                raise _Lost
-            writing.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            # Before anybody else writes these keys, this should have ended. A store that does not notice is left.
-            await asyncio.wait(tasks, timeout=_FAREWELL)
+        except asyncio.CancelledError:
+            await _end(tasks)
+            raise
+        lost = not writing.done()
+        await _end(tasks)
+        if lost:
+            raise _Lost
+        writing.result()
         return errors
 
     async def _ask_store(self, tickets: Sequence[Ticket], values: dict[str, object], errors: Errors) -> None:
@@ -282,3 +293,10 @@ class Draining:
                 if self._clock.monotonic() - begin > lease * _SAFE:
                     return
                 await asyncio.sleep(lease / 20)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Before anybody else writes these keys, this should have ended. A store that does not notice is left."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=_FAREWELL)
