@@ -12,6 +12,7 @@ from aurelis.cache.exceptions import (
     CacheError,
     ConfigurationError,
     FrameError,
+    JournalFullError,
     LayerError,
     LayerTimeout,
     LayerUnavailableError,
@@ -36,6 +37,7 @@ EVERY: list[CacheError] = [
     LayerUnavailableError("L2_redis", "set"),
     RecursiveLoadError("the load asked for its own key"),
     CacheClosedError("the cache is closed"),
+    JournalFullError("no room"),
     FrameError("check"),
     FrameError("payload", "KeyError"),
 ]

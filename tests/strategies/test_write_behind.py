@@ -710,7 +710,7 @@ def test_several_loops_write_at_once(journals: Journals) -> None:
             await behind.set(f"k{owner}-{number % 2}", number)
         await behind.flush()
 
-    threads = [threading.Thread(target=lambda owner=owner: asyncio.run(write(owner))) for owner in range(3)]  # type: ignore[misc]
+    threads = [threading.Thread(target=lambda owner=owner: asyncio.run(write(owner))) for owner in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -318,7 +318,7 @@ def test_writes_of_several_threads_and_loops_leave_what_the_store_has() -> None:
         for number in range(100):
             await users.set(f"k{number % 3}", owner * 1000 + number)
 
-    threads = [threading.Thread(target=lambda owner=owner: asyncio.run(write(owner))) for owner in range(4)]  # type: ignore[misc]
+    threads = [threading.Thread(target=lambda owner=owner: asyncio.run(write(owner))) for owner in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
