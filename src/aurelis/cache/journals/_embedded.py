@@ -41,6 +41,12 @@ class _JournalFile(SqliteFile):
         elif alone:
             require_sound(connection)
 
+    def _open(self) -> Connection:
+        connection = super()._open()
+        # Pages. There is no moment at which nobody waits, so it is done often, for a little at a time.
+        connection.execute("PRAGMA wal_autocheckpoint = 1000")
+        return connection
+
     def _warn(self, why: str, aside: str) -> None:
         _LOG.error(
             "write-behind: the journal %s cannot be used (%s); it is kept as %s, with writes that are perhaps in no "
@@ -116,6 +122,8 @@ class _Session:
         """See `Session.take`. The turn is this session's until it settles what it gets here."""
 
         def look(connection: Connection) -> list[Ticket]:
+            # One that waited in vain for the last look may have got the turn by it.
+            self._turn.end()
             # Without the turn first, which is not worth taking for nothing.
             if not rows.ready(connection, count, interval, upto, now) or not self._turn.begin():
                 return []

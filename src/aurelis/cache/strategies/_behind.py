@@ -37,6 +37,8 @@ _LONGEST_LEASE: Final = 1.0
 """Seconds for which a process that dies while it writes a key keeps others from loading it."""
 _LOOK: Final = 0.25
 """Seconds between two looks whether other processes have written something, while somebody waits for it."""
+_GRACE: Final = 1.0
+"""Seconds that closing waits for a journal beyond what the store has."""
 _LETTERS: Final = 100
 """Dead letters that are made to wait again in one step."""
 
@@ -268,7 +270,7 @@ class WriteBehind(Generic[S]):
 
         Args:
             timeout: seconds or timedelta that the store has for that. What is left stays in the journal, and the next
-                process with the same journal goes on with it.
+                process with the same journal goes on with it. A journal or a store that hangs takes some seconds more.
 
         Returns:
             Whether all was written, or is a dead letter.
@@ -279,11 +281,13 @@ class WriteBehind(Generic[S]):
         self._closed = True
         done = False
         try:
-            with contextlib.suppress(LayerError):
+            with contextlib.suppress(LayerError, TimeoutError):
                 self._draining.start()
-                done = await self._flush(patience)
+                async with asyncio.timeout(patience + _GRACE):
+                    done = await self._flush(patience)
         finally:
             await self._draining.stop()
+            self._asking.backlog = None  # others say what is in it
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE):
                     await self._journal.aclose()
