@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -263,6 +264,60 @@ async def test_of_two_writes_in_two_processes_no_cache_keeps_the_older(
         for _ in range(20):
             assert await one.get("k", 2) == await two.get("k", 2) == 2
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("backend", ["redis", "cluster", "disk"])
+@pytest.mark.parametrize("seed", range(2))
+async def test_after_any_mixture_of_reads_and_writes_the_caches_have_what_the_store_has(
+    backend: str, seed: int, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    shared: dict[str, Any] = {"cache_dir": tmp_path}
+    if backend != "disk":
+        url_of = request.getfixturevalue("topology_url")
+        shared = {"redis_url": url_of("server" if backend == "redis" else backend)}
+    rng = random.Random(seed)
+
+    class Slow(Table):
+        async def _pass(self, key: str) -> None:
+            await asyncio.sleep(rng.random() * 0.004)
+
+        async def get(self, key: str) -> Any:
+            value = self.rows.get(key)
+            await asyncio.sleep(rng.random() * 0.004)
+            return value
+
+        async def set(self, key: str, value: Any) -> None:
+            await super().set(key, value)
+            await asyncio.sleep(rng.random() * 0.004)
+
+    store = Slow()
+    async with opened(configuration(timeout=5, **shared)) as one, opened(configuration(timeout=5, **shared)) as two:
+        caches = one, two
+
+        async def work(owner: int) -> None:
+            users = WriteThrough(caches[owner % 2], store)
+            for number in range(25):
+                key = f"k{rng.randrange(2)}"
+                chance = rng.random()
+                if chance < 0.45:
+                    await users.set(key, (owner, number))
+                elif chance < 0.55:
+                    await users.delete(key)
+                elif chance < 0.65:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(rng.random() * 0.004):
+                            await users.set(key, (owner, number))
+                else:
+                    await users.get(key)
+
+        await asyncio.gather(*(work(owner) for owner in range(6)))
+        await eventually(lambda: not any(cache._engine.flights._last for cache in caches))
+        await asyncio.sleep(0.3)  # word takes a moment
+        for key in ("k0", "k1"):
+            for cache in caches:
+                assert await cache.get(key, store.rows.get(key)) == store.rows.get(key)
+                cache._engine.stack.forget(key)  # and so has what is below memory
+                assert await cache.get(key, store.rows.get(key)) == store.rows.get(key)
 
 
 async def test_a_write_reaches_the_memory_of_other_processes(redis_url: str) -> None:

@@ -41,12 +41,6 @@ class _JournalFile(SqliteFile):
         elif alone:
             require_sound(connection)
 
-    def _open(self) -> Connection:
-        connection = super()._open()
-        # Pages. There is no moment at which nobody waits, so it is done often, for a little at a time.
-        connection.execute("PRAGMA wal_autocheckpoint = 1000")
-        return connection
-
     def _warn(self, why: str, aside: str) -> None:
         _LOG.error(
             "write-behind: the journal %s cannot be used (%s); it is kept as %s, with writes that are perhaps in no "

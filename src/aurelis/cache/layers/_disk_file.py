@@ -67,6 +67,7 @@ class DatabaseFile(SqliteFile):
     """The cache on disk, which may be forgotten."""
 
     kept = 1
+    pages = 16_000  # the layer brings the journal to the disk long before, when nobody waits for it
 
     def __init__(self, folder: str | os.PathLike[str], patience: float) -> None:
         super().__init__(folder, NAME, _MARK, _SCHEMA, patience)

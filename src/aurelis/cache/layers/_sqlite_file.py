@@ -55,9 +55,11 @@ class SqliteFile:
 
     Attributes:
         kept: damaged files that are kept; `None`: all.
+        pages: in the journal, after which a writer brings it to the disk.
     """
 
     kept: int | None = None
+    pages = 1000
 
     def __init__(self, folder: str | os.PathLike[str], name: str, mark: int, schema: str, patience: float) -> None:
         if sqlite3.sqlite_version_info < _OLDEST:
@@ -217,8 +219,7 @@ class SqliteFile:
         try:
             connection.execute(self._how())
             connection.execute("PRAGMA journal_size_limit = 16777216")
-            # Pages. The layer brings the journal to the disk long before, when nobody waits for it.
-            connection.execute("PRAGMA wal_autocheckpoint = 16000")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {self.pages}")
             connection.execute("PRAGMA cache_size = -8192")
             connection.execute("PRAGMA trusted_schema = OFF")
         except BaseException:
