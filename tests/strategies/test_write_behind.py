@@ -685,6 +685,75 @@ def test_a_loop_that_is_closed_under_a_batch_leaves_it_to_the_next(journals: Jou
     asyncio.run(go_on())
 
 
+def test_who_waits_for_a_flush_goes_on_with_it_when_the_loop_that_did_ends(journals: Journals) -> None:
+    class Hangs:
+        """Its first call never ends."""
+
+        def __init__(self) -> None:
+            self.entered = 0
+            self.rows: dict[str, Any] = {}
+
+        async def get(self, key: str) -> Any:
+            return self.rows.get(key)
+
+        async def set(self, key: str, value: Any) -> None:
+            self.entered += 1
+            if self.entered == 1:
+                await asyncio.Event().wait()
+            self.rows[key] = value
+
+    store = Hangs()
+    cache = CacheManager(configuration(timeout=5, **journals.options))
+    behind = WriteBehind(cache, store, batch_size=1)
+    ending = threading.Event()
+
+    async def first() -> None:
+        await behind.set("k", 1)
+        await eventually(ending.is_set)
+
+    thread = threading.Thread(target=asyncio.run, args=(first(),))
+    thread.start()
+
+    async def second() -> None:
+        await eventually(lambda: store.entered)
+        flushing = asyncio.ensure_future(behind.flush(20))
+        await asyncio.sleep(0.05)
+        assert not flushing.done()
+        ending.set()
+        assert await flushing is True
+        assert store.rows == {"k": 1}
+        await behind.aclose()
+        await cache.aclose()
+
+    asyncio.run(second())
+    thread.join()
+
+
+async def test_a_session_that_is_not_heard_of_in_time_stops_writing(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_stream, "LEASE", 0.3)
+    journals = Journals("redis", {"redis_url": redis_url})
+    slow, fast = Table(), Table()
+    slow.open.clear()
+    async with journals.behind(slow, batch_size=1) as one:
+        await one.set("k", 1)
+        await eventually(lambda: slow.entered == 1)
+
+        async def silent(tickets: object) -> bool:
+            raise ConnectionError
+
+        assert one._draining._session is not None
+        monkeypatch.setattr(one._draining._session, "renew", silent)
+        async with journals.behind(fast) as other:
+            await eventually(lambda: fast.rows == {"k": 1})
+            await eventually(lambda: "a batch was lost" in caplog.text)
+            assert count(one.cache, names.ERRORS, {names.LAYER: "journal", names.OPERATION: "renew"}) >= 1
+            slow.open.set()
+            assert await other.flush() is True
+        assert slow.rows == {}
+
+
 def test_several_loops_write_at_once(journals: Journals) -> None:
     class Rows:
         def __init__(self) -> None:

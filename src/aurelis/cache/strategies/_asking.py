@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Awaitable
 from typing import Final, TypeVar
@@ -13,6 +14,7 @@ from aurelis.cache.journals._journal import Backlog, Outcome
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import Telemetry
 
+_LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
 
 PATIENCE: Final = 5.0
@@ -89,6 +91,11 @@ class Asking:
         self._coalesced.n += outcome.coalesced
         self._dead.n += len(outcome.buried)
         self._retries.n += outcome.retried
+
+    def lost(self) -> None:
+        """Others may write a batch, too, since this process was not heard of for too long."""
+        self._telemetry.error(names.JOURNALED, "renew", "lost")
+        _LOG.warning("write-behind: a batch was lost, as this process was not heard of in time; others write it")
 
     def stored(self, elapsed: float, error: str | None) -> None:
         """The store was asked for something, which took so many seconds. `error`: type of what it raised."""

@@ -282,7 +282,6 @@ class WriteBehind(Generic[S]):
         done = False
         try:
             with contextlib.suppress(LayerError, TimeoutError):
-                self._draining.start()
                 async with asyncio.timeout(patience + _GRACE):
                     done = await self._flush(patience)
         finally:
@@ -332,6 +331,7 @@ class WriteBehind(Generic[S]):
                     f"write-behind: {self._max_pending} keys wait for the data store or are dead letters"
                 )
             backlog = await self._asking.ask("backlog", self._journal.backlog())
+            self._draining.start()  # the loop that did may have ended
             self._draining.wake(backlog.last)
             await self._draining.progress(min(_LOOK, max(0.001, deadline - clock.monotonic())))
         self._asking.accepted()
@@ -353,6 +353,7 @@ class WriteBehind(Generic[S]):
             left = deadline - clock.monotonic()
             if left <= 0:
                 return False
+            self._draining.start()  # the loop that did may have ended
             await self._draining.progress(min(_LOOK, left))
 
 

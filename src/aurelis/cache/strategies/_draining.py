@@ -86,7 +86,7 @@ class Draining:
         self._max_attempts = max_attempts
         self._timeout = None if timeout == math.inf else timeout
         self._buried = buried
-        self._poll = min(max(interval, _SHORTEST_POLL), POLL)
+        self._poll = min(max(interval / 4, _SHORTEST_POLL), POLL)
         self.first_delay = _retries.FIRST
         self._task: asyncio.Task[None] | None = None
         self._session: Session | None = None
@@ -163,7 +163,9 @@ class Draining:
                         backlog = await self._asking.ask("backlog", self._journal.backlog())
                         self.wanted, begun = max(self.wanted, backlog.last), True
                     taken = await self._step(session)
-                except (LayerError, _Lost):
+                except (LayerError, _Lost) as error:
+                    if isinstance(error, _Lost):
+                        self._asking.lost()
                     pause = min(max(pause * 2, self._poll), _LAST_PAUSE)
                     await asyncio.sleep(pause * (0.5 + random.random()))
                     continue
