@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
@@ -322,10 +322,7 @@ class WriteBehind(Generic[S]):
     async def _append(self, key: str, frame: bytes) -> None:
         clock = SYSTEM_CLOCK
         deadline = clock.monotonic() + self._timeout
-        while True:
-            appended = await self._asking.ask("append", self._journal.append(key, frame, self._max_pending))
-            if appended is not None:
-                break
+        while not await self._to_its_end(key, self._append_once(key, frame)):
             if clock.monotonic() >= deadline:
                 raise JournalFullError(
                     f"write-behind: {self._max_pending} keys wait for the data store or are dead letters"
@@ -334,9 +331,36 @@ class WriteBehind(Generic[S]):
             self._draining.start()  # the loop that did may have ended
             self._draining.wake(backlog.last)
             await self._draining.progress(min(_LOOK, max(0.001, deadline - clock.monotonic())))
+
+    async def _append_once(self, key: str, frame: bytes) -> bool:
+        """Append if there is room; whether there was."""
+        appended = await self._asking.ask("append", self._journal.append(key, frame, self._max_pending))
+        if appended is None:
+            return False
         self._asking.accepted()
         if self._hurry or appended.waiting >= self._batch_size:
             self._draining.wake()
+        return True
+
+    async def _to_its_end(self, key: str, appending: Coroutine[Any, Any, bool]) -> bool:
+        """Do it, also if the caller is cancelled.
+
+        Otherwise the write could come into the journal when the cache has forgotten the key, and somebody has read the
+        value before it already.
+        """
+        task = asyncio.ensure_future(appending)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                self.cache._engine.flights.run_to_its_end(self._forget_after(task, key))
+            raise
+
+    async def _forget_after(self, task: asyncio.Future[bool], key: str) -> None:
+        await asyncio.wait((task,))
+        if not task.cancelled():
+            task.exception()  # nobody else hears of it
+        await _writing.forget(self.cache._engine, key)
 
     async def _flush(self, patience: float) -> bool:
         clock = SYSTEM_CLOCK
