@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
 
 from aurelis.cache._engine import Engine
 from aurelis.cache._leases import Permit
 from aurelis.cache._packing import Keep, Packed
 from aurelis.cache._writes import Write
-from aurelis.cache.exceptions import CacheError, LayerError
+from aurelis.cache.exceptions import CacheError
 
 Act = Callable[[], Awaitable[object]]
 
@@ -100,17 +99,13 @@ async def _keep(engine: Engine, key: str, packed: Packed, ttl: float | None, per
 
 async def _publish(engine: Engine, key: str, packed: Packed, ttl: float | None, permit: Permit) -> bool:
     stack = engine.stack
-    assert stack.shared is not None
     budget = await engine.after([engine.flights.fence(key)])
     try:
-        result: str = await stack.publish({key: packed}, Keep(ttl), permit, budget)
+        result = await stack.publish({key: packed}, Keep(ttl), permit, budget)
         if result == "stored":
             # What others have in memory is the value before this one. Word of it comes after it, or they would read
             # the old one once more.
-            act = partial(stack.layer.announce, (key,))
-            stack.generations.saw(await stack.shared.call("set", act, budget))
-    except LayerError:
-        result = "incomplete"
+            await stack.announce(permit, budget)
     finally:
         engine.flights.fence(key)  # a load that joined the old value meanwhile
     engine.telemetry.store(result)
