@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from aurelis.cache._clock import Clock
 from aurelis.cache._deadline import Deadline
+from aurelis.cache._trouble import Trouble
 from aurelis.cache.exceptions import CacheError, LayerError, LayerTimeout
 from aurelis.cache.journals._journal import Backlog, Outcome
 from aurelis.cache.telemetry import names
@@ -40,6 +41,10 @@ class Asking:
         )
         self._retries = table.cell(names.WRITE_RETRIES, **journal)
         self._replayed = table.cell(names.WRITES_REPLAYED, **journal)
+        self._journal_trouble = Trouble(
+            "the journal of a write-behind", "what does not come into it is not acknowledged"
+        )
+        self._store_trouble = Trouble("the data store of a write-behind", "what it does not take is tried again")
         self.backlog: Backlog | None = None
         reference = weakref.ref(self)
 
@@ -71,10 +76,13 @@ class Asking:
             problem = LayerError(names.JOURNALED, operation)
             problem.__cause__ = error
         else:
-            self._telemetry.duration(self._clock.monotonic() - begin, operation, names.JOURNALED)
+            now = self._clock.monotonic()
+            self._telemetry.duration(now - begin, operation, names.JOURNALED)
+            self._journal_trouble.over(now)
             return result
         kind = "timeout" if isinstance(problem, LayerTimeout) else type(problem.__cause__).__qualname__
         self._telemetry.error(names.JOURNALED, operation, kind)
+        self._journal_trouble.met(kind, self._clock.monotonic())
         raise problem
 
     def accepted(self) -> None:
@@ -100,5 +108,8 @@ class Asking:
     def stored(self, elapsed: float, error: str | None) -> None:
         """The store was asked for something, which took so many seconds. `error`: type of what it raised."""
         self._telemetry.duration(elapsed, "write", names.STORE, error)
-        if error is not None:
+        if error is None:
+            self._store_trouble.over(self._clock.monotonic())
+        else:
             self._telemetry.error(names.STORE, "write", error)
+            self._store_trouble.met(error, self._clock.monotonic())
