@@ -781,9 +781,11 @@ def test_several_loops_write_at_once(journals: Journals) -> None:
         async def set(self, key: str, value: int) -> None:
             assert key not in self.now, "two write it at once"
             self.now.add(key)
-            await asyncio.sleep(0.0005)
-            self.writes.append((key, value))
-            self.now.discard(key)
+            try:
+                await asyncio.sleep(0.0005)  # here it is cancelled when its loop ends
+                self.writes.append((key, value))
+            finally:
+                self.now.discard(key)
 
     store = Rows()
     cache = CacheManager(configuration(timeout=5, **journals.options))
@@ -820,9 +822,11 @@ async def test_two_processes_share_the_work_and_never_a_key(journals: Journals) 
         async def set(self, key: str, value: int) -> None:
             assert key not in busy, "two write it at once"
             busy.add(key)
-            await asyncio.sleep(0.001)
-            written.append((key, value))
-            busy.discard(key)
+            try:
+                await asyncio.sleep(0.001)
+                written.append((key, value))
+            finally:
+                busy.discard(key)
 
     stores = Shared(), Shared()
     async with (
