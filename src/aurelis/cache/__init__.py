@@ -18,10 +18,13 @@ from .decorators import cached, cached_method
 from .invalidation import CacheInvalidator
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
+from .model_cache import ModelResponseCache
 from .monitor import CacheMetrics, CacheMonitor, CacheStats
 from .strategies import CacheAside, DataStore, DeadLetter, WriteBehind, WriteThrough
+from .warming import CacheWarmer, WarmFailure, WarmReport
 
 if TYPE_CHECKING:
+    from .files import FileCacheManager
     from .layers.disk import DiskBackend
     from .layers.redis import RedisBackend
 
@@ -35,14 +38,19 @@ __all__ = [
     "CacheMetrics",
     "CacheMonitor",
     "CacheStats",
+    "CacheWarmer",
     "DataStore",
     "DeadLetter",
     "DiskBackend",
     "EntryOptions",
+    "FileCacheManager",
     "LoadContext",
     "MemoryBackend",
+    "ModelResponseCache",
     "RedisBackend",
     "UnifiedCacheManager",
+    "WarmFailure",
+    "WarmReport",
     "WriteBehind",
     "WriteThrough",
     "cache_options",
@@ -54,7 +62,7 @@ __all__ = [
     "set_cache_manager",
 ]
 
-_NEEDED = {"DiskBackend": ("_sqlite3",), "RedisBackend": ("redis", "hiredis")}
+_NEEDED = {"DiskBackend": ("_sqlite3",), "FileCacheManager": ("fcntl",), "RedisBackend": ("redis", "hiredis")}
 """What names need that are imported when they are first named."""
 
 if not TYPE_CHECKING:
@@ -72,4 +80,8 @@ def __getattr__(name: str) -> object:
         from .layers.disk import DiskBackend
 
         return DiskBackend
+    if name == "FileCacheManager":
+        from .files import FileCacheManager
+
+        return FileCacheManager
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

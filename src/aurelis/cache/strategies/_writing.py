@@ -98,14 +98,9 @@ async def _keep(engine: Engine, key: str, packed: Packed, ttl: float | None, per
 
 
 async def _publish(engine: Engine, key: str, packed: Packed, ttl: float | None, permit: Permit) -> bool:
-    stack = engine.stack
     budget = await engine.after([engine.flights.fence(key)])
     try:
-        result = await stack.publish({key: packed}, Keep(ttl), permit, budget)
-        if result == "stored":
-            # What others have in memory is the value before this one. Word of it comes after it, or they would read
-            # the old one once more.
-            await stack.announce(permit, budget)
+        result = await engine.stack.publish({key: packed}, Keep(ttl), permit, budget, anew=True)
     finally:
         engine.flights.fence(key)  # a load that joined the old value meanwhile
     engine.telemetry.store(result)

@@ -43,6 +43,7 @@ RECOVERY_RESULT: Final = _P + "recovery.result"
 JOURNAL: Final = _P + "journal"
 WRITE_RESULT: Final = _P + "write.result"
 TOKEN_TYPE: Final = _P + "token.type"
+MODEL: Final = "gen_ai.request.model"  # of OpenTelemetry's conventions, that it agrees with what SDKs report
 ERROR_TYPE: Final = "error.type"
 # Attributes of spans only; they say the same as the parameters of the Cache-Status field (RFC 9211).
 FWD: Final = _P + "fwd"
@@ -57,6 +58,11 @@ MISS: Final = "miss"
 STALE: Final = "stale"
 REVALIDATED: Final = "revalidated"
 BYPASS: Final = "bypass"
+
+# A value of MODEL: the names beyond `MAX_MODELS`, which whoever calls may choose.
+OTHER_MODELS: Final = "_OTHER"
+MAX_MODELS: Final = 100
+"""Models that a cache keeps apart in its counts."""
 
 # Values of LAYER.
 L1: Final = "l1"
@@ -142,6 +148,15 @@ SAVED_UNKNOWN: Final = Metric(
     "{request}",
     "Model calls answered from the cache whose usage is not known.",
 )
+SAVED_COST: Final = Metric(
+    _P + "saved.cost", "counter", "{USD}", "US dollars that calls of models have cost whose answers were used again."
+)
+SAVED_UNPRICED: Final = Metric(
+    _P + "saved.unpriced",
+    "counter",
+    "{request}",
+    "Model calls answered from the cache whose cost is not known, although prices were asked for.",
+)
 SAVED_TIME: Final = Metric(_P + "saved.time", "counter", "s", "Time that origins took for answers now reused.")
 
 METRICS: Final = (
@@ -171,6 +186,8 @@ METRICS: Final = (
     DEAD_LETTERS,
     SAVED_TOKENS,
     SAVED_UNKNOWN,
+    SAVED_COST,
+    SAVED_UNPRICED,
     SAVED_TIME,
 )
 """All instruments, in the order in which they are documented."""
