@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from aurelis.cache import CacheConfig, CacheManager, UnifiedCacheManager, WriteBehind
-from aurelis.cache._clock import SYSTEM_CLOCK
 from aurelis.cache.exceptions import (
     CacheClosedError,
     ConfigurationError,
@@ -27,7 +26,6 @@ from aurelis.cache.journals import _stream
 from aurelis.cache.journals._embedded import EmbeddedJournal
 from aurelis.cache.journals._stream import StreamJournal
 from aurelis.cache.strategies import _asking
-from aurelis.cache.strategies._letters import packed_frame
 from aurelis.cache.strategies._retries import delay
 from aurelis.cache.telemetry import names
 from tests.managers import configuration, count, eventually, opened, run_script, series
@@ -354,6 +352,31 @@ async def test_what_a_process_cannot_read_is_kept_for_one_that_can(journals: Jou
         assert store.rows == {"k": user}
 
 
+async def test_a_journal_is_compressed_and_encrypted_as_the_cache_is(journals: Journals, tmp_path: Path) -> None:
+    store = Table()
+    key, other = b"k" * 32, b"o" * 32
+    text = "a private matter " * 1000
+    journals.options |= {"encryption_key": key, "compression": "gzip"}
+    async with journals.behind(store) as behind:
+        await behind.set("k", text)
+        frame = await behind._journal.pending("k")
+        assert frame is not None
+        assert len(frame) < 1000
+        assert b"private" not in frame
+        await behind.cache.clear()
+        assert await behind.get("k") == text
+    journals.options["encryption_key"] = other
+    async with journals.behind(store) as behind:
+        await behind.flush()
+        (letter,) = await behind.dead_letters()
+        assert (letter.readable, letter.value) == (False, None)
+    journals.options["encryption_key"] = [other, key]
+    async with journals.behind(store) as behind:
+        await behind.replay_dead_letters()
+        await behind.flush()
+        assert store.rows == {"k": text}
+
+
 # --- the bound
 
 
@@ -409,7 +432,7 @@ async def test_what_is_left_when_a_process_ends_the_next_one_writes(journals: Jo
 async def test_what_waits_for_a_batch_when_a_process_begins_waits_no_more(journals: Journals) -> None:
     async with journals.behind(Table()) as behind:
         await behind._draining.stop()
-        await behind._journal.append("k", packed_frame("k", behind._codec.dumps(1), SYSTEM_CLOCK), 10)
+        await behind._journal.append("k", behind._envelopes.frame("k", 1, None), 10)
     async with journals.behind(store := Table(), flush_interval=math.inf):
         await eventually(lambda: store.rows == {"k": 1})
 

@@ -25,7 +25,7 @@ from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from . import _writing
 from ._asking import PATIENCE, Asking
 from ._draining import Draining
-from ._letters import DELETION, DeadLetter, opened, packed_frame, value_of
+from ._letters import DELETION, DeadLetter, Envelopes
 from ._store import DataStore, deleting, require_store
 
 S = TypeVar("S", bound=DataStore)
@@ -128,7 +128,8 @@ class WriteBehind(Generic[S]):
         self.cache = manager_of(cache)
         self.data_store = data_store
         self._lease = min(seconds(self.cache.config.lease), _LONGEST_LEASE)
-        self._codec = ValueCodec(self.cache.config.types)
+        config = self.cache.config
+        self._envelopes = Envelopes(ValueCodec(config.types), config.framing(), SYSTEM_CLOCK)
         self._batch_size = batch_size
         self._hurry = interval == 0
         self._max_pending = max_pending
@@ -138,7 +139,7 @@ class WriteBehind(Generic[S]):
         self._draining = Draining(
             self._journal,
             data_store,
-            self._codec,
+            self._envelopes,
             self._asking,
             SYSTEM_CLOCK,
             batch_size=batch_size,
@@ -185,8 +186,7 @@ class WriteBehind(Generic[S]):
         engine = self.cache._engine
         engine.check(key)
         packed = engine.stack.pack(value)
-        payload = self._codec.dumps(value) if packed.payload is None else packed.payload
-        act = partial(self._append, key, packed_frame(key, payload, SYSTEM_CLOCK))
+        act = partial(self._append, key, self._envelopes.frame(key, value, packed.payload))
         return await _writing.write(engine, key, packed, life, self._lease, act)
 
     async def delete(self, key: str) -> None:
@@ -231,7 +231,7 @@ class WriteBehind(Generic[S]):
         """
         whole("limit", limit)
         found = await self._asking.ask("letters", self._journal.letters(limit))
-        return [opened(letter, self._codec) for letter in found]
+        return [self._envelopes.letter(letter) for letter in found]
 
     async def replay_dead_letters(self, keys: Iterable[str] | None = None) -> int:
         """Let dead letters wait for the store again, with all attempts before them.
@@ -317,7 +317,7 @@ class WriteBehind(Generic[S]):
             return await self.data_store.get(key)
         if frame is None:
             return await self.data_store.get(key)
-        return None if frame == DELETION else value_of(key, frame, self._codec)
+        return None if frame == DELETION else self._envelopes.value(key, frame)
 
     async def _append(self, key: str, frame: bytes) -> None:
         clock = SYSTEM_CLOCK

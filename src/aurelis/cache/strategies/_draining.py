@@ -20,13 +20,12 @@ from typing import Final
 
 from aurelis.cache._clock import Clock
 from aurelis.cache._gate import Gate
-from aurelis.cache.codecs import ValueCodec
 from aurelis.cache.exceptions import CacheError, FrameError, LayerError
 from aurelis.cache.journals._journal import Failure, Journal, Session, Ticket
 
 from . import _retries
 from ._asking import Asking
-from ._letters import DELETION, value_of
+from ._letters import DELETION, Envelopes
 from ._store import DataStore, deleting
 
 _LOG = logging.getLogger("aurelis.cache")
@@ -66,7 +65,7 @@ class Draining:
         self,
         journal: Journal,
         store: DataStore,
-        codec: ValueCodec,
+        envelopes: Envelopes,
         asking: Asking,
         clock: Clock,
         *,
@@ -78,7 +77,7 @@ class Draining:
     ) -> None:
         self._journal = journal
         self._store = store
-        self._codec = codec
+        self._envelopes = envelopes
         self._asking = asking
         self._clock = clock
         self._batch_size = batch_size
@@ -226,7 +225,7 @@ class Draining:
         for ticket in tickets:
             if ticket.frame != DELETION:
                 try:
-                    values[ticket.key] = value_of(ticket.key, ticket.frame, self._codec)
+                    values[ticket.key] = self._envelopes.value(ticket.key, ticket.frame)
                 except FrameError as error:
                     errors[ticket.key] = error
         lease = session.lease
