@@ -31,6 +31,7 @@ Q = TypeVar("Q")
 DEFAULT_MAX_BODY_BYTES: Final = 4 * 2**20
 _MAX_HOPS: Final = 4
 _MISSES: Final = frozenset({"miss", "uri-miss", "vary-miss", "stale", "partial"})
+_ABSENT: Final = frozenset({"uri-miss", "vary-miss"})
 _MAX_LEADERS: Final = 3
 """Loads of others that a request waits for, one after the other, before it asks for itself."""
 _UNSHAREABLE_SECONDS: Final = 30.0
@@ -250,7 +251,7 @@ class Exchange(Generic[Q]):
                         lead = await self._lead_blocking(flight, request, key, entry, below, ways)
                         if lead is not None:
                             stays = True
-                            return Lead(lead, decision.reason, leave, flight)
+                            return Lead(lead, _reason(decision, lead.found), leave, flight)
                 outcome = await ways.outcome(flight, None if leads else patience)
                 if isinstance(outcome, Failed):
                     raise outcome.again()
@@ -265,15 +266,15 @@ class Exchange(Generic[Q]):
                 if isinstance(result, Substitute):
                     if leads or self._fits(request, result):
                         own = flight if leads and load is not None else None
-                        return answer_of(result, decision.reason, engine, collapsed=not leads, flight=own)
+                        reason = _reason(decision, result.found)
+                        return answer_of(result, reason, engine, collapsed=not leads, flight=own)
                     if tries := tries - 1:
                         continue
                     return self._alone(decision.reason)
                 if leads:
                     stays = True
-                    return Live(
-                        result.head, result.decision, decision.reason, False, seat.reader, result.raw, leave, flight
-                    )
+                    reason = _reason(decision, result.found)
+                    return Live(result.head, result.decision, reason, False, seat.reader, result.raw, leave, flight)
                 if _is_for_its_leader(result.decision) and (tries := tries - 1):
                     continue
                 followed = self._share(request, result, decision, leave, flight)
@@ -377,8 +378,8 @@ class Exchange(Generic[Q]):
             return self._alone(decision.reason, "too-large")
         self.engine.telemetry.miss.n += 1
         self.engine.telemetry.coalesced.n += 1
-        route = loading.route
-        return Live(loading.head, loading.decision, decision.reason, True, reader, None, leave, flight, route)
+        reason, route = _reason(decision, loading.found), loading.route
+        return Live(loading.head, loading.decision, reason, True, reader, None, leave, flight, route)
 
     async def _lead(
         self,
@@ -456,6 +457,7 @@ class Exchange(Generic[Q]):
                 self.engine.flights.land(flight)
                 return None
             stale = entry
+        reason = ""
         if below:
             found = await ways.run(self.engine.stack.lookup(key, budget))
             if found is not None:
@@ -465,12 +467,13 @@ class Exchange(Generic[Q]):
                     self.engine.flights.land(flight)
                     return None
                 stale = found.entry
+                reason = decision.reason if isinstance(decision, Load) else ""
         # Processes do not wait for each other here, as a stream cannot be shared between them. The permit only says
         # whether an invalidation has overtaken the load.
         _, permit = await ways.run(self.engine.acquire(key, budget, again=True, life=_LONGEST_LOAD))
         flight.generation = permit.generation
         flight.holds = partial(self.engine.stack.holds, permit, self.engine.stack.implied(key), _LONGEST_LOAD)
-        return Recorder(self, request, flight, key, stale, budget, ways, seat, permit, behind)
+        return Recorder(self, request, flight, key, stale, budget, ways, seat, permit, behind, reason)
 
     def _alone(self, reason: str, detail: str = "") -> Alone:
         if reason in _MISSES or reason == "request":
@@ -496,6 +499,11 @@ def _is_for_its_leader(decision: Record | Pass) -> bool:
     if isinstance(decision, Record):
         return not decision.shared  # it will be stored, and they can ask whether it holds for them
     return not decision.lasting  # the leader's request or luck was special
+
+
+def _reason(decision: Load, found: str) -> str:
+    """Why the origin was asked: what was not in memory may have been in a lower layer. `found`: as of `Recorder`."""
+    return found if found and decision.reason in _ABSENT else decision.reason
 
 
 def _may_be_below(decision: Lookup) -> bool:

@@ -52,6 +52,7 @@ class Substitute:
         status: what the origin has answered; `None`: it has raised.
         stored: its answer has updated what is stored.
         shared: others who wait may have it.
+        found: as of `Recorder`.
     """
 
     entry: Entry
@@ -59,11 +60,12 @@ class Substitute:
     status: int | None
     stored: bool = False
     shared: bool = True
+    found: str = ""
 
 
 @dataclass(slots=True)
 class Loading:
-    """Outcome of a flight: a response is coming."""
+    """Outcome of a flight: a response is coming. `found`: as of `Recorder`."""
 
     head: ResponseHead
     decision: Record | Pass
@@ -72,6 +74,7 @@ class Loading:
     request: Any
     response_time: float
     route: str
+    found: str = ""
 
 
 class Seat:
@@ -106,6 +109,8 @@ class Recorder(Generic[Q]):
         conditions: fields by which the origin is to be asked whether what is stored still holds, in place of all
             conditions of the caller's own; empty: it is just asked.
         route: template of the route that answers, empty where unknown.
+        found: why the origin is asked in spite of what a lower layer has, the `fwd` token of RFC 9211 §2.2; empty: there
+            is nothing.
     """
 
     def __init__(
@@ -120,6 +125,7 @@ class Recorder(Generic[Q]):
         seat: Seat | None,
         permit: Permit,
         behind: str = "",
+        found: str = "",
     ) -> None:
         self._exchange = exchange
         self._engine = exchange.engine
@@ -132,6 +138,7 @@ class Recorder(Generic[Q]):
         self._seat = seat
         self._permit = permit
         self._behind = behind
+        self.found = found
         self._published = False
         self.conditions: Fields = tuple(exchange.policy.conditions(request, stale))
         # One that loads in a thread has a span of its own; one that runs in a task is inside of the engine's.
@@ -187,7 +194,7 @@ class Recorder(Generic[Q]):
         stand_in = policy.on_refused(self._request, stale, head, engine.clock.monotonic())
         if stand_in is None:
             return False
-        self._substitute(Substitute(stand_in.entry, names.STALE, head.status), "error")
+        self._substitute(Substitute(stand_in.entry, names.STALE, head.status, found=self.found), "error")
         return True
 
     async def _confirm(self, decision: Confirm, head: ResponseHead) -> None:
@@ -202,7 +209,8 @@ class Recorder(Generic[Q]):
         fresh_until = self._engine.clock.monotonic() + decision.fresh_for
         entry = Entry(decision.value, None, fresh_until, math.inf, 0)
         shared = store is not None and store.key in (None, self._key)
-        self._substitute(Substitute(entry, names.REVALIDATED, head.status, store is not None, shared), "validated")
+        substitute = Substitute(entry, names.REVALIDATED, head.status, store is not None, shared, self.found)
+        self._substitute(substitute, "validated")
 
     def _substitute(self, substitute: Substitute, reason: str) -> None:
         self._flight.keep()  # callers leave with what is stored, and the origin may have more to do after its answer
@@ -252,6 +260,7 @@ class Recorder(Generic[Q]):
                 self._request,
                 self._response_time,
                 self.route,
+                self.found,
             )
         )
         return decision
@@ -302,7 +311,7 @@ class Recorder(Generic[Q]):
             decision = policy.on_error(self._request, self._stale, error, self._engine.clock.monotonic())
             if isinstance(decision, Serve):
                 ended = self.ended
-                self._substitute(Substitute(decision.entry, names.STALE, None), "error")
+                self._substitute(Substitute(decision.entry, names.STALE, None, found=self.found), "error")
                 self.ended = ended  # nothing of the error is left to be raised
             else:
                 self._count_load()
