@@ -107,7 +107,7 @@ class Responder:
     def _refresh(self, hit: Hit, request: HttpRequest) -> None:
         middleware = self._middleware
         # A copy: the app writes to it, and this request goes on with its own.
-        load = AppLoad(middleware.app, without_telemetry(self._scope), request.rule)
+        load = AppLoad(middleware.app, without_telemetry(self._scope), request.rule, hit.response.route)
         middleware.exchange.refresh(request, hit, load)
 
     async def _open(self, pending: Pending[HttpRequest]) -> None:
