@@ -109,8 +109,8 @@ class Recorder(Generic[Q]):
         conditions: fields by which the origin is to be asked whether what is stored still holds, in place of all
             conditions of the caller's own; empty: it is just asked.
         route: template of the route that answers, empty where unknown.
-        found: why the origin is asked in spite of what a lower layer has, the `fwd` token of RFC 9211 §2.2; empty: there
-            is nothing.
+        found: why the origin is asked in spite of what a lower layer has, a `fwd` token of RFC 9211 §2.2; empty: it has
+            nothing.
     """
 
     def __init__(

@@ -132,6 +132,7 @@ class CacheRule:
         settled: dict[str, object] = {
             "ttl": None if self.ttl is None else arguments.lifetime(self.ttl),
             "cookies": None if self.cookies is None else tuple(self.cookies),
+            "shared": arguments.flag("shared", self.shared),
             "method": arguments.methods(self.method),
             "host": hosts or None,
             "headers": headers,
@@ -142,6 +143,8 @@ class CacheRule:
             "tags": templates.source,
             "query": None if self.query is None else arguments.parameters("query", self.query),
             "ignore_query": arguments.parameters("ignore_query", self.ignore_query),
+            "sort_query": arguments.flag("sort_query", self.sort_query),
+            "bypass": arguments.flag("bypass", self.bypass),
             "key_headers": arguments.fields("key_headers", self.key_headers),
             "override": arguments.overridden(self.override),
             "max_body_bytes": arguments.body_limit(self.max_body_bytes),
@@ -173,7 +176,7 @@ class CacheRule:
             raise ConfigurationError("query= names what counts and ignore_query= what does not: leave one of them out")
         if self.override and self.ttl is None:
             raise ConfigurationError("override= sets aside what a response says, so say how long it is kept: ttl=60")
-        if self.cache_status not in (None, True, False, "debug"):
+        if self.cache_status not in (None, "debug") and not isinstance(self.cache_status, bool):
             raise ConfigurationError(f"cache_status={self.cache_status!r}: pass True, False, 'debug' or None")
         said = {each.name for each in fields(self) if each.init and getattr(self, each.name) != each.default}
         said -= {"path", "method", "host", "headers", "bypass"}
