@@ -275,3 +275,34 @@ async def test_a_cookie_reaches_nobody_but_the_one_whose_request_the_app_has_ans
     if layers == "redis":
         other = await ask(CacheMiddleware(Origin(handler), cache=make_manager(redis_url=redis_url)))
         assert (other.body, other.fields("set-cookie")) == (b"body 1", [])
+
+
+@pytest.mark.parametrize("said", ["max-age=60", "max-age=60, must-revalidate", "max-age=60, stale-if-error=60"])
+async def test_a_page_whose_session_rolls_is_nobody_elses(manager: CacheManager, said: str) -> None:
+    """Its app means the browser by `max-age`, and may have put into it what only the new cookie can be used with."""
+
+    async def handler(call: Call) -> None:
+        user = call.field("cookie") or "nobody"
+        fields = {"set_cookie": f"{user}; token={call.number}"} if call.field("cookie") else {}
+        await call.answer(f"hello {user}, token {call.number}", cache_control=said, **fields)
+
+    app = CacheMiddleware(Origin(handler), cache=manager, cache_status="debug")
+    crowd = [Visit(app, "/", "GET", {"cookie": f"session={number}"}).begin() for number in range(5)]
+    for number, visit in enumerate(crowd):
+        assert (await visit.end()).body.startswith(b"hello session=%d, " % number)
+        assert visit.fields("set-cookie")[0].startswith(f"session={number}; ")
+        assert "stored" not in visit.cache_status
+    assert (await ask(app)).body.startswith(b"hello nobody, ")
+    assert "; hit" in (await ask(app)).cache_status
+
+
+async def test_the_answer_to_a_login_is_not_the_page_of_the_next(manager: CacheManager) -> None:
+    """RFC 9110 §9.3.3 lets a POST's answer be stored for later GET requests."""
+
+    async def handler(call: Call) -> None:
+        fields = {"set_cookie": "session=1"} if call.scope["method"] == "POST" else {}
+        await call.answer(f"page {call.number}", cache_control="max-age=60", content_location="/", **fields)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    assert (await ask(app, "/", "POST", body=b"user")).body == b"page 1"
+    assert (await ask(app)).body == b"page 2"

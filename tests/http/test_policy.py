@@ -384,6 +384,8 @@ def test_a_shared_cache_gives_nobody_what_is_anothers(
     assert "no-store" not in said or "must-understand" in said
     if b"set-cookie" in fields:
         assert "age=" in said or b"expires" in fields
+        if b"cookie" in first.fields and rule is not ALLOWING_RULE:
+            assert "public" in said or "s-maxage" in said
     assert fields.get(b"vary") != b"*"
     explicit = "age=" in said or b"expires" in fields
     if rule is not ALLOWING_RULE:

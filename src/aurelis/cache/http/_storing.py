@@ -132,6 +132,8 @@ def may_store(
         return Unstorable("events")
     allows_authorization = fresh.source == "explicit" and _allows_authorization(directives)
     left_out = directives.no_cache_fields | directives.private_fields if shared else directives.no_cache_fields
+    if shared and _answers_a_cookie(request, fields, left_out, directives, is_targeted=targeted is not None):
+        return Unstorable("cookie")
     if fresh.source == "explicit" or (fresh.source == "validation" and not shared):
         # The response may be used again, as it says itself; the cookie was for one request (RFC 9111 §7.3).
         left_out |= _COOKIES & fields.keys()
@@ -199,6 +201,26 @@ def _refused_by_response(status: int, directives: ResponseDirectives, *, shared:
     if shared and directives.private and "private" not in override:
         return "private"
     return ""
+
+
+def _answers_a_cookie(
+    request: HttpRequest,
+    fields: Mapping[bytes, bytes],
+    left_out: frozenset[bytes],
+    directives: ResponseDirectives,
+    *,
+    is_targeted: bool,
+) -> bool:
+    """Whether a response changes the cookies of a client that has some, and does not say that it is for all the same.
+
+    That is what logging in, a session that rolls, or a token for the next form look like. A lifetime alone, which is
+    meant for the browser more often than not, is too little to give such a page to others.
+    """
+    if b"set-cookie" not in fields or b"set-cookie" in left_out or b"cookie" not in request.fields:
+        return False
+    if request.rule is not None and request.rule.credentials_allowed:
+        return False
+    return not (directives.public or directives.s_maxage is not None or is_targeted)
 
 
 def _refused_by_credentials(
