@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from secrets import token_hex
@@ -16,6 +16,7 @@ from aurelis.cache.http import (
     Fields,
     HttpRequest,
     Part,
+    forwardable_fields,
     is_not_modified,
     not_modified_fields,
     part_of,
@@ -65,7 +66,7 @@ class Responder:
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # A copy: the app may send the same message again.
-                message = {**message, "headers": [*message.get("headers", ()), *told]}
+                message = {**message, "headers": [*forwardable_fields([*message.get("headers", ())]), *told]}
             await forward(message)
 
         await self._middleware.app(self._scope, receive or self._receive, watched(send) if watched else send)
@@ -181,9 +182,10 @@ class Responder:
         if live.route:
             restore(self._scope, live.route)
         send = self._send
-        fields = live.head.headers
         if live.collapsed and isinstance(decision, Record):
-            fields = storable_fields(live.head, decision.left_out)
+            fields: Sequence[tuple[bytes, bytes]] = storable_fields(live.head, decision.left_out)
+        else:
+            fields = forwardable_fields(live.head.headers)
         await send(
             {
                 "type": "http.response.start",

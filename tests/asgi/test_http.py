@@ -487,3 +487,30 @@ async def test_who_asks_for_itself_after_waiting_still_has_its_request_to_read(m
     await eventually(lambda: manager._engine.flights.waiting == 2)
     gate.set()
     assert [(await visit.end()).body for visit in visits] == [b"[]"] * 3
+
+
+@pytest.mark.parametrize("said", ["no-store", "max-age=60"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_what_connection_names_reaches_no_client(manager: CacheManager, method: str, said: str) -> None:
+    """RFC 9110 §7.6.1: it is for the next recipient alone. What is about the connection is for the server."""
+
+    async def handler(call: Call) -> None:
+        headers = [
+            (b"Connection", b"close, X-Hop"),
+            (b"connection", b"x-other"),
+            (b"X-Hop", b"1"),
+            (b"x-other", b"2"),
+            (b"X-Kept", b"3"),
+            (b"cache-control", said.encode()),
+        ]
+        await call.send({"type": "http.response.start", "status": 200, "headers": headers})
+        await call.chunk(b"body", more=False)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    crowd = [Visit(app, "/", method).begin() for _ in range(3)]
+    for visit in [*[await visit.end() for visit in crowd], await ask(app, "/", method)]:
+        names = [name.lower() for name, _ in visit.messages[0]["headers"]]
+        assert b"x-kept" in names
+        assert not {b"x-hop", b"x-other"} & set(names)
+        collapsed = "collapsed" in visit.cache_status or "; hit" in visit.cache_status
+        assert (b"connection" in names) is not collapsed

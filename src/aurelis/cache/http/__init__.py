@@ -36,7 +36,7 @@ from ._reuse import is_not_modified, not_modified_fields
 from ._rule_files import Principal, load_rules
 from ._rules import Admission, CacheRule, TargetRule, match_rule, rules_for
 from ._status import CacheStatus, append_status
-from ._storing import Storable, Unstorable, is_complete, may_store, storable_fields
+from ._storing import Storable, Unstorable, forwardable_fields, is_complete, may_store, storable_fields
 from ._tagging import group_tag, invalidated_groups
 from ._validation import conditional
 from ._variants import selects_same, variant_digest, vary_names
@@ -73,6 +73,7 @@ __all__ = [
     "conditional",
     "corrected_initial_age",
     "current_age",
+    "forwardable_fields",
     "freshness",
     "group_tag",
     "http_date",

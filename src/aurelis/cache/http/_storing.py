@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ._age import Freshness, freshness
@@ -36,6 +36,10 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+
+
+_OF_THE_CONNECTION = frozenset({b"close", b"connection", b"keep-alive", b"upgrade"})
+"""Options that end, keep or change the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +312,28 @@ def _length(value: bytes) -> int | None:
     return int(value) if value.isdigit() and len(value) <= 20 else None
 
 
+def nominated(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """The names in `Connection`, lower case: fields that are for the next recipient alone (RFC 9110 §7.6.1)."""
+    return frozenset(
+        option.strip(b" \t").lower()
+        for name, value in fields
+        if name.lower() == b"connection"
+        for option in value.split(b",")
+    )
+
+
+def forwardable_fields(fields: Sequence[tuple[bytes, bytes]]) -> Sequence[tuple[bytes, bytes]]:
+    """The fields of a response without those that `Connection` names, which are not for whoever comes after.
+
+    What it says of the connection itself stays: it is for the server, as the cache has no connection of its own.
+
+    Args:
+        fields: names in any case.
+    """
+    dropped = nominated(fields) - _OF_THE_CONNECTION
+    return [line for line in fields if line[0].lower() not in dropped] if dropped else fields
+
+
 def storable_fields(head: ResponseHead, left_out: frozenset[bytes] = frozenset()) -> Fields:
     """The fields to store: names in lower case, without Age and those of the connection (RFC 9111 §3.1).
 
@@ -318,8 +344,5 @@ def storable_fields(head: ResponseHead, left_out: frozenset[bytes] = frozenset()
         left_out: names of further fields that are not for storing, lower case.
     """
     lines = [(name.lower(), value) for name, value in head.headers]
-    dropped = _HOP_BY_HOP | {b"age"} | left_out
-    for name, value in lines:
-        if name == b"connection":
-            dropped |= {option.strip(b" \t").lower() for option in value.split(b",")}
+    dropped = _HOP_BY_HOP | {b"age"} | left_out | nominated(lines)
     return tuple(line for line in lines if line[0] not in dropped)
