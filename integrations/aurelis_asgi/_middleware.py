@@ -26,7 +26,7 @@ from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.typing import Bypass
 
 from ._heeding import UnsafeSend
-from ._request import BODY_FIELDS, Target, has_body, make_target
+from ._request import BODY_FIELDS, ELSEWHERE_FIELDS, Target, has_body, make_target, told_elsewhere
 from ._responder import Responder, replay
 from ._telling import Teller, Tells
 
@@ -103,14 +103,15 @@ class CacheMiddleware:
         )
         self.exchange = Exchange(manager, policy, max_body_bytes=self._max_body_bytes)
         self.heeding = Heeding(self.exchange, policy)
+        self._hash_key = manager.config.hash_key()
         self._status = CacheStatus(manager.config.name)
         self._teller = Teller(self._status, self._tells)
-        self._hash_key = manager.config.hash_key()
         # Most requests are for few targets, and to read one costs as much as to find its answer.
-        self._make_target = partial(make_target, self.rules, policy.key, self._tells)
+        self._make_target = partial(make_target, self.rules, policy.key, self._tells, self._partition)
         self._remembered_target = lru_cache(_REMEMBERED_TARGETS)(self._make_target)
         # Where a request has none of these, and no rule asks for more, any fresh response answers it.
         self._speaking_fields = policy.reuse_fields | BODY_FIELDS
+        self._watched_fields = self._speaking_fields | ELSEWHERE_FIELDS
         # They change once a second, which is seldom where hits must be fast.
         self.fields_of_hit = lru_cache(_REMEMBERED_AGES)(self._teller.hit)
 
@@ -129,10 +130,14 @@ class CacheMiddleware:
             await Responder(self, scope, receive, send, self._teller).forward(Alone("method"), watched=watched)
             return
         fields = combine(scope["headers"])
-        target = self._target(scope, fields)
+        is_plain = self._watched_fields.isdisjoint(fields)
+        if is_plain or not (told := told_elsewhere(fields)):
+            target = self._target(scope, fields)
+        else:
+            target = self._target(scope, fields, told)
         if target.alternatives:
             target = target.chosen(method, fields)
-        if method == "GET" and not target.asks and self._speaking_fields.isdisjoint(fields):
+        if method == "GET" and not target.asks and (is_plain or self._speaking_fields.isdisjoint(fields)):
             hit = self.exchange.fresh(target.key)
             if hit is not None:
                 # Nothing of it is left to keep track of, so it has no responder.
@@ -140,8 +145,8 @@ class CacheMiddleware:
                 return
         if self._of_process and self.exchange.is_closed():
             self._stand_on(manager_of(None))  # somebody has closed it: there is a new one
-            target = self._target(scope, fields).chosen(method, fields)
-        request = HttpRequest(method, target.uri, fields, "", target.effect)
+            target = self._target(scope, fields, told_elsewhere(fields)).chosen(method, fields)
+        request = HttpRequest(method, target.uri, fields, target.partition, target.effect)
         refusal = self._refusal(request, scope, target.said)
         teller = self._teller
         if target.tells != self._tells or target.tells == "debug":
@@ -175,7 +180,10 @@ class CacheMiddleware:
             if isinstance(admission, Bypass):
                 return admission
             if admission.partition_source:
-                request.partition = self._partition(admission.partition_source)
+                apart = admission.partition_source
+                request.partition = self._partition(
+                    request.partition.encode() + b"/" + apart if request.partition else apart
+                )
         return Bypass("bypass", "body") if has_body(request.fields) else None
 
     def _unsafe_request(self, scope: Scope) -> HttpRequest:
@@ -192,12 +200,15 @@ class CacheMiddleware:
             own = self._target({**scope, **path, "query_string": parts.query.encode("latin-1")}, fields)
         return {url, own.uri, *(target.uri for target in own.alternatives)}
 
-    def _target(self, scope: Scope, fields: Mapping[bytes, bytes]) -> Target:
+    def _target(self, scope: Scope, fields: Mapping[bytes, bytes], told: bytes = b"") -> Target:
         scheme, path, query = scope.get("scheme", "http"), scope["path"], scope["query_string"]
         raw_path, root_path = scope.get("raw_path"), scope.get("root_path", "")
         host = fields.get(b"host")
         if host is None or len(host) + len(path) + len(query) + len(raw_path or b"") > _MAX_REMEMBERED_LENGTH:
-            return self._make_target(scheme, host, raw_path, path, query, root_path, scope.get("server"))
+            return self._make_target(scheme, host, raw_path, path, query, root_path, told, scope.get("server"))
+        if told:
+            make = self._make_target if len(told) > _MAX_REMEMBERED_LENGTH else self._remembered_target
+            return make(scheme, host, raw_path, path, query, root_path, told)
         return self._remembered_target(scheme, host, raw_path, path, query, root_path)
 
     def _partition(self, source: bytes) -> str:

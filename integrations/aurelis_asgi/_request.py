@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from urllib.parse import quote
 
 from aurelis.cache.http import CacheRule, HttpRequest, RuleEffect, TargetRule, rules_for
@@ -12,6 +14,50 @@ from ._telling import Tells
 
 BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 """Request fields that announce a body."""
+
+_ELSEWHERE = (
+    b"forwarded",
+    b"front-end-https",
+    b"x-forwarded-host",
+    b"x-forwarded-method",
+    b"x-forwarded-path",
+    b"x-forwarded-port",
+    b"x-forwarded-prefix",
+    b"x-forwarded-proto",
+    b"x-forwarded-protocol",
+    b"x-forwarded-scheme",
+    b"x-forwarded-server",
+    b"x-forwarded-ssl",
+    b"x-forwarded-uri",
+    b"x-host",
+    b"x-http-host-override",
+    b"x-http-method",
+    b"x-http-method-override",
+    b"x-method-override",
+    b"x-original-host",
+    b"x-original-uri",
+    b"x-original-url",
+    b"x-rewrite-url",
+    b"x-scheme",
+    b"x-script-name",
+    b"x-url-scheme",
+)
+ELSEWHERE_FIELDS = frozenset(
+    b"".join(spelling)
+    for name in _ELSEWHERE
+    # What is WSGI, below a bridge for instance, does not tell `_` from `-`.
+    for spelling in product(*([b"-", b"_"] if char == 0x2D else [bytes([char])] for char in name))
+)
+"""Request fields by which apps are told of another target than that of the request.
+
+Proxies set them, and so can anybody where no proxy takes them away. An app that heeds one answers for that other
+target, so requests share entries only with those that say the same.
+"""
+
+# Of Forwarded (RFC 7239 §4) `host` and `proto` are about the target; the others would keep each client apart.
+_PAIR = rb"""[ \t]*([A-Za-z-]+)=("(?:[^"\\]|\\.)*+"|[^;," \t]*+)[ \t]*"""
+_FORWARDED = re.compile(rb"%b(?:[;,]%b)*+" % (_PAIR, _PAIR))
+_FORWARDED_PAIR = re.compile(_PAIR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +73,7 @@ class Target:
         asks: each request has to be looked at.
         key: of the response, where requests are not kept apart.
         tells: how much responses say of the cache.
+        partition: what keeps requests apart that say that their target is another one; empty: they don't.
         alternatives: the same for rules that count for some requests, in order, before this one.
     """
 
@@ -36,6 +83,7 @@ class Target:
     asks: bool
     key: str
     tells: Tells
+    partition: str = ""
     alternatives: tuple[Target, ...] = ()
 
     def chosen(self, method: str, fields: Mapping[bytes, bytes]) -> Target:
@@ -50,15 +98,25 @@ def make_target(
     rules: Sequence[CacheRule],
     key_of: Callable[[HttpRequest], str],
     tells: Tells,
+    partition_of: Callable[[bytes], str],
     scheme: str,
     host: bytes | None,
     raw_path: bytes | None,
     path: str,
     query: bytes,
     root_path: str,
+    elsewhere: bytes = b"",
     server: Sequence[object] | None = None,
 ) -> Target:
-    """Read what a scope says about the target. `tells`: where no rule does; `server`: where there is no `host`."""
+    """Read what a scope says about the target.
+
+    Args:
+        tells: where no rule says it.
+        partition_of: the keyed hash of what keeps requests apart.
+        elsewhere: what fields say about another target, as of `told_elsewhere`.
+        server: where there is no `host`.
+    """
+    partition = partition_of(elsewhere) if elsewhere else ""
     name = (f"{server[0]}:{server[1]}" if server else "").encode() if host is None else host
     authority = authority_of(scheme, name)
     resource = f"{scheme}://{authority}{quote(path) if raw_path is None else raw_path.decode('latin-1')}"
@@ -66,16 +124,37 @@ def make_target(
     def seen_by(said: TargetRule | None, alternatives: tuple[Target, ...] = ()) -> Target:
         counts = query if said is None else said.query
         uri = f"{resource}?{counts.decode('latin-1')}" if counts else resource
-        key = key_of(HttpRequest("GET", uri, {}))
+        key = key_of(HttpRequest("GET", uri, {}, partition))
         asks = said is not None and (said.rule.separates or said.refusal is not None)
         own = tells if said is None or said.rule.cache_status is None else said.rule.cache_status
         # What all hits have in common is prepared; one that tells something else has to be made for its request.
         asks = asks or own != tells or own == "debug"
-        return Target(uri, said, None if said is None else said.effect, asks, key, own, alternatives)
+        return Target(uri, said, None if said is None else said.effect, asks, key, own, partition, alternatives)
 
     found = rules_for(rules, path_below_root(path, root_path), authority, query) if rules else ()
     last = found[-1] if found and not found[-1].rule.is_conditional else None
     return seen_by(last, tuple(seen_by(said) for said in found if said is not last))
+
+
+def told_elsewhere(fields: Mapping[bytes, bytes]) -> bytes:
+    """What a request says about another target than its own, in an injective encoding; empty: nothing."""
+    told = b""
+    for name in sorted(ELSEWHERE_FIELDS & fields.keys()):
+        value = fields[name]
+        if name == b"forwarded":
+            value = _target_in(value)
+            if not value:
+                continue
+        told += b"%d:%b%d:%b" % (len(name), name, len(value), value)
+    return told
+
+
+def _target_in(forwarded: bytes) -> bytes:
+    """What Forwarded says of the target. Where its syntax is odd, and may be read in other ways, that is all of it."""
+    if _FORWARDED.fullmatch(forwarded) is None:
+        return forwarded
+    pairs = [(name.lower(), value) for name, value in _FORWARDED_PAIR.findall(forwarded)]
+    return b";".join(b"%b=%b" % pair for pair in pairs if pair[0] in (b"host", b"proto"))
 
 
 def authority_of(scheme: str, host: bytes) -> str:

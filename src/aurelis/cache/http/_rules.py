@@ -230,7 +230,8 @@ class CacheRule:
     def matches(self, path: str, host: str | None = None) -> bool:
         """Whether the rule speaks for a decoded path. One with `.` or `..` segments never matches.
 
-        What such a path means depends on who resolves it: the app may see another path than the rule.
+        What such a path means depends on who resolves it: the app may see another path than the rule. That is also so
+        if it gets such segments, or more slashes, by being decoded once more.
 
         Args:
             host: of the request, with or without a port; `None`: not looked at.
