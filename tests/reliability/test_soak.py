@@ -208,7 +208,7 @@ async def test_mixed_traffic_leaves_nothing_behind(redis_url: str, seconds: floa
     soak = Soak(manager, 1)
 
     async def settle() -> None:
-        await eventually(lambda: is_settled(manager) and not soak.app.exchange._refreshes)
+        await eventually(lambda: is_settled(manager) and not soak.app.exchange._loads.refreshes)
         gc.collect()
 
     # First all that is filled once: keys and targets that are remembered, counters, pools.

@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 
 from aurelis.cache import _tags
 from aurelis.cache._decisions import Discard, Follow, Store
-from aurelis.cache._entry import NO_DETAILS, Details, Entry
+from aurelis.cache._entry import Entry
 from aurelis.cache._leases import Permit
-from aurelis.cache._packing import Keep
 from aurelis.cache.exceptions import CacheError
 from aurelis.cache.http import (
     HttpPolicy,
@@ -26,6 +25,7 @@ from aurelis.cache.http import (
 )
 
 from ._exchange import Exchange
+from ._keeping import pack, publish
 
 T = TypeVar("T")
 
@@ -157,18 +157,5 @@ class Heeding:
         return None
 
     async def _keep(self, request: HttpRequest, decision: Store, permit: Permit) -> None:
-        engine = self._engine
-        displaced: tuple[str, ...] = ()
-        values = {decision.key or permit.key: engine.stack.pack(decision.value, trusted=True)}
-        if decision.index is not None:
-            index_key, index = decision.index
-            known = engine.stack.peek(index_key)
-            index, displaced = self._policy.on_indexed(request, index, None if known is None else known.value)
-            values[index_key] = engine.stack.pack(index, trusted=True)
-        engine.note_apart(values)
-        details = Details(decision.tags) if decision.tags else NO_DETAILS
-        keep = Keep(decision.fresh_for, decision.stale_for, details=details)
-        engine.telemetry.store(await engine.stack.publish(values, keep, permit, engine.stack.budget()))
-        for key in displaced:
-            with suppress(CacheError):  # that layer is told later
-                await engine.stack.remove(key, engine.stack.budget())
+        packed = pack(self._engine, self._policy, request, decision, permit.key)
+        await publish(self._engine, packed, decision, permit, self._engine.stack.budget())

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from aurelis.cache._decisions import Confirm, Pass, Record, Serve, Store
 from aurelis.cache._engine import Engine
-from aurelis.cache._entry import NO_DETAILS, Details, Entry
+from aurelis.cache._entry import Entry
 from aurelis.cache._flight import Flight, Settled
 from aurelis.cache._guard import Budget
 from aurelis.cache._leases import Permit
-from aurelis.cache._packing import Keep
-from aurelis.cache._recording import Reader, Recording
+from aurelis.cache._recording import Recording
 from aurelis.cache.exceptions import LayerError
 from aurelis.cache.http import Fields, LoadedResponse, ResponseHead
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import close_span, current_in, current_span_context
 from aurelis.cache.typing import ExchangePolicy, Terminator
 
-from ._answers import Forwarded, Hit, hit_of
+from ._answers import Hit
+from ._keeping import pack, publish
+from ._outcomes import Loading, Seat, Substitute, answer_of
 from ._ways import Ways
 
 Q = TypeVar("Q")
 
 
-class _Exchange(Protocol[Q]):
+class Exchanging(Protocol[Q]):
     """What a recorder needs of its exchange."""
 
     engine: Engine
@@ -40,66 +40,6 @@ class _Exchange(Protocol[Q]):
 
 
 _GONE = frozenset({404, 410})
-
-
-@dataclass(slots=True)
-class Substitute:
-    """Outcome of a flight: what is stored takes the place of the response.
-
-    Attributes:
-        entry: what is stored.
-        result: `revalidated` or `stale`.
-        status: what the origin has answered; `None`: it has raised.
-        stored: its answer has updated what is stored.
-        shared: others who wait may have it.
-        found: as of `Recorder`.
-    """
-
-    entry: Entry
-    result: str
-    status: int | None
-    stored: bool = False
-    shared: bool = True
-    found: str = ""
-
-
-@dataclass(slots=True)
-class Loading:
-    """Outcome of a flight: a response is coming. `found`: as of `Recorder`."""
-
-    head: ResponseHead
-    decision: Record | Pass
-    recording: Recording | None
-    raw: object
-    request: Any
-    response_time: float
-    route: str
-    found: str = ""
-
-
-class Seat:
-    """Where the caller whose load runs in a task finds its reader, which is there before the first chunk comes.
-
-    Attributes:
-        reader: `None`: no body comes this way.
-        loads: the origin is asked, which counts the caller's request.
-    """
-
-    def __init__(self) -> None:
-        self.reader: Reader | None = None
-        self.loads = False
-        self._left = False
-
-    def reserve(self, recording: Recording) -> None:
-        """Have the caller read the body from its start, unless it has left."""
-        if not self._left:
-            self.reader = recording.reader()
-
-    def leave(self) -> None:
-        """The caller has left without taking its reader."""
-        self._left = True
-        if self.reader is not None:
-            self.reader.close()
 
 
 class Recorder(Generic[Q]):
@@ -115,7 +55,7 @@ class Recorder(Generic[Q]):
 
     def __init__(
         self,
-        exchange: _Exchange[Q],
+        exchange: Exchanging[Q],
         request: Q,
         flight: Flight[Any],
         key: str,
@@ -401,39 +341,9 @@ class Recorder(Generic[Q]):
         if self._flight.fenced:
             engine.telemetry.store("fenced")
             return
-        values = {decision.key or self._key: engine.stack.pack(decision.value, trusted=True)}
-        displaced: tuple[str, ...] = ()
-        if decision.index is not None:
-            index_key, index = decision.index
-            known = engine.stack.peek(index_key)
-            index, displaced = self._exchange.policy.on_indexed(
-                self._request, index, None if known is None else known.value
-            )
-            values[index_key] = engine.stack.pack(index, trusted=True)
+        packed = pack(engine, self._exchange.policy, self._request, decision, self._key)
         self._published = True
-        engine.note_apart(values)
-        details = Details(decision.tags) if decision.tags else NO_DETAILS
-        keep = Keep(decision.fresh_for, decision.stale_for, details=details)
-        engine.telemetry.store(await engine.stack.publish(values, keep, self._permit, self._budget))
-        for key in displaced:
-            with suppress(LayerError):  # that layer is told later
-                await engine.stack.remove(key, self._budget)
-
-
-def answer_of(
-    substitute: Substitute, reason: str, engine: Engine, *, collapsed: bool = False, flight: Flight[Any] | None = None
-) -> Hit:
-    """What a caller gets for whom the origin was asked, and in the end not needed; counts the request.
-
-    Args:
-        reason: why the origin was asked.
-        collapsed: for another caller.
-        flight: the caller's own; `None`: it need not wait for its end.
-    """
-    engine.telemetry.request(substitute.result).n += 1
-    stored = substitute.stored and not collapsed
-    forwarded = Forwarded(reason, substitute.status, stored, collapsed, flight)
-    return hit_of(substitute.entry, substitute.result, engine.clock.monotonic(), engine.telemetry, forwarded=forwarded)
+        await publish(engine, packed, decision, self._permit, self._budget)
 
 
 def _announced(head: ResponseHead) -> int:
