@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._addresses import KeyBuilder, identifier_of
 from ._age import (
     Freshness,
     age_brought,
@@ -30,12 +31,12 @@ from ._messages import (
     VariantIndex,
     combine,
 )
-from ._policy import HttpPolicy, KeyBuilder
+from ._policy import HttpPolicy
 from ._ranges import MAX_RANGES, Part, part_of
 from ._reuse import is_not_modified, not_modified_fields
 from ._rule_files import Principal, load_rules
 from ._rules import Admission, CacheRule, TargetRule, match_rule, rules_for
-from ._status import CacheStatus, append_status
+from ._status import CacheStatus, Going, append_status
 from ._storing import Storable, Unstorable, forwardable_fields, is_complete, may_store, storable_fields
 from ._tagging import group_tag, invalidated_groups
 from ._validation import conditional
@@ -51,6 +52,7 @@ __all__ = [
     "CacheStatus",
     "Fields",
     "Freshness",
+    "Going",
     "HttpPolicy",
     "HttpRequest",
     "KeyBuilder",
@@ -77,6 +79,7 @@ __all__ = [
     "freshness",
     "group_tag",
     "http_date",
+    "identifier_of",
     "invalidated",
     "invalidated_groups",
     "is_complete",
