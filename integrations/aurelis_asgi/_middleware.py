@@ -187,8 +187,23 @@ class CacheMiddleware:
         return Bypass("bypass", "body") if has_body(request.fields) else None
 
     def _unsafe_request(self, scope: Scope) -> HttpRequest:
+        # The app sees all of the query, whatever of it counts under a rule, so what it answers is for just this.
         fields = combine(scope["headers"])
-        return HttpRequest(scope["method"], self._target(scope, fields).uri, fields)
+        target = make_target(
+            (),
+            self.exchange.policy.key,
+            False,
+            self._partition,
+            scope.get("scheme", "http"),
+            fields.get(b"host"),
+            scope.get("raw_path"),
+            scope["path"],
+            scope["query_string"],
+            scope.get("root_path", ""),
+            told_elsewhere(fields),
+            scope.get("server"),
+        )
+        return HttpRequest(scope["method"], target.uri, fields, target.partition)
 
     def _addresses(self, scope: Scope, url: str) -> set[str]:
         """The URIs under which responses of one may be stored: rules differ in what of a query counts."""

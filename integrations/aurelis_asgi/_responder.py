@@ -24,7 +24,7 @@ from aurelis.cache.http import (
 )
 from aurelis.cache.typing import Bypass, Pass, Record
 
-from ._heeding import HeadSend
+from ._heeding import HeadSend, PartSend, Watching
 from ._listening import Listener
 from ._load import AppLoad
 from ._routes import restore, without_telemetry
@@ -51,7 +51,7 @@ class Responder:
         self._send = send
 
     async def forward(
-        self, answer: Alone, receive: Receive | None = None, watched: Callable[[Send], Send] | None = None
+        self, answer: Alone, receive: Receive | None = None, watched: Callable[[Send], Watching] | None = None
     ) -> None:
         """Have the app answer this request alone, as if there were no cache.
 
@@ -69,7 +69,14 @@ class Responder:
                 message = {**message, "headers": [*forwardable_fields([*message.get("headers", ())]), *told]}
             await forward(message)
 
-        await self._middleware.app(self._scope, receive or self._receive, watched(send) if watched else send)
+        if watched is None:
+            await self._middleware.app(self._scope, receive or self._receive, send)
+            return
+        watching = watched(send)
+        try:
+            await self._middleware.app(self._scope, receive or self._receive, watching)
+        finally:
+            await watching.close()
 
     async def respond(self, request: HttpRequest) -> None:
         """Answer from the cache, from a load under way, or from the app."""
@@ -122,12 +129,20 @@ class Responder:
             elif isinstance(answer, Refused):
                 await self._refuse()
             elif answer is not None:
-                watched = None
-                if pending.request.method == "HEAD":
-                    watched = partial(HeadSend, self._middleware.heeding, pending.request)
-                await self.forward(answer, listener.receive, watched)
+                await self.forward(answer, listener.receive, self._watching(pending.request, answer))
         finally:
             listener.stop()
+
+    def _watching(self, request: HttpRequest, answer: Alone) -> Callable[[Send], Watching] | None:
+        """What looks at the response to a request that is answered alone for what it says of what is stored."""
+        rule = request.rule
+        if rule is not None and rule.query is not None and rule.query != self._scope["query_string"]:
+            return None  # the app has seen what does not count for the key
+        if request.method == "HEAD":
+            return partial(HeadSend, self._middleware.heeding, request)
+        if answer.detail == "range":
+            return partial(PartSend, self._middleware.heeding, request)
+        return None
 
     async def _has_hidden_body(self, request: HttpRequest, listener: Listener) -> bool:
         """Whether a body comes without a field that announces it: from HTTP/2 on, frames say where it ends."""

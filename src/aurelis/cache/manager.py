@@ -26,7 +26,7 @@ from ._stack import Stack
 from .codecs import ValueCodec
 from .config import CacheConfig, CacheLayer, require_config
 from .exceptions import ConfigurationError, FrameError
-from .http import StoredResponse, VariantIndex
+from .http import StoredPart, StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
 from .telemetry import names
 from .telemetry.otel import Telemetry
@@ -403,7 +403,7 @@ def set_cache_manager(manager: AnyManager | None) -> None:
 
 def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> Engine:
     telemetry = Telemetry(config.name, spans=config.spans, span_attributes=config.span_attributes)
-    codec = ValueCodec((*config.types, StoredResponse, VariantIndex))
+    codec = ValueCodec((*config.types, StoredPart, StoredResponse, VariantIndex))
     memory: MemoryBackend | None = None
     memory_ttl = 0.0
     guards: list[Guard] = []

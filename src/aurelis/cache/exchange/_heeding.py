@@ -5,13 +5,13 @@ Nothing here fails a request: a shared layer that cannot be reached is told late
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from secrets import token_hex
 from typing import Any, TypeVar
 
 from aurelis.cache import _tags
-from aurelis.cache._decisions import Discard, Follow, Store
+from aurelis.cache._decisions import Discard, Follow, Record, Store
 from aurelis.cache._entry import Entry
 from aurelis.cache._leases import Permit
 from aurelis.cache.exceptions import CacheError
@@ -20,6 +20,7 @@ from aurelis.cache.http import (
     HttpRequest,
     LoadedResponse,
     ResponseHead,
+    StoredPart,
     StoredResponse,
     as_get,
 )
@@ -34,31 +35,59 @@ _LONGEST_UPLOAD = 600.0
 
 
 class Upload:
-    """Records the response to a POST."""
+    """Records a response that is loaded for one client alone: that to a POST, or to a request for a part.
 
-    def __init__(self, heeding: Heeding, request: HttpRequest, head: ResponseHead, permit: Permit, limit: int) -> None:
+    Args:
+        decide: what to keep of it.
+        removals: of its key, when it began: what has changed the key meanwhile has overtaken it.
+        whole: it may take the place of whatever is stored.
+    """
+
+    def __init__(
+        self,
+        heeding: Heeding,
+        request: HttpRequest,
+        head: ResponseHead,
+        decide: Callable[[HttpRequest, LoadedResponse], Store | Discard],
+        permit: Permit,
+        removals: int,
+        limit: int,
+        *,
+        whole: bool,
+    ) -> None:
         self._heeding = heeding
-        self._request = request
+        self.request = request
         self._head = head
-        self._permit = permit
+        self._decide = decide
+        self.permit = permit
+        self.removals = removals
         self._limit = limit
+        self.whole = whole
         self._begin = heeding.now()
         self._chunks: list[bytes] = []
         self._size = 0
+        self._ended = False
 
     async def chunk(self, data: bytes, *, last: bool) -> None:
         """Take the next piece of the body; with the last one the whole is stored."""
         self._size += len(data)
         if self._size > self._limit:
             self._chunks.clear()
-            return
-        if data:
+        elif data:
             self._chunks.append(bytes(data))
         if last:
-            # How long the POST took is not known here, and says nothing of how old what it made is.
+            self._ended = True
+            # How long the load took is not known here, and says nothing of how old what it made is.
             seconds = max(self._heeding.now() - self._begin, 0.0)
             loaded = LoadedResponse(self._head, tuple(self._chunks), seconds, self._begin, self._begin)
-            await self._heeding.keep(self._request, loaded, self._permit)
+            decision = Discard("too-large") if self._size > self._limit else self._decide(self.request, loaded)
+            await self._heeding.keep(self, decision)
+
+    async def close(self) -> None:
+        """No more comes. What has not come to its end is not stored, and gets in nobody's way. Twice is harmless."""
+        if not self._ended:
+            self._ended = True
+            await self._heeding.keep(self, Discard("incomplete"))
 
 
 class Heeding:
@@ -110,9 +139,30 @@ class Heeding:
         asked = as_get(request, head)
         if asked is None:
             return None
+        return await self._upload(asked, head, self._policy.on_loaded, self._max_body_bytes, whole=True)
+
+    async def part(self, request: HttpRequest, head: ResponseHead) -> Upload | None:
+        """What records the response to a request with Range; `None`: nothing of it may be stored (RFC 9111 §3.3)."""
+        decision = self._policy.may_keep_part(request, head, self.now())
+        if not isinstance(decision, Record):
+            return None
+        limit = self._max_body_bytes if decision.max_body_bytes is None else decision.max_body_bytes
+        return await self._upload(request, head, self._policy.on_part, limit, whole=False)
+
+    async def _upload(
+        self,
+        request: HttpRequest,
+        head: ResponseHead,
+        decide: Callable[[HttpRequest, LoadedResponse], Store | Discard],
+        limit: int,
+        *,
+        whole: bool,
+    ) -> Upload | None:
         with suppress(CacheError):
             self._engine.check("")
-            return Upload(self, asked, head, await self.permit(self._policy.key(asked)), self._max_body_bytes)
+            key = self._policy.key(request)
+            removals = self._engine.stack.removals(key)
+            return Upload(self, request, head, decide, await self.permit(key), removals, limit, whole=whole)
         return None
 
     def run(self, step: Coroutine[Any, Any, T]) -> T:
@@ -129,15 +179,30 @@ class Heeding:
         token = token_hex(16).encode()
         return (await stack.acquire(key, token, stack.budget(), again=True, life=_LONGEST_UPLOAD))[1]
 
-    async def keep(self, request: HttpRequest, loaded: LoadedResponse, permit: Permit) -> None:
-        """Keep a response as if it were one to this GET request, if the policy allows that."""
-        decision = self._policy.on_loaded(request, loaded)
+    async def keep(self, upload: Upload, decision: Store | Discard) -> None:
+        """Carry out what has been decided about a response, unless something newer has overtaken it."""
+        stack, permit = self._engine.stack, upload.permit
         with suppress(CacheError):
             self._engine.check("")
-            if isinstance(decision, Store):
-                await self._keep(request, decision, permit)
+            if isinstance(decision, Store) and await self._may_take_place(upload, decision):
+                await self._keep(upload.request, decision, permit)
             else:
-                await self._engine.stack.release(permit, self._engine.stack.budget())
+                await stack.release(permit, stack.budget())
+
+    async def _may_take_place(self, upload: Upload, decision: Store) -> bool:
+        stack, key = self._engine.stack, upload.permit.key
+        if stack.removals(key) != upload.removals:
+            return False
+        if upload.whole or not isinstance(decision.value, StoredPart):
+            return True
+        # A part must not take the place of more than that, nor get in the way of whoever loads it.
+        if self._engine.flights.is_loading(key) or (upload.permit.fence is not None and not upload.permit.owner):
+            return False
+        entry = stack.peek(key)
+        if entry is None and stack.lower:
+            found = await stack.lookup(key, stack.budget())
+            entry = None if found is None else found.entry
+        return entry is None or isinstance(entry.value, StoredPart)
 
     async def _find(self, request: HttpRequest) -> tuple[str, Entry] | None:
         stack, key = self._engine.stack, self._policy.key(request)

@@ -23,13 +23,24 @@ from aurelis.cache._entry import Entry
 from ._addresses import Addresses, KeyBuilder, selected_variant
 from ._age import age_brought, corrected_initial_age, date_of
 from ._directives import NO_REQUEST_DIRECTIVES
-from ._messages import Fields, HttpRequest, LoadedResponse, ResponseHead, StoredResponse, VariantIndex, combine
+from ._messages import (
+    Fields,
+    HttpRequest,
+    LoadedResponse,
+    ResponseHead,
+    StoredPart,
+    StoredResponse,
+    VariantIndex,
+    combine,
+)
+from ._ranges import as_whole, content_range, without_range
 from ._reuse import (
     PRIVATE_REUSE_FIELDS,
     SHARED_REUSE_FIELDS,
     directives_of,
     refused_by_request,
     reuse,
+    reuse_part,
     stand_in,
 )
 from ._storing import Storable, Unstorable, is_complete, may_store, refused_credentials, storable_fields
@@ -122,6 +133,8 @@ class HttpPolicy:
             index = entry.value
             value = request.fields.get(_ACCEPT_LANGUAGE) if index.languages else None
             return Follow(self._addresses.variant(request, index.vary, chosen_language(value, index.languages)))
+        if entry is not None and isinstance(entry.value, StoredPart):
+            return reuse_part(request, entry, entry.value, now, directives, shared=self._shared)
         return reuse(request, entry, now, directives, shared=self._shared)
 
     def on_response(self, request: HttpRequest, head: ResponseHead, response_time: float) -> Record | Pass:
@@ -220,6 +233,37 @@ class HttpPolicy:
             return None  # that is for whoever asked
         assert isinstance(decision.value, StoredResponse)
         return replace(decision, value=replace(decision.value, load_seconds=stored.load_seconds, route=stored.route))
+
+    def on_part(self, request: HttpRequest, loaded: LoadedResponse) -> Store | Discard:
+        """What to keep of the response to a request with Range (RFC 9111 §3.3).
+
+        A part is kept for those who ask for what is in it; one that is the whole, as the whole that it is.
+        """
+        head = loaded.head
+        place = content_range(combine(head.headers).get(b"content-range")) if head.status == 206 else None
+        if head.status != 200 and place is None:
+            return Discard("partial")
+        decision = self.on_loaded(without_range(request), replace(loaded, head=as_whole(head)))
+        if isinstance(decision, Discard) or place is None:
+            return decision
+        first_byte, last_byte, size = place
+        length = last_byte + 1 - first_byte
+        if sum(map(len, loaded.chunks)) != length:
+            return Discard("incomplete")
+        if length == size:
+            return decision
+        if decision.index is not None:
+            return Discard("vary")
+        if decision.fresh_for <= 0:
+            return Discard("not-fresh")
+        assert isinstance(decision.value, StoredResponse)
+        return replace(decision, value=StoredPart(decision.value, first_byte, last_byte, size), stale_for=0.0)
+
+    def may_keep_part(self, request: HttpRequest, head: ResponseHead, response_time: float) -> Record | Pass:
+        """Whether the body of such a response is worth recording, by its head; as `on_response`."""
+        if head.status not in (200, 206):
+            return Pass("partial")
+        return self.on_response(without_range(request), as_whole(head), response_time)
 
     def addresses(self, url: str) -> tuple[str, str]:
         """The key of a URI, and the tag of all that is stored under it with params."""
