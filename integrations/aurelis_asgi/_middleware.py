@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES, Alone, Exchange, Heeding
 from aurelis.cache.http import (
+    ELSEWHERE_FIELDS,
     SAFE_METHODS,
     CacheRule,
     CacheStatus,
@@ -21,12 +22,13 @@ from aurelis.cache.http import (
     TargetRule,
     combine,
     target_names,
+    told_elsewhere,
 )
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.typing import Bypass
 
 from ._heeding import UnsafeSend
-from ._request import BODY_FIELDS, ELSEWHERE_FIELDS, Target, has_body, make_target, told_elsewhere
+from ._request import BODY_FIELDS, Target, has_body, make_target
 from ._responder import Responder, replay
 from ._telling import Teller, Tells
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurelis.cache import CacheConfig, CacheManager
+from aurelis.cache.http._elsewhere import _ELSEWHERE
 from aurelis_asgi import CacheMiddleware, CacheRule, Purger
-from aurelis_asgi._request import _ELSEWHERE
 from tests.asgi.conftest import MakeManager
 from tests.asgi.counts import stores
 from tests.asgi.origin import Call, Origin, fixed
@@ -361,3 +361,36 @@ async def test_the_answer_to_a_login_is_not_the_page_of_the_next(manager: CacheM
     app = CacheMiddleware(Origin(handler), cache=manager)
     assert (await ask(app, "/", "POST", body=b"user")).body == b"page 1"
     assert (await ask(app)).body == b"page 2"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "fields"),
+    [
+        ("HEAD", "/?utm_x=evil", {"cache-control": "no-cache"}),
+        ("HEAD", "/", {"cache-control": "no-cache", "x-forwarded-host": "evil"}),
+        ("GET", "/?utm_x=evil", {"range": "bytes=0-", "cache-control": "no-cache"}),
+        ("GET", "/?utm_x=evil", {"range": "bytes=0-1"}),
+        ("GET", "/", {"range": "bytes=0-", "x-forwarded-host": "evil"}),
+        ("POST", "/?utm_x=evil", {}),
+        ("POST", "/", {"x-forwarded-host": "evil"}),
+    ],
+)
+async def test_what_passes_by_puts_nothing_of_a_stranger_into_what_is_stored(
+    manager: CacheManager, method: str, target: str, fields: dict[str, str]
+) -> None:
+    """The app sees all of such a request, also what does not count for the key."""
+
+    async def handler(call: Call) -> None:
+        seen = call.scope["query_string"].decode() + call.field("x-forwarded-host")
+        body = b"" if call.scope["method"] == "HEAD" else b"body"
+        said = {"cache_control": "max-age=60", "content_location": "/", "content_length": "4", "x_seen": seen or "-"}
+        status, more = (206, {"content_range": "bytes 0-3/4"}) if call.field("range") else (200, {})
+        await call.answer(body, status, **said, **more)
+
+    app = CacheMiddleware(Origin(handler), cache=manager, rules=[CacheRule("/**", ignore_query=("utm_*",))])
+    for _ in range(2):
+        visit = await ask(app, target, method, fields)
+        assert "; hit" in visit.cache_status or "evil" in (visit.field("x-seen") or "")
+        for harmless in ({}, {"range": "bytes=0-1"}):
+            visit = await ask(app, "/", "GET", harmless)
+            assert visit.field("x-seen") == "-"

@@ -18,6 +18,7 @@ from ._directives import (
     target_names,
     targeted_directives,
 )
+from ._elsewhere import ELSEWHERE_FIELDS, told_elsewhere
 from ._grammar import MAX_DELTA_SECONDS, http_date
 from ._invalidation import SAFE_METHODS, as_get, invalidated
 from ._key_parts import TRACKING_PARAMETERS
@@ -44,6 +45,7 @@ from ._validation import conditional
 from ._variants import selects_same, variant_digest, vary_names
 
 __all__ = [
+    "ELSEWHERE_FIELDS",
     "MAX_DELTA_SECONDS",
     "MAX_RANGES",
     "SAFE_METHODS",
@@ -98,6 +100,7 @@ __all__ = [
     "storable_fields",
     "target_names",
     "targeted_directives",
+    "told_elsewhere",
     "variant_digest",
     "vary_names",
 ]
