@@ -113,14 +113,15 @@ class Listening:
         own = message.node == self._newsroom.node
         self._telemetry.message("sent" if own else "received", message.kind)
         self._stack.generations.saw(message.number)
-        # What this process has changed itself it knows, and what it loads by now began later.
+        # What this process has changed itself it knows.
         if not own and message.kind in ("tags", "soft"):
             self._stack.generations.invalidated(message.names, message.number, soft=message.kind == "soft")
             self._flights.fence_tagged(message.names, self._stack.implied, before=message.number)
         elif not own and message.kind == "keys":
             for key in message.names:
                 self._flights.fence(key, before=message.number)
-                self._stack.forget(key, before=message.number)
+                # Also what has a higher number: it may have come to the shared layer before this change.
+                self._stack.forget(key, change=message.number)
         state, gap = _news.hear(state, message, now)
         if gap:
             self.lost("hole")

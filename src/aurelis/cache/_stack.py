@@ -226,20 +226,16 @@ class Stack:
                         self.recovery.not_stored(entries)
                     continue
                 self.generations.saw(generation)
-                # What was changed later, while the answer was on its way, is not to be replaced in memory.
-                last = {key: packed for key, packed in values.items() if changed[key] <= generation}
-                self._changes.note(values, generation)
+                # Of two changes at once the one with the lower number may have come to the layer after the other. So
+                # memory keeps nothing that was changed while the answer was on its way.
+                last = {key: packed for key, packed in values.items() if changed[key] == -math.inf}
                 if self.recovery is not None:
-                    self.recovery.settled(last)
+                    self.recovery.settled([key for key in values if changed[key] <= generation])
+                self._changes.note(values, generation)
         self.first.count_removals(values)
         for key in values.keys() - last.keys():
-            # What others have read below in the meantime may still be the value before this one.
-            if (
-                self.memory is not None
-                and (entry := self.memory.peek(key)) is not None
-                and entry.generation < generation
-            ):
-                self.memory.drop(key, entry)
+            if self.memory is not None:
+                self.memory.drop(key)
         return self.first.remember(last, keep, generation, mark) and complete
 
     async def publish(
