@@ -36,6 +36,7 @@ _LOG = logging.getLogger("aurelis.cache")
 _REMEMBERED_AGES = 4096
 _REMEMBERED_TARGETS = 4096
 _MAX_REMEMBERED_LENGTH = 1024  # in characters and bytes; what is remembered stays below some megabytes
+_MAX_REMEMBERED_TOLD = 256
 _WAYS_OUT = {
     "authorization": "requests with Authorization; give it principal= to say who is asking, or shared=True if everybody"
     " gets the same",
@@ -224,7 +225,7 @@ class CacheMiddleware:
         if host is None or len(host) + len(path) + len(query) + len(raw_path or b"") > _MAX_REMEMBERED_LENGTH:
             return self._make_target(scheme, host, raw_path, path, query, root_path, told, scope.get("server"))
         if told:
-            make = self._make_target if len(told) > _MAX_REMEMBERED_LENGTH else self._remembered_target
+            make = self._make_target if len(told) > _MAX_REMEMBERED_TOLD else self._remembered_target
             return make(scheme, host, raw_path, path, query, root_path, told)
         return self._remembered_target(scheme, host, raw_path, path, query, root_path)
 

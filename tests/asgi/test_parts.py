@@ -1,10 +1,12 @@
 """Responses to requests with Range that are stored as far as they go (RFC 9111 §3.3, §3.4)."""
 
+import asyncio
 import re
 
 import pytest
 
 from aurelis.cache import CacheManager
+from aurelis.cache.exchange._heeding import _MAX_PARTS
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule, Purger
 from tests.asgi.conftest import MakeManager
@@ -310,3 +312,48 @@ async def test_what_breaks_off_is_not_stored_and_gets_in_nobodys_way(
     breaks = False
     assert (await ask(app, "/", method, asking)).complete
     assert "; hit" in (await ranged(app, "2-3")).cache_status
+
+
+async def test_few_parts_are_held_at_once(manager: CacheManager) -> None:
+    """Clients decide how long that takes."""
+    gates = [asyncio.Event(), asyncio.Event()]
+
+    async def handler(call: Call) -> None:
+        await call.start(206, content_range="bytes 2-7/10", cache_control="max-age=60")
+        await call.chunk(BODY[2:5])
+        await gates[call.path == "/late"].wait()
+        await call.chunk(BODY[5:8], more=False)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    slow = [Visit(app, f"/{number % 30}", "GET", {"range": "bytes=2-7"}).begin() for number in range(60)]
+    for visit in slow:
+        await visit.until(2)
+    assert len(app.heeding._parts) == _MAX_PARTS
+    late = Visit(app, "/late", "GET", {"range": "bytes=2-7"}).begin()
+    await late.until(2)
+    gates[0].set()
+    assert {(await visit.end()).body for visit in slow} == {BODY[2:8]}
+    assert app.heeding._parts == set()
+    assert ["; hit" in (await ranged(app, "2-3", f"/{number}")).cache_status for number in range(30)] == [
+        number < _MAX_PARTS for number in range(30)
+    ]
+    gates[1].set()
+    await late.end()
+
+
+async def test_a_part_that_is_announced_as_too_large_is_not_held(manager: CacheManager) -> None:
+    gate = asyncio.Event()
+
+    async def handler(call: Call) -> None:
+        await call.start(206, content_range="bytes 0-8/10", cache_control="max-age=60", content_length="9")
+        await call.chunk(BODY[:3])
+        await gate.wait()
+        await call.chunk(BODY[3:9], more=False)
+
+    app = CacheMiddleware(Origin(handler), cache=manager, max_body_bytes=8)
+    visit = Visit(app, "/", "GET", {"range": "bytes=0-8"}).begin()
+    await visit.until(2)
+    assert app.heeding._parts == set()
+    gate.set()
+    assert (await visit.end()).body == BODY[:9]
+    assert "; hit" not in (await ranged(app, "0-8")).cache_status

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from functools import partial
 from secrets import token_hex
 from typing import Any, TypeVar
 
 from aurelis.cache import _tags
 from aurelis.cache._decisions import Discard, Follow, Record, Store
 from aurelis.cache._entry import Entry
+from aurelis.cache._flight import Flight
 from aurelis.cache._leases import Permit
 from aurelis.cache.exceptions import CacheError
 from aurelis.cache.http import (
@@ -26,9 +28,12 @@ from aurelis.cache.http import (
 )
 
 from ._exchange import Exchange
-from ._keeping import pack, publish
+from ._keeping import announced_length, pack, publish
 
 T = TypeVar("T")
+
+_MAX_PARTS = 16
+"""Parts that are recorded at once: what is held of them waits for clients that may be slow."""
 
 _LONGEST_UPLOAD = 600.0
 """Seconds after which the response to a POST is not stored any more."""
@@ -39,7 +44,8 @@ class Upload:
 
     Args:
         decide: what to keep of it.
-        removals: of its key, when it began: what has changed the key meanwhile has overtaken it.
+        flight: that nobody can join; an invalidation fences it.
+        before: what was stored under its key when it began.
         whole: it may take the place of whatever is stored.
     """
 
@@ -50,7 +56,8 @@ class Upload:
         head: ResponseHead,
         decide: Callable[[HttpRequest, LoadedResponse], Store | Discard],
         permit: Permit,
-        removals: int,
+        flight: Flight[None],
+        before: Entry | None,
         limit: int,
         *,
         whole: bool,
@@ -60,7 +67,8 @@ class Upload:
         self._head = head
         self._decide = decide
         self.permit = permit
-        self.removals = removals
+        self.flight = flight
+        self.before = before
         self._limit = limit
         self.whole = whole
         self._begin = heeding.now()
@@ -97,6 +105,7 @@ class Heeding:
         self._engine = exchange.engine
         self._policy = policy
         self._max_body_bytes = exchange.max_body_bytes
+        self._parts: set[str] = set()
 
     async def invalidate(self, urls: Iterable[str], tags: Iterable[str] = ()) -> None:
         """Forget all responses of these URIs, whoever they are for, and all with these tags (RFC 9111 §4.4)."""
@@ -147,6 +156,8 @@ class Heeding:
         if not isinstance(decision, Record):
             return None
         limit = self._max_body_bytes if decision.max_body_bytes is None else decision.max_body_bytes
+        if announced_length(head) > limit or len(self._parts) >= _MAX_PARTS or self._policy.key(request) in self._parts:
+            return None
         return await self._upload(request, head, self._policy.on_part, limit, whole=False)
 
     async def _upload(
@@ -158,12 +169,27 @@ class Heeding:
         *,
         whole: bool,
     ) -> Upload | None:
+        engine = self._engine
         with suppress(CacheError):
-            self._engine.check("")
+            engine.check("")
             key = self._policy.key(request)
-            removals = self._engine.stack.removals(key)
-            return Upload(self, request, head, decide, await self.permit(key), removals, limit, whole=whole)
+            flight: Flight[None] = engine.flights.apart(key)
+            before = engine.stack.peek(key)
+            if not whole:
+                self._parts.add(key)
+            try:
+                permit = await self.permit(key)
+            except BaseException:
+                self._end(key, flight)
+                raise
+            flight.generation = permit.generation
+            flight.holds = partial(engine.stack.holds, permit, engine.stack.implied(key), _LONGEST_UPLOAD)
+            return Upload(self, request, head, decide, permit, flight, before, limit, whole=whole)
         return None
+
+    def _end(self, key: str, flight: Flight[None]) -> None:
+        self._parts.discard(key)
+        self._engine.flights.leave(flight, leads=True)
 
     def run(self, step: Coroutine[Any, Any, T]) -> T:
         """Take one of these steps in a thread without an event loop."""
@@ -181,24 +207,30 @@ class Heeding:
 
     async def keep(self, upload: Upload, decision: Store | Discard) -> None:
         """Carry out what has been decided about a response, unless something newer has overtaken it."""
-        stack, permit = self._engine.stack, upload.permit
-        with suppress(CacheError):
-            self._engine.check("")
-            if isinstance(decision, Store) and await self._may_take_place(upload, decision):
-                await self._keep(upload.request, decision, permit)
-            else:
+        stack, permit, flight = self._engine.stack, upload.permit, upload.flight
+        try:
+            with suppress(CacheError):
+                self._engine.check("")
+                if isinstance(decision, Store):
+                    flight.tags = decision.tags
+                    with flight.storing():
+                        if await self._may_take_place(upload, decision) and not flight.fenced:
+                            await self._keep(upload.request, decision, permit)
+                            return
                 await stack.release(permit, stack.budget())
+        finally:
+            self._end(permit.key, flight)
 
     async def _may_take_place(self, upload: Upload, decision: Store) -> bool:
         stack, key = self._engine.stack, upload.permit.key
-        if stack.removals(key) != upload.removals:
-            return False
+        if stack.peek(key) is not upload.before:
+            return False  # something newer
         if upload.whole or not isinstance(decision.value, StoredPart):
             return True
         # A part must not take the place of more than that, nor get in the way of whoever loads it.
         if self._engine.flights.is_loading(key) or (upload.permit.fence is not None and not upload.permit.owner):
             return False
-        entry = stack.peek(key)
+        entry = upload.before
         if entry is None and stack.lower:
             found = await stack.lookup(key, stack.budget())
             entry = None if found is None else found.entry

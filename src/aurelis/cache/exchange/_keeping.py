@@ -55,3 +55,11 @@ async def publish(engine: Engine, packed: PackedValues, decision: Store, permit:
     for key in packed.displaced:
         with suppress(CacheError):  # that layer is told later
             await engine.stack.remove(key, budget)
+
+
+def announced_length(head: ResponseHead) -> int:
+    """Bytes of the body as the head announces them; 0: it does not."""
+    for name, value in head.headers:
+        if name == b"content-length":
+            return int(value) if value.isdigit() and len(value) < 19 else 0
+    return 0

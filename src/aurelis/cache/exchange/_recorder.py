@@ -20,7 +20,7 @@ from aurelis.cache.telemetry.otel import close_span, current_in, current_span_co
 from aurelis.cache.typing import ExchangePolicy, Terminator
 
 from ._answers import Hit
-from ._keeping import pack, publish
+from ._keeping import announced_length, pack, publish
 from ._outcomes import Loading, Seat, Substitute, answer_of
 from ._ways import Ways
 
@@ -173,7 +173,7 @@ class Recorder(Generic[Q]):
         limit = self._exchange.max_body_bytes
         if isinstance(decision, Record):
             self._limit = limit = limit if decision.max_body_bytes is None else decision.max_body_bytes
-            if _announced(head) > limit:
+            if announced_length(head) > limit:
                 decision = Pass("too-large", lasting=True)
         self._exchange.note(self._key, decision)
         if isinstance(decision, Record):
@@ -344,10 +344,3 @@ class Recorder(Generic[Q]):
         packed = pack(engine, self._exchange.policy, self._request, decision, self._key)
         self._published = True
         await publish(engine, packed, decision, self._permit, self._budget)
-
-
-def _announced(head: ResponseHead) -> int:
-    for name, value in head.headers:
-        if name == b"content-length":
-            return int(value) if value.isdigit() and len(value) < 19 else 0
-    return 0
