@@ -17,6 +17,7 @@ from aurelis.cache.http import (
     SAFE_METHODS,
     CacheRule,
     CacheStatus,
+    Fields,
     HttpPolicy,
     HttpRequest,
     TargetRule,
@@ -218,14 +219,18 @@ class CacheMiddleware:
             own = self._target({**scope, **path, "query_string": parts.query.encode("latin-1")}, fields)
         return {url, own.uri, *(target.uri for target in own.alternatives)}
 
-    def _target(self, scope: Scope, fields: Mapping[bytes, bytes], told: bytes = b"") -> Target:
+    def _target(self, scope: Scope, fields: Mapping[bytes, bytes], told: Fields = ()) -> Target:
         scheme, path, query = scope.get("scheme", "http"), scope["path"], scope["query_string"]
         raw_path, root_path = scope.get("raw_path"), scope.get("root_path", "")
         host = fields.get(b"host")
         if host is None or len(host) + len(path) + len(query) + len(raw_path or b"") > _MAX_REMEMBERED_LENGTH:
             return self._make_target(scheme, host, raw_path, path, query, root_path, told, scope.get("server"))
         if told:
-            make = self._make_target if len(told) > _MAX_REMEMBERED_TOLD else self._remembered_target
+            make = (
+                self._make_target
+                if sum(len(value) for _, value in told) > _MAX_REMEMBERED_TOLD
+                else self._remembered_target
+            )
             return make(scheme, host, raw_path, path, query, root_path, told)
         return self._remembered_target(scheme, host, raw_path, path, query, root_path)
 

@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from aurelis.cache.http import CacheRule, HttpRequest, RuleEffect, TargetRule, rules_for
+from aurelis.cache.http import (
+    CacheRule,
+    Fields,
+    HttpRequest,
+    RuleEffect,
+    TargetRule,
+    encoded_elsewhere,
+    rules_for,
+)
 
 from ._telling import Tells
 
@@ -59,7 +67,7 @@ def make_target(
     path: str,
     query: bytes,
     root_path: str,
-    elsewhere: bytes = b"",
+    elsewhere: Fields = (),
     server: Sequence[object] | None = None,
 ) -> Target:
     """Read what a scope says about the target.
@@ -67,10 +75,10 @@ def make_target(
     Args:
         tells: where no rule says it.
         partition_of: the keyed hash of what keeps requests apart.
-        elsewhere: what fields say about another target, as of `told_elsewhere`.
+        elsewhere: what fields say about another target, as `told_elsewhere` gives it.
         server: where there is no `host`.
     """
-    partition = partition_of(elsewhere) if elsewhere else ""
+    partition = partition_of(encoded_elsewhere(elsewhere)) if elsewhere else ""
     name = (f"{server[0]}:{server[1]}" if server else "").encode() if host is None else host
     authority = authority_of(scheme, name)
     resource = f"{scheme}://{authority}{quote(path) if raw_path is None else raw_path.decode('latin-1')}"

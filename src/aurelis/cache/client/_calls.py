@@ -14,6 +14,7 @@ from aurelis.cache.http import (
     ResponseHead,
     RuleEffect,
     combine,
+    encoded_elsewhere,
     storable_fields,
     told_elsewhere,
 )
@@ -164,7 +165,9 @@ class Recogniser:
             address = clean_url(address)
         if told := told_elsewhere(fields):
             # Who hands on the requests of others hands on what they say of the target, too.
-            token = blake2b(b"%b %b" % (token.encode("ascii"), told), digest_size=16, key=self._secret).hexdigest()
+            token = blake2b(
+                b"%b %b" % (token.encode("ascii"), encoded_elsewhere(told)), digest_size=16, key=self._secret
+            ).hexdigest()
         if namespace:
             named = ascii((token, namespace)).encode("ascii")
             token = blake2b(named, digest_size=16, key=self._secret).hexdigest()

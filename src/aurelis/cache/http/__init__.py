@@ -18,7 +18,7 @@ from ._directives import (
     target_names,
     targeted_directives,
 )
-from ._elsewhere import ELSEWHERE_FIELDS, told_elsewhere
+from ._elsewhere import ELSEWHERE_FIELDS, encoded_elsewhere, told_elsewhere
 from ._grammar import MAX_DELTA_SECONDS, http_date
 from ._invalidation import SAFE_METHODS, as_get, invalidated
 from ._key_parts import TRACKING_PARAMETERS
@@ -79,6 +79,7 @@ __all__ = [
     "conditional",
     "corrected_initial_age",
     "current_age",
+    "encoded_elsewhere",
     "forwardable_fields",
     "freshness",
     "group_tag",

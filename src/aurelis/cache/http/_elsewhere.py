@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from itertools import product
 
+from ._messages import Fields
+
 _ELSEWHERE = (
     b"forwarded",
     b"front-end-https",
@@ -51,17 +53,24 @@ _FORWARDED = re.compile(rb"%b(?:[;,]%b)*+" % (_PAIR, _PAIR))
 _FORWARDED_PAIR = re.compile(_PAIR)
 
 
-def told_elsewhere(fields: Mapping[bytes, bytes]) -> bytes:
-    """What a request says about another target than its own, in an injective encoding; empty: nothing."""
-    told = b""
-    for name in sorted(ELSEWHERE_FIELDS & fields.keys()):
-        value = fields[name]
-        if name == b"forwarded":
-            value = _target_in(value)
-            if not value:
-                continue
-        told += b"%d:%b%d:%b" % (len(name), name, len(value), value)
-    return told
+def told_elsewhere(fields: Mapping[bytes, bytes]) -> Fields:
+    """What a request says about another target than its own: fields by name, sorted; empty: nothing.
+
+    Args:
+        fields: of the request, by lower-case name.
+    """
+    found = [(name, value) for name, value in fields.items() if name in ELSEWHERE_FIELDS]
+    if len(found) > 1:
+        found.sort()
+    if b"forwarded" in fields:
+        found = [(name, _target_in(value) if name == b"forwarded" else value) for name, value in found]
+        found = [line for line in found if line != (b"forwarded", b"")]
+    return tuple(found)
+
+
+def encoded_elsewhere(told: Fields) -> bytes:
+    """The same in an injective encoding, for keys."""
+    return b"".join(b"%d:%b%d:%b" % (len(name), name, len(value), value) for name, value in told)
 
 
 def _target_in(forwarded: bytes) -> bytes:
