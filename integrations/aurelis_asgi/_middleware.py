@@ -226,11 +226,8 @@ class CacheMiddleware:
         if host is None or len(host) + len(path) + len(query) + len(raw_path or b"") > _MAX_REMEMBERED_LENGTH:
             return self._make_target(scheme, host, raw_path, path, query, root_path, told, scope.get("server"))
         if told:
-            make = (
-                self._make_target
-                if sum(len(value) for _, value in told) > _MAX_REMEMBERED_TOLD
-                else self._remembered_target
-            )
+            is_short = sum([len(value) for _, value in told]) <= _MAX_REMEMBERED_TOLD
+            make = self._remembered_target if is_short else self._make_target
             return make(scheme, host, raw_path, path, query, root_path, told)
         return self._remembered_target(scheme, host, raw_path, path, query, root_path)
 

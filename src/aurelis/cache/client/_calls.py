@@ -165,9 +165,8 @@ class Recogniser:
             address = clean_url(address)
         if told := told_elsewhere(fields):
             # Who hands on the requests of others hands on what they say of the target, too.
-            token = blake2b(
-                b"%b %b" % (token.encode("ascii"), encoded_elsewhere(told)), digest_size=16, key=self._secret
-            ).hexdigest()
+            source = b"%b %b" % (token.encode("ascii"), encoded_elsewhere(told))
+            token = blake2b(source, digest_size=16, key=self._secret).hexdigest()
         if namespace:
             named = ascii((token, namespace)).encode("ascii")
             token = blake2b(named, digest_size=16, key=self._secret).hexdigest()

@@ -59,12 +59,14 @@ def told_elsewhere(fields: Mapping[bytes, bytes]) -> Fields:
     Args:
         fields: of the request, by lower-case name.
     """
-    found = [(name, value) for name, value in fields.items() if name in ELSEWHERE_FIELDS]
+    found: list[tuple[bytes, bytes]] = []
+    for name in fields:
+        if name in ELSEWHERE_FIELDS:
+            value = fields[name]
+            if name != b"forwarded" or (value := _target_in(value)):
+                found.append((name, value))
     if len(found) > 1:
         found.sort()
-    if b"forwarded" in fields:
-        found = [(name, _target_in(value) if name == b"forwarded" else value) for name, value in found]
-        found = [line for line in found if line != (b"forwarded", b"")]
     return tuple(found)
 
 
