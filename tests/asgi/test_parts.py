@@ -4,9 +4,13 @@ import asyncio
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from aurelis.cache import CacheManager
+from aurelis.cache import CacheConfig, CacheManager
 from aurelis.cache.exchange._heeding import _MAX_PARTS
+from aurelis.cache.http import StoredResponse, part_of
+from aurelis.cache.http._ranges import ranges
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule, Purger
 from tests.asgi.conftest import MakeManager
@@ -357,3 +361,62 @@ async def test_a_part_that_is_announced_as_too_large_is_not_held(manager: CacheM
     gate.set()
     assert (await visit.end()).body == BODY[:9]
     assert "; hit" not in (await ranged(app, "0-8")).cache_status
+
+
+SPANS = ["", "0-", "0-3", "2-7", "3-4", "5-", "-2", "-10", "9-9", "4-20", "12-", "0-1,4-5", "x", "7-3"]
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(SPANS), st.sampled_from(["", "", "later", "new", "no-cache", "gone"])), max_size=14
+    )
+)
+def test_every_part_is_of_a_film_that_there_was(steps: list[tuple[str, str]]) -> None:
+    """Whatever was asked for before: never bytes of one version in the place of another, and fields that fit."""
+    asyncio.run(_watch(steps))
+
+
+async def _watch(steps: list[tuple[str, str]]) -> None:
+    clock = ManualClock()
+    versions = [b"0123456789"]
+
+    async def handler(call: Call) -> None:
+        film = Film(etag=f'"{len(versions)}"')
+        body = versions[-1]
+        stored = StoredResponse(200, ((b"etag", film.fields["etag"].encode()),), (body,))
+        wanted = call.field("range").encode()
+        part_made = part_of({b"range": wanted}, stored, b"x") if wanted else None
+        if part_made is None:
+            await call.answer(body, **film.fields)
+            return
+        fields = {name.decode().replace("-", "_"): value.decode() for name, value in part_made.fields}
+        await call.answer(part_made.body, part_made.status, **{**film.fields, **fields})
+
+    async with CacheManager(CacheConfig(), clock=clock) as manager:
+        app = CacheMiddleware(Origin(handler), cache=manager)
+        for span, event in steps:
+            if event == "later":
+                clock.advance(40)
+            elif event == "new":
+                versions.append(bytes((byte * 7 + 3) % 256 for byte in versions[-1]))
+            elif event == "gone":
+                await Purger(manager).url("http://example.com/")
+            fields = {"range": f"bytes={span}"} if span else {}
+            if event == "no-cache":
+                fields["cache-control"] = "no-cache"
+            visit = await ask(app, "/", "GET", fields)
+            whole = versions[int((visit.field("etag") or "").strip('"')) - 1]
+            place = re.fullmatch(r"bytes (\d+)-(\d+)/10", visit.field("content-range") or "")
+            if visit.status == 206 and place is not None:
+                first, last = int(place[1]), int(place[2])
+                assert visit.body == whole[first : last + 1]
+                assert visit.field("content-length") == str(last + 1 - first)
+                assert ranges(fields["range"].encode(), 10) == [(first, last)]
+            elif visit.status == 200:
+                assert visit.body == whole
+                assert visit.field("content-range") is None
+            else:
+                assert visit.status == 416 or "multipart" in (visit.field("content-type") or "")
+            if event in ("new", "no-cache") and "; hit" not in visit.cache_status:
+                assert whole == versions[-1]
