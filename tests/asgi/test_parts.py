@@ -214,6 +214,13 @@ async def test_a_part_is_purged_and_invalidated_like_the_whole(manager: CacheMan
         assert "; hit" not in (await ranged(app, "2-7")).cache_status
 
 
+async def test_a_part_can_be_seen(manager: CacheManager) -> None:
+    app = CacheMiddleware(Film().origin, cache=manager)
+    await ranged(app, "2-7")
+    (entry,) = await Purger(manager).entries("http://example.com/")
+    assert (entry.status, entry.size, entry.apart) == (206, 6, False)
+
+
 @pytest.mark.parametrize("layers", ["memory", "redis"])
 async def test_a_part_that_an_invalidation_has_overtaken_is_not_stored(
     make_manager: MakeManager, redis_url: str, layers: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aurelis.cache import _patterns, _tags
@@ -11,7 +11,7 @@ from aurelis.cache._first_layer import Found
 from aurelis.cache._keys import escape
 from aurelis.cache._searching import matching, stored
 from aurelis.cache.exceptions import ConfigurationError
-from aurelis.cache.http import StoredResponse, identifier_of
+from aurelis.cache.http import StoredPart, StoredResponse, identifier_of
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 
 _MAX_SHOWN: Final = 100
@@ -23,7 +23,7 @@ class StoredEntry:
 
     Attributes:
         layer: `l1`, `l2`, …
-        status: of the response.
+        status: of the response; 206: a part of one.
         age: seconds since the origin made it, ≥ 0.
         ttl: seconds for which it is fresh; negative: since when it is not.
         life: seconds until the layer forgets it.
@@ -129,9 +129,12 @@ class Purging:
                 continue
             seen.add(key)
             for found in await stored(engine.stack, key):
-                if isinstance(found.entry.value, StoredResponse):
+                value = found.entry.value
+                if isinstance(value, StoredPart):
+                    value = replace(value.response, status=206)
+                if isinstance(value, StoredResponse):
                     apart = _tags.identifier(self._category, identifier_of(url)) in engine.stack.implied(key)
-                    shown.append(_shown(found, found.entry, found.entry.value, clock.monotonic(), apart=apart))
+                    shown.append(_shown(found, found.entry, value, clock.monotonic(), apart=apart))
             if len(shown) >= limit:
                 break
         return shown
