@@ -269,6 +269,19 @@ class Stack:
                     self.recovery.settled([key for key in values if changed[key] < math.inf])
         return "stored" if complete else "incomplete"
 
+    async def announce(self, permit: Permit, budget: Budget) -> None:
+        """Have other processes forget what they hold in memory of a key that was loaded anew and has been published."""
+        if self.shared is None:
+            return
+        problem: LayerError | None = None
+        if permit.fence is not None:
+            try:
+                await self.shared.call("set", partial(self.layer.announce, (permit.key,)), budget)
+            except LayerError as error:
+                problem = error
+        if self.recovery is not None and (permit.fence is None or problem is not None):
+            self.recovery.not_removed(permit.key)  # what was there before must not come back
+
     # Removing
 
     async def remove(self, key: str, budget: Budget) -> bool:

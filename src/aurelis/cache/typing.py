@@ -8,6 +8,7 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from ._clock import Clock
 from ._decisions import Bypass, Confirm, Discard, Follow, Load, Lookup, Pass, Record, Refuse, Reraise, Serve, Store
+from ._decorated import CachedFunction, CachedMethod, CachedSyncFunction, CachedSyncMethod
 from ._entry import Details, Entry
 
 Q_contra = TypeVar("Q_contra", contravariant=True)
@@ -285,6 +286,10 @@ class Newsroom(Protocol):
 __all__ = [
     "Acquired",
     "Bypass",
+    "CachedFunction",
+    "CachedMethod",
+    "CachedSyncFunction",
+    "CachedSyncMethod",
     "Clock",
     "Confirm",
     "Details",

@@ -85,6 +85,7 @@ REFRESHES: Final = Metric(
 )
 WAITING: Final = Metric(_P + "fill.waiting", "gauge", "{request}", "Requests that wait now for the load of another.")
 STORES: Final = Metric(_P + "stores", "counter", "{entry}", "Decisions whether to keep what was loaded or set.")
+DELETES: Final = Metric(_P + "deletes", "counter", "{call}", "Calls of `delete`, whether there was something or not.")
 EVICTIONS: Final = Metric(_P + "evictions", "counter", "{entry}", "Entries that a layer dropped by itself.")
 ENTRIES: Final = Metric(_P + "entry.count", "gauge", "{entry}", "Entries held now.")
 USAGE: Final = Metric(_P + "usage", "gauge", "By", "Bytes held now.")
@@ -127,6 +128,7 @@ METRICS: Final = (
     REFRESHES,
     WAITING,
     STORES,
+    DELETES,
     EVICTIONS,
     ENTRIES,
     USAGE,

@@ -17,9 +17,11 @@ from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Obs
 from opentelemetry.trace import ProxyTracerProvider, Span, SpanContext, SpanKind, Status, StatusCode
 
 from aurelis.cache._forking import renew_in_children
+from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
 from . import names
 from ._cells import REGISTRY, Cell, CellTable
+from ._reading import Reading
 
 T = TypeVar("T")
 
@@ -43,9 +45,13 @@ class Instruments:
 
     There is exactly one set per provider, whatever the number of caches: the SDK silently drops a second observable
     instrument of the same name.
+
+    Args:
+        only: names of the caches that are reported; others may be added to it later. `None`: all.
     """
 
-    def __init__(self, provider: MeterProvider | None = None) -> None:
+    def __init__(self, provider: MeterProvider | None = None, only: set[str] | None = None) -> None:
+        self.only = only
         meter = metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
         self.duration: Histogram = meter.create_histogram(
             names.DURATION.name,
@@ -56,28 +62,33 @@ class Instruments:
         for metric in names.METRICS:
             if metric.kind == "counter":
                 meter.create_observable_counter(
-                    metric.name, [_observer(metric, REGISTRY.counts)], metric.unit, metric.description
+                    metric.name, [self._observer(metric, REGISTRY.counts)], metric.unit, metric.description
                 )
             elif metric.kind == "gauge":
                 meter.create_observable_up_down_counter(
-                    metric.name, [_observer(metric, REGISTRY.levels)], metric.unit, metric.description
+                    metric.name, [self._observer(metric, REGISTRY.levels)], metric.unit, metric.description
                 )
 
+    def _observer(
+        self, metric: names.Metric, read: Callable[[names.Metric], Mapping[tuple[tuple[str, str], ...], float]]
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            series = ((dict(attributes), value) for attributes, value in read(metric).items())
+            only = self.only
+            return [Observation(value, found) for found, value in series if only is None or found[names.NAME] in only]
 
-def _observer(
-    metric: names.Metric, read: Callable[[names.Metric], Mapping[tuple[tuple[str, str], ...], float]]
-) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    def observe(_: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(value, dict(attributes)) for attributes, value in read(metric).items()]
-
-    return observe
+        return observe
 
 
 class _Providers:
-    """The sets of instruments in use: one behind the global provider, and one for each provider named explicitly."""
+    """The sets of instruments in use.
+
+    One behind the global provider, one for each provider named explicitly, and one that is read in the process itself.
+    """
 
     def __init__(self) -> None:
         self.sets: tuple[Instruments, ...] = ()
+        self._inner: tuple[Instruments, Any] | None = None
         self._lock = threading.Lock()
         self._named: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
         renew_in_children(self)
@@ -96,8 +107,36 @@ class _Providers:
                 self._named[provider] = instruments = Instruments(provider)
                 self.sets = (*self.sets, instruments)
 
+    def reader(self, name: str) -> Any:  # an `InMemoryMetricReader`, whose module may be absent
+        """The reader of the process's own provider, which from now on reports caches of this name, too."""
+        self.ensure_global()
+        with self._lock:
+            if self._inner is None:
+                provider, reader = _inner_provider()
+                self._inner = Instruments(provider, only=set()), reader
+                self.sets = (*self.sets, self._inner[0])
+            instruments, reader = self._inner
+            assert instruments.only is not None
+            instruments.only.add(name)
+        return reader
+
     def after_fork(self) -> None:
         self._lock = threading.Lock()
+        if self._inner is not None:  # its durations are the parent's
+            self.sets = tuple(each for each in self.sets if each is not self._inner[0])
+            self._inner = None
+
+
+def _inner_provider() -> tuple[MeterProvider, Any]:
+    try:
+        from opentelemetry.sdk import metrics as sdk
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.resources import Resource
+    except ImportError as error:
+        raise MissingExtraError("otel", "reading what a cache has counted") from error
+    reader = InMemoryMetricReader()
+    off, resource = sdk.AlwaysOffExemplarFilter(), Resource.get_empty()
+    return sdk.MeterProvider([reader], resource, off, shutdown_on_exit=False), reader
 
 
 _PROVIDERS = _Providers()  # process-wide for the reason given at Instruments
@@ -106,6 +145,21 @@ _PROVIDERS = _Providers()  # process-wide for the reason given at Instruments
 def instrument(meter_provider: MeterProvider) -> None:
     """Report to this meter provider as well as to the global one. Doing it twice for one provider does nothing."""
     _PROVIDERS.add(meter_provider)
+
+
+def read(name: str) -> Reading:
+    """What OpenTelemetry reports now of the caches of this name; of durations, since this was first called for it.
+
+    Raises:
+        MissingExtraError: the SDK is not installed.
+        ConfigurationError: it is switched off.
+    """
+    reading = Reading.of(_PROVIDERS.reader(name).get_metrics_data(), name)
+    if not reading.has(names.REQUESTS):
+        raise ConfigurationError(
+            "OpenTelemetry reports nothing: is its SDK switched off by OTEL_SDK_DISABLED, or was the cache let go of?"
+        )
+    return reading
 
 
 class Telemetry:
@@ -127,6 +181,7 @@ class Telemetry:
         self.miss = self.request(names.MISS)
         self.bypass = self.request(names.BYPASS)
         self.coalesced = self.table.cell(names.COALESCED)
+        self.deletes = self.table.cell(names.DELETES)
         # A hit in memory is a request answered by a lookup in memory: one increment says both.
         self.table.alias(self.hit_l1, names.LOOKUPS, **{names.LAYER: names.L1, names.RESULT: names.HIT})
         self.miss_l1 = self.lookup(names.L1, names.MISS)
@@ -207,7 +262,8 @@ class Telemetry:
                 attributes[names.ERROR_TYPE] = error_type
             self._durations[key] = attributes
         for instruments in _PROVIDERS.sets:
-            instruments.duration.record(elapsed, attributes)
+            if (only := instruments.only) is None or self.name in only:
+                instruments.duration.record(elapsed, attributes)
 
     # Spans
 
