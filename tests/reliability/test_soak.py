@@ -202,7 +202,7 @@ def resident() -> int:
     ],
 )
 async def test_mixed_traffic_leaves_nothing_behind(redis_url: str, seconds: float, layers: str) -> None:
-    options = {"redis_url": redis_url, "timeout": 5.0} if layers == "redis" else {}
+    options = {"redis_url": redis_url, "timeout": 60.0} if layers == "redis" else {}
     before = asyncio.all_tasks()
     manager = CacheManager(configuration(max_size=ENTRIES, **options))
     soak = Soak(manager, 1)

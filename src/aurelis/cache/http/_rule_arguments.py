@@ -36,13 +36,6 @@ def window(name: str, value: object) -> float | None:
     return seconds
 
 
-def flag(name: str, value: object) -> bool:
-    """`True` or `False`, and nothing that only counts as one of them: `"false"` would count as true."""
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name}={value!r}: pass True or False")
-    return value
-
-
 def methods(value: object) -> tuple[str, ...]:
     """The methods a rule speaks for."""
     found = (value,) if isinstance(value, str) else _listed("method", value, '("GET",)')

@@ -135,7 +135,6 @@ class CacheRule:
         settled: dict[str, object] = {
             "ttl": None if self.ttl is None else arguments.lifetime(self.ttl),
             "cookies": None if self.cookies is None else tuple(self.cookies),
-            "shared": arguments.flag("shared", self.shared),
             "method": arguments.methods(self.method),
             "host": hosts or None,
             "headers": headers,
@@ -146,8 +145,6 @@ class CacheRule:
             "tags": templates.source,
             "query": None if self.query is None else arguments.parameters("query", self.query),
             "ignore_query": arguments.parameters("ignore_query", self.ignore_query),
-            "sort_query": arguments.flag("sort_query", self.sort_query),
-            "bypass": arguments.flag("bypass", self.bypass),
             "key_headers": arguments.fields("key_headers", self.key_headers),
             "override": arguments.overridden(self.override),
             "max_body_bytes": arguments.body_limit(self.max_body_bytes),
