@@ -19,6 +19,7 @@ PROMISES: Mapping[str, str] = {
     "": """
         import importlib, os
         from aurelis.cache import CacheConfig, CacheManager, CacheMonitor, cached, get_cache_manager
+        from aurelis.cache.models import ModelPolicy
 
         def with_variable():
             os.environ["AURELIS_CACHE_MAX_SIZE"] = "5"
@@ -35,6 +36,7 @@ PROMISES: Mapping[str, str] = {
         says_what_is_missing("settings", with_variable)
         says_what_is_missing("otel", CacheMonitor, CacheManager())
         says_what_is_missing("redis", CacheConfig, redis_url="redis://127.0.0.1:6379/0")
+        says_what_is_missing("cost", ModelPolicy, keys=str, cost="genai-prices")
         for extra in ("asgi", "httpx", "httpx2"):
             says_what_is_missing(extra, importlib.import_module, f"aurelis_{extra}")
     """,
@@ -49,6 +51,7 @@ PROMISES: Mapping[str, str] = {
         assert get_cache_manager().manager.config.max_size == 5
     """,
     "asgi": "from aurelis_asgi import CacheMiddleware, CacheRule",
+    "cost": "from aurelis.cache.models import ModelPolicy; ModelPolicy(keys=str, cost='genai-prices')",
     "httpx2": "from aurelis_httpx2 import AsyncCacheTransport, CacheTransport",
     "httpx": "from aurelis_httpx import AsyncCacheTransport, CacheTransport",
     "otel": """
@@ -62,7 +65,7 @@ PROMISES: Mapping[str, str] = {
         import subprocess, sys
         import aurelis_cli.main
         command = sys.prefix + "/bin/aurelis-cache"
-        for arguments in (["--help"], ["demo", "--help"]):
+        for arguments in (["--help"], ["demo", "--help"], ["warm", "--help"]):
             subprocess.run([command, *arguments], check=True)
     """,
     "all": "import aurelis.cache, aurelis_asgi, aurelis_cli.main, aurelis_httpx, aurelis_httpx2",
@@ -70,6 +73,7 @@ PROMISES: Mapping[str, str] = {
 
 NOT_IMPORTED = (
     "fastapi",
+    "genai_prices",
     "hiredis",
     "httpx",
     "httpx2",
@@ -77,6 +81,7 @@ NOT_IMPORTED = (
     "opentelemetry.sdk",
     "pydantic",
     "redis",
+    "rich",
     "starlette",
 )
 

@@ -18,9 +18,12 @@ from .decorators import cached, cached_method
 from .invalidation import CacheInvalidator
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
+from .model_cache import ModelResponseCache
 from .monitor import CacheMetrics, CacheMonitor, CacheStats
+from .warming import CacheWarmer, WarmFailure, WarmReport
 
 if TYPE_CHECKING:
+    from .files import FileCacheManager
     from .layers.disk import DiskBackend
     from .layers.redis import RedisBackend
 
@@ -33,12 +36,17 @@ __all__ = [
     "CacheMetrics",
     "CacheMonitor",
     "CacheStats",
+    "CacheWarmer",
     "DiskBackend",
     "EntryOptions",
+    "FileCacheManager",
     "LoadContext",
     "MemoryBackend",
+    "ModelResponseCache",
     "RedisBackend",
     "UnifiedCacheManager",
+    "WarmFailure",
+    "WarmReport",
     "cache_options",
     "cached",
     "cached_method",
@@ -48,7 +56,7 @@ __all__ = [
     "set_cache_manager",
 ]
 
-_NEEDED = {"DiskBackend": ("_sqlite3",), "RedisBackend": ("redis", "hiredis")}
+_NEEDED = {"DiskBackend": ("_sqlite3",), "FileCacheManager": ("fcntl",), "RedisBackend": ("redis", "hiredis")}
 """What names need that are imported when they are first named."""
 
 if not TYPE_CHECKING:
@@ -66,4 +74,8 @@ def __getattr__(name: str) -> object:
         from .layers.disk import DiskBackend
 
         return DiskBackend
+    if name == "FileCacheManager":
+        from .files import FileCacheManager
+
+        return FileCacheManager
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
