@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from secrets import token_hex
 from threading import BoundedSemaphore, Thread
 from typing import Any, Generic, TypeVar, cast
@@ -39,6 +39,7 @@ from aurelis.cache.http import (
 )
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.models import Catalogue, ModelPolicy, ModelRequest
+from aurelis.cache.telemetry import names
 from aurelis.cache.typing import Bypass, Pass, Record
 
 from ._calls import Call, Recogniser, decoded_head, patience_for_chunk, patience_for_head, shared_fields
@@ -100,6 +101,10 @@ class ClientCache(Generic[Q, R]):
             keep=options.keep,
             max_temperature=options.max_temperature,
             key_headers=options.key_headers,
+            stale_while_revalidate=seconds(options.stale_while_revalidate),
+            stale_if_error=seconds(options.stale_if_error),
+            throttle=seconds(options.throttle),
+            negative_ttl=seconds(options.negative_ttl),
         )
         self._models: Exchange[ModelRequest] = Exchange(manager, models, max_body_bytes=options.max_body_bytes)
         http = HttpPolicy(
@@ -336,6 +341,10 @@ class ClientCache(Generic[Q, R]):
         ttl = None if hit.ttl == math.inf else hit.ttl
         forwarded = hit.forwarded
         member = self._status.hit(ttl=ttl)
+        if hit.layer == names.NEGATIVE:
+            # SDKs that are told when to try again do not spend their attempts on what is only repeated here.
+            fields += ((b"retry-after", b"%d" % math.ceil(hit.ttl)),)
+            member = self._status.hit(ttl=ttl, detail="negative")
         if forwarded is not None:
             member = self._status.forwarded(
                 forwarded.reason,
@@ -378,12 +387,19 @@ class ClientCache(Generic[Q, R]):
             return self._replay(request, call, stale)
         try:
             head, refused = decoded_head(response, call, self._library.decodes)
+            chunks = None
+            if isinstance(call, ModelRequest) and not refused and lead.awaits_body(head):
+                rest = response.iter_bytes()
+                first = next(rest, None)
+                chunks = rest if first is None else chain((first,), rest)
             decision = lead.take(head, response, refused=refused)
         except BaseException as error:
-            lead.fail(error)
+            stale = lead.fail(error)
             lead.close()
             response.close()
-            raise
+            if stale is None:
+                raise
+            return self._replay(request, call, stale)
         if isinstance(decision, Hit):
             lead.close()
             response.close()
@@ -392,7 +408,7 @@ class ClientCache(Generic[Q, R]):
         if isinstance(decision, Pass):
             lead.close()
             return _mark(response, member)
-        return self._response(request, head, member, self._library.led(lead, response), response.extensions)
+        return self._response(request, head, member, self._library.led(lead, response, chunks), response.extensions)
 
     def _response(
         self,

@@ -109,18 +109,27 @@ class Recogniser:
         if not _UNUSUAL_FIELDS.isdisjoint(fields) and not _is_plain(fields):
             return None
         address, token = self._identity(address, fields, options.namespace)
-        rule = None if options.ttl is None and not options.tags else self._rule(fields, options)
+        rule = self._rule(fields, options)
         if options.mode not in _CACHE_CONTROL:
             return HttpRequest(method, address, fields, token, rule)
         fields = {**fields, b"cache-control": _CACHE_CONTROL[options.mode]}
         return HttpRequest(method, address, fields, token, rule, insists=True)
 
-    def _rule(self, fields: Mapping[bytes, bytes], options: CallOptions) -> RuleEffect:
-        """What the options of a plain request are to the rules."""
+    def _rule(self, fields: Mapping[bytes, bytes], options: CallOptions) -> RuleEffect | None:
+        """What the options of a plain request are to the rules; `None`: nothing."""
+        windows = options.stale_while_revalidate, options.stale_if_error
+        if options is NO_CALL_OPTIONS or (options.ttl is None and not options.tags and windows == (None, None)):
+            return None
         ttl = options.ttl or None
         if self._shared and not _CREDENTIAL_FIELDS.isdisjoint(fields):
             ttl = None  # in a shared cache only the response itself can say that it is for others, too
-        return RuleEffect(ttl, tags=tags(options.tags), longest=options.ttl)
+        return RuleEffect(
+            ttl,
+            tags=tags(options.tags),
+            stale_while_revalidate=windows[0],
+            stale_if_error=windows[1],
+            longest=options.ttl,
+        )
 
     def unsafe(self, request: Request, options: CallOptions = NO_CALL_OPTIONS) -> HttpRequest | None:
         """A request that may put stored responses out of date; `None`: it does not, or not here."""
@@ -172,7 +181,8 @@ class Recogniser:
         if call is None:
             return None
         token = "" if self._share_across_credentials else partition(fields, query, self._secret)
-        return ModelRequest(url, fields, call, token, options, self._turns.next(call.digest))
+        turn = self._turns.next(call.digest)
+        return ModelRequest(url, fields, call, token, options, turn, patience_for_head(request))
 
 
 def patience_for_chunk(request: Request) -> float | None:

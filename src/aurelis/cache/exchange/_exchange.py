@@ -195,6 +195,11 @@ class Exchange(Generic[Q]):
                     return Refused()
                 if isinstance(decision, Bypass):
                     return self._alone(decision.reason, decision.detail)
+                failure = None
+                if decision.reason != "request":
+                    failure = engine.failures.find(key, engine.clock.monotonic(), patience)
+                if failure is not None:
+                    return self._failed(*failure)
                 engine.telemetry.miss_l1.n += 1
                 answer = await self._join(request, key, entry, decision, ways, load, patience)
                 if span is not None:
@@ -288,6 +293,14 @@ class Exchange(Generic[Q]):
                     flight.task.add_done_callback(partial(self._count_unless_loaded, seat))
                 elif not counted:
                     self._count_absent()
+
+    def _failed(self, failure: object, until: float) -> Hit:
+        """Answer with what the key has failed with lately."""
+        self.engine.count_negative()
+        if isinstance(failure, BaseException):
+            raise failure.with_traceback(None)
+        entry = Entry(failure, None, until, until, 0)
+        return hit_of(entry, names.NEGATIVE, self._monotonic(), self._telemetry)
 
     def note(self, key: str, decision: Record | Pass) -> None:
         """Remember for a while that responses under this key are not for sharing.

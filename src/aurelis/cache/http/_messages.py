@@ -103,7 +103,8 @@ class StoredResponse:
         initial_age: corrected initial age (RFC 9111 §4.2.3) when it was stored, seconds ≥ 0.
         lifetime: freshness lifetime (RFC 9111 §4.2.1), seconds. Age now = lifetime - (entry.fresh_until -
             now). Under a rule it is longer than the rule's ttl by the time that the origin took.
-        source: where the lifetime came from: `explicit`, `rule`, `heuristic`, `validation` or `model`.
+        source: where the lifetime came from: `explicit`, `rule`, `heuristic`, `validation` or `model`; `failure`: it is
+            one that is only remembered.
         vary: names of the request fields that selected it, lower case, sorted.
         stale_while_revalidate: seconds beyond its freshness in which it may answer while it is loaded anew, ≥ 0 (RFC
             5861 §3).

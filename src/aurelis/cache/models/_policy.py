@@ -41,6 +41,10 @@ KEEPABLE: Final = frozenset({LENGTH, FILTERED, INCOMPLETE, UNTERMINATED})
 """Kinds of answers that are kept only where that is wanted."""
 
 
+_MAX_FAILURE_BYTES: Final = 16 * 1024
+"""Longer failures are not kept to be given again."""
+
+
 @dataclass(slots=True)
 class ModelRequest:
     """A model call as the rules see it.
@@ -53,6 +57,7 @@ class ModelRequest:
             share.
         options: what the caller wants for this call.
         variant: which of several answers to the call is wanted, ≥ 0.
+        patience: seconds for which the caller waits for an answer to begin at most; `None`: as long as it takes.
     """
 
     url: str
@@ -61,6 +66,7 @@ class ModelRequest:
     partition: str = ""
     options: CallOptions = NO_CALL_OPTIONS
     variant: int = 0
+    patience: float | None = None
 
 
 class ModelPolicy:
@@ -74,6 +80,11 @@ class ModelPolicy:
             `unterminated`.
         max_temperature: calls of a higher temperature pass by the cache; `None`: there is no limit.
         key_headers: names of more request fields that are part of the key.
+        stale_while_revalidate: seconds ≥ 0 after its ttl in which an answer is still served while it is loaded anew.
+        stale_if_error: the same where the provider fails. Like the one before and `negative_ttl` it is for calls whose
+            own options say nothing else.
+        throttle: seconds ≥ 0 after such a failure in which the answer is served without trying again.
+        negative_ttl: seconds ≥ 0 at most for which a failure is given again, where there is no answer to serve.
 
     Raises:
         ConfigurationError: `keep` holds something else, or `max_temperature` is no number ≥ 0.
@@ -81,7 +92,10 @@ class ModelPolicy:
         ValueError: `ttl` is negative or NaN.
     """
 
-    __slots__ = ("_honour_cache_control", "_keep", "_key_headers", "_keys", "_max_temperature", "_ttl")
+    __slots__ = (
+        *("_honour_cache_control", "_keep", "_key_headers", "_keys", "_max_temperature", "_negative_ttl"),
+        *("_stale_if_error", "_stale_while_revalidate", "_throttle", "_ttl"),
+    )
 
     def __init__(
         self,
@@ -92,6 +106,10 @@ class ModelPolicy:
         keep: Collection[str] = (),
         max_temperature: float | None = None,
         key_headers: Collection[str] = (),
+        stale_while_revalidate: float = 0.0,
+        stale_if_error: float = 0.0,
+        throttle: float = 0.0,
+        negative_ttl: float = 0.0,
     ) -> None:
         if math.isnan(ttl) or ttl < 0:
             raise ValueError(f"ttl must be a number of seconds ≥ 0, not {ttl!r}")
@@ -108,6 +126,10 @@ class ModelPolicy:
         self._honour_cache_control = honour_cache_control
         self._keep = frozenset(keep)
         self._max_temperature = max_temperature
+        self._stale_while_revalidate = stale_while_revalidate
+        self._stale_if_error = stale_if_error
+        self._throttle = throttle
+        self._negative_ttl = negative_ttl
         self._key_headers = tuple(sorted({name.lower().encode("ascii") for name in key_headers}))
 
     def key(self, request: ModelRequest) -> str:
@@ -129,7 +151,7 @@ class ModelPolicy:
         return self._keys(CATEGORY, digest.hexdigest())
 
     def on_lookup(self, request: ModelRequest, entry: Entry | None, now: float) -> Serve | Load | Bypass | Refuse:
-        """Serve what is fresh, unless the caller wants something else."""
+        """Serve what is fresh, or stale where that is allowed, unless the caller wants something else."""
         mode = request.options.mode
         if mode == "bypass":
             return Bypass(detail="option")
@@ -138,14 +160,25 @@ class ModelPolicy:
             return Bypass(detail="temperature")
         if mode == "refresh":
             return Load("request")
-        if entry is not None and now < entry.fresh_until:
-            return Serve(entry)
+        if entry is not None:
+            if now < entry.fresh_until:
+                return Serve(entry)
+            asks = mode != "only_if_cached"
+            if now < entry.details.retry_at and self._may_stand_in(request, entry, now):
+                return Serve(entry)  # it was tried a moment ago
+            if now < entry.fresh_until + self._window(request):
+                return Serve(entry, "revalidate" if asks else "")
         if mode == "only_if_cached":
             return Refuse()
         return Load("miss" if entry is None else "stale")
 
     def on_response(self, request: ModelRequest, head: ResponseHead, response_time: float) -> Record | Pass:
-        """Record what the call asked for; `Pass` with `ttl`, `status`, `media-type` or `no-store` else."""
+        """Record what the call asked for, and a failure that is to be given again.
+
+        `Pass` with `ttl`, `status`, `media-type` or `no-store` else.
+        """
+        if head.status != 200 and self._is_negative(request, head):
+            return Record(max_body_bytes=_MAX_FAILURE_BYTES)
         refusal = self._refusal(request, head)
         return Record(tags=_tags.tags(request.options.tags)) if refusal is None else Pass(refusal)
 
@@ -161,9 +194,9 @@ class ModelPolicy:
         """Never asked."""
         return
 
-    def on_refused(self, request: ModelRequest, entry: Entry | None, head: ResponseHead, now: float) -> None:
-        """The callers get the provider's error as it was."""
-        return
+    def on_refused(self, request: ModelRequest, entry: Entry | None, head: ResponseHead, now: float) -> Serve | None:
+        """What was stored where the provider has failed and that is allowed; otherwise its error as it was."""
+        return self._stand_in(request, entry, now) if _has_failed(head) else None
 
     def on_indexed(self, request: ModelRequest, index: object, known: object) -> tuple[object, tuple[str, ...]]:
         """Never asked."""
@@ -172,6 +205,8 @@ class ModelPolicy:
     def terminator(self, request: ModelRequest, head: ResponseHead) -> Terminator | None:
         """The watcher of the call's protocol if the response is a stream."""
         call = request.call
+        if head.status != 200:
+            return None
         return call.profile.terminator(_media_type(_fields(head)), call.choices) if call.stream else None
 
     def on_loaded(self, request: ModelRequest, loaded: LoadedResponse) -> Store | Discard:
@@ -182,6 +217,9 @@ class ModelPolicy:
         """
         refusal = self._refusal(request, loaded.head)
         if refusal is not None:
+            if self._is_negative(request, loaded.head) and _has_announced_length(loaded):
+                remember_for = min(self._negative(request), _retry_after(loaded.head))
+                return Discard(refusal, _failure(loaded, remember_for), remember_for)
             return Discard(refusal)
         # A stream says itself where it ends, and something may follow.
         if not request.call.stream and not _has_announced_length(loaded):
@@ -207,11 +245,43 @@ class ModelPolicy:
             route=loaded.route,
             pauses=_pauses(loaded.times),
         )
-        return Store(stored, fresh_for=ttl, tags=_tags.tags(request.options.tags))
+        return Store(stored, fresh_for=ttl, stale_for=self._stale_for(request), tags=_tags.tags(request.options.tags))
 
-    def on_error(self, request: ModelRequest, entry: Entry | None, error: BaseException, now: float) -> Reraise:
-        """The callers get the failure as it was."""
-        return Reraise()
+    def on_error(self, request: ModelRequest, entry: Entry | None, error: BaseException, now: float) -> Serve | Reraise:
+        """What was stored where that is allowed; otherwise the failure as it was."""
+        if not isinstance(error, Exception):  # cancelled, or the process ends: the provider has not failed
+            return Reraise()
+        stand_in = self._stand_in(request, entry, now)
+        if stand_in is not None:
+            return stand_in
+        return Reraise(self._negative(request), request.patience if _is_timeout(error) else None)
+
+    # What may be stale, and for how long a failure lasts
+
+    def _window(self, request: ModelRequest) -> float:
+        own = request.options.stale_while_revalidate
+        return self._stale_while_revalidate if own is None else own
+
+    def _stale_for(self, request: ModelRequest) -> float:
+        own = request.options.stale_if_error
+        return max(self._window(request), self._stale_if_error if own is None else own)
+
+    def _negative(self, request: ModelRequest) -> float:
+        own = request.options.negative_ttl
+        return self._negative_ttl if own is None else own
+
+    def _may_stand_in(self, request: ModelRequest, entry: Entry, now: float) -> bool:
+        return now < entry.fresh_until + self._stale_for(request)
+
+    def _stand_in(self, request: ModelRequest, entry: Entry | None, now: float) -> Serve | None:
+        # Whoever asks for a new answer does not want the one that there is.
+        if entry is None or request.options.mode == "refresh" or not self._may_stand_in(request, entry, now):
+            return None
+        return Serve(entry, retry_in=self._throttle)
+
+    def _is_negative(self, request: ModelRequest, head: ResponseHead) -> bool:
+        """Whether this is a failure that is to be given again."""
+        return _has_failed(head) and min(self._negative(request), _retry_after(head)) > 0
 
     def _ttl_of(self, request: ModelRequest) -> float:
         ttl = request.options.ttl
@@ -229,6 +299,30 @@ class ModelPolicy:
         if self._honour_cache_control and response_directives(fields.get(b"cache-control")).no_store:
             return "no-store"
         return None
+
+
+def _has_failed(head: ResponseHead) -> bool:
+    """Whether the provider says that it cannot answer now. Other errors say something about the call."""
+    return head.status >= 500 or head.status in (408, 429)
+
+
+def _retry_after(head: ResponseHead) -> float:
+    """Seconds after which the provider says that it may be asked again; infinite where it does not say it."""
+    for name, scale in ((b"retry-after-ms", 1000), (b"retry-after", 1)):
+        value = _fields(head).get(name, b"").strip()
+        if value.isdigit() and len(value) < 16:
+            return int(value) / scale
+    return math.inf
+
+
+def _failure(loaded: LoadedResponse, lifetime: float) -> StoredResponse:
+    """A response that says that the provider has failed, as it is given again."""
+    return StoredResponse(loaded.head.status, replay_fields(loaded.head), loaded.chunks, 0.0, lifetime, "failure")
+
+
+def _is_timeout(error: BaseException) -> bool:
+    """Whether something took longer than the caller would wait, in whatever library."""
+    return isinstance(error, TimeoutError) or any(kind.__name__ == "TimeoutException" for kind in type(error).__mro__)
 
 
 def _is_temperature(value: object) -> bool:

@@ -60,6 +60,7 @@ BYPASS: Final = "bypass"
 L1: Final = "l1"
 L2: Final = "l2"
 L3: Final = "l3"
+NEGATIVE: Final = "negative"  # a failure that is remembered
 
 REQUESTS: Final = Metric(
     _P + "requests", "counter", "{request}", "Requests to the cache, each counted once with its final result."
