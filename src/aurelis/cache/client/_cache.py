@@ -21,6 +21,7 @@ from aurelis.cache.exchange import (
     Exchange,
     Heeding,
     Hit,
+    Items,
     Lead,
     Live,
     Pending,
@@ -47,6 +48,7 @@ from ._library import Library, Request, Response
 from ._load import EXTENSIONS, Load, asking
 from ._options import ClientOptions
 from ._recall import Known, Recall
+from ._several import Several, SeveralCache
 from ._unsafe import Unsafe
 from ._wishes import EXTENSION, wishes, within
 
@@ -94,7 +96,7 @@ class ClientCache(Generic[Q, R]):
             variants=options.variants,
         )
         self._recall = Recall(self._library.bytes_stream, catalogue, shared=options.shared)
-        models = ModelPolicy(
+        models = self._model_policy = ModelPolicy(
             keys=keys,
             ttl=seconds(options.ttl),
             honour_cache_control=options.honour_cache_control,
@@ -107,6 +109,7 @@ class ClientCache(Generic[Q, R]):
             negative_ttl=seconds(options.negative_ttl),
         )
         self._models: Exchange[ModelRequest] = Exchange(manager, models, max_body_bytes=options.max_body_bytes)
+        self._several: SeveralCache[Q, R] = SeveralCache(self._library, Items(self._models), self._status)
         http = HttpPolicy(
             shared=options.shared,
             # Apart, so that a shared cache never finds what only a private one may store.
@@ -141,6 +144,15 @@ class ClientCache(Generic[Q, R]):
                 load = Load(ask, request, found.call, self._library.decodes)
                 found.exchange.refresh(found.call, found.hit, load)
             return self._replay(request, found.call, found.hit)
+        if isinstance(found, Several):
+            try:
+                given = await self._several.send(request, found, ask)
+            except BaseException as error:
+                self._library.translate(error)
+                raise
+            if given is None:
+                return _mark(await ask(request), self._status.forwarded("miss", detail="items"))
+            return self._given(request, found.call, given)
         if not isinstance(found, _Sought):
             return found
         exchange, call = found.exchange, found.pending.request
@@ -180,6 +192,15 @@ class ClientCache(Generic[Q, R]):
             if found.hit.refresh:
                 self._refresh_blocking(request, found.exchange, found.call, found.hit, ask)
             return self._replay(request, found.call, found.hit)
+        if isinstance(found, Several):
+            try:
+                given = self._several.send_blocking(request, found, ask, self._run_behind)
+            except Exception as error:
+                self._library.translate(error)
+                raise
+            if given is None:
+                return _mark(ask(request), self._status.forwarded("miss", detail="items"))
+            return self._given(request, found.call, given)
         if not isinstance(found, _Sought):
             return found
         exchange, call = found.exchange, found.pending.request
@@ -243,25 +264,35 @@ class ClientCache(Generic[Q, R]):
         self, request: Q, exchange: Exchange[Any], call: Call, hit: Hit, ask: Callable[[Q], R]
     ) -> None:
         """Load a stale response anew in a thread that nobody waits for, if not too many do so already."""
+
+        def refresh() -> None:
+            lead = exchange.lead_refresh(call, hit)
+            if lead is not None:
+                response = self._lead(request, call, lead, ask)
+                # What is not kept is of no use to anybody.
+                response.close() if lead.recorder.over else response.read()
+
+        self._run_behind(refresh)
+
+    def _run_behind(self, refresh: Callable[[], None]) -> None:
+        """Run something in a thread that nobody waits for, if not too many do so already."""
         if not self._refreshing.acquire(blocking=False):
             return
 
-        def refresh() -> None:
+        def run() -> None:
             try:
-                lead = exchange.lead_refresh(call, hit)
-                if lead is not None:
-                    response = self._lead(request, call, lead, ask)
-                    # What is not kept is of no use to anybody.
-                    response.close() if lead.recorder.over else response.read()
+                refresh()
             except Exception:  # noqa: BLE001  # nobody waits for it, and the cache has counted that it failed
                 _LOG.debug("a refresh in the background failed", exc_info=False)
             finally:
                 self._refreshing.release()
 
         # A context of its own: what belongs to the request that happens to come first is over before this is.
-        Thread(target=Context().run, args=(refresh,), name="aurelis-cache-refresh", daemon=True).start()
+        Thread(target=Context().run, args=(run,), name="aurelis-cache-refresh", daemon=True).start()
 
-    def _find(self, request: Q, mark: bytes | None, options: CallOptions) -> R | _Sought | _Stale | Alone | None:
+    def _find(
+        self, request: Q, mark: bytes | None, options: CallOptions
+    ) -> R | _Sought | _Stale | Several | Alone | None:
         """The response if memory has it; `None`: the request is none of the cache's business."""
         call = self._recognise(request, options)
         if call is None:
@@ -271,6 +302,10 @@ class ClientCache(Generic[Q, R]):
         exchange: Exchange[Any] = self._http if isinstance(call, HttpRequest) else self._models
         if options.mode == "bypass":
             return exchange.bypass(Bypass(detail="option"))
+        if isinstance(call, ModelRequest) and call.call.items and self._model_policy.keeps(call):
+            parts = self._recognise.apart(call, request.read())
+            if parts is not None:
+                return Several(*parts)
         found = exchange.peek(call)
         if not isinstance(found, Hit):
             return _Sought(exchange, found)
@@ -354,6 +389,11 @@ class ClientCache(Generic[Q, R]):
                 collapsed=forwarded.collapsed,
             )
         return [*fields, (b"age", b"%d" % hit.age), (b"cache-status", member)]
+
+    def _given(self, request: Q, call: Call, given: R | Hit | Refused) -> R:
+        if isinstance(given, (Hit, Refused)):
+            return self._respond(request, call, given, EXTENSIONS)
+        return given
 
     def _respond(self, request: Q, call: Call, answer: Hit | Refused | Live, extensions: Mapping[str, Any]) -> R:
         library = self._library

@@ -9,8 +9,10 @@ from aurelis.cache._call_options import NO_CALL_OPTIONS, CallOptions
 from aurelis.cache._tags import tags
 from aurelis.cache.http import SAFE_METHODS, Fields, HttpRequest, ResponseHead, RuleEffect, combine, storable_fields
 from aurelis.cache.models import (
+    Batch,
     Catalogue,
     ModelRequest,
+    apart,
     clean_url,
     credential_partition,
     partition,
@@ -29,6 +31,8 @@ _UNUSUAL_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"upgrade"
 _CREDENTIAL_FIELDS = frozenset({b"authorization", b"cookie"})
 # What a caller may want of a plain request, in the words of HTTP.
 _CACHE_CONTROL: Mapping[str | None, bytes] = {"refresh": b"no-cache", "only_if_cached": b"only-if-cached"}
+# With one of these the body that was sent is the only one that will be taken.
+_SIGNED = frozenset({b"content-digest", b"content-md5", b"digest", b"signature", b"x-amz-content-sha256"})
 # They describe the encoded bytes, and what is recorded is decoded.
 _ENCODED_FIELDS = frozenset(
     {b"content-digest", b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest"}
@@ -115,6 +119,12 @@ class Recogniser:
         fields = {**fields, b"cache-control": _CACHE_CONTROL[options.mode]}
         return HttpRequest(method, address, fields, token, rule, insists=True)
 
+    def apart(self, call: ModelRequest, body: bytes) -> tuple[ModelRequest, Batch, list[ModelRequest]] | None:
+        """A call for several items, what it asks for, and a call for each; `None`: it is to be served as a whole."""
+        if not call.call.items or not _SIGNED.isdisjoint(call.fields):
+            return None
+        return apart(call, body, by_user=self._by_user)
+
     def _rule(self, fields: Mapping[bytes, bytes], options: CallOptions) -> RuleEffect | None:
         """What the options of a plain request are to the rules; `None`: nothing."""
         windows = options.stale_while_revalidate, options.stale_if_error
@@ -181,7 +191,8 @@ class Recogniser:
         if call is None:
             return None
         token = "" if self._share_across_credentials else partition(fields, query, self._secret)
-        turn = self._turns.next(call.digest)
+        by_item = call.profile.items is not None or call.profile.item is not None
+        turn = 0 if by_item else self._turns.next(call.digest)
         return ModelRequest(url, fields, call, token, options, turn, patience_for_head(request))
 
 

@@ -38,7 +38,7 @@ _MAX_UNSHAREABLE: Final = 4096
 MAX_REFRESHES: Final = 64
 """Refreshes in the background at once; more would take the origin away from those who wait."""
 _FAILURE: Final = ConnectionError("the origin has failed")
-_LONGEST_LOAD: Final = 3600.0
+LONGEST_LOAD: Final = 3600.0
 """Seconds after which a response that is still being loaded is not stored in a shared layer any more."""
 
 
@@ -199,7 +199,7 @@ class Exchange(Generic[Q]):
                 if decision.reason != "request":
                     failure = engine.failures.find(key, engine.clock.monotonic(), patience)
                 if failure is not None:
-                    return self._failed(*failure)
+                    return self.failed(*failure)
                 engine.telemetry.miss_l1.n += 1
                 answer = await self._join(request, key, entry, decision, ways, load, patience)
                 if span is not None:
@@ -240,7 +240,7 @@ class Exchange(Generic[Q]):
             def leave(flight: Flight[Any] = flight, leads: bool = leads) -> None:
                 flights.leave(flight, leads=leads)
 
-            if not leads and _would_block_itself(flight, blocking=load is None):
+            if not leads and blocks_itself(flight, blocking=load is None):
                 leave()
                 return self._alone(decision.reason, "recursive")
             stays = False
@@ -294,7 +294,7 @@ class Exchange(Generic[Q]):
                 elif not counted:
                     self._count_absent()
 
-    def _failed(self, failure: object, until: float) -> Hit:
+    def failed(self, failure: object, until: float) -> Hit:
         """Answer with what the key has failed with lately."""
         self.engine.count_negative()
         if isinstance(failure, BaseException):
@@ -331,7 +331,7 @@ class Exchange(Generic[Q]):
 
         The load runs in a task that belongs to no request. So many go on at once and no more.
         """
-        flight = self._behind(hit)
+        flight = self.load_behind(hit.key)
         if flight is None:
             return
         seat = Seat()
@@ -339,13 +339,11 @@ class Exchange(Generic[Q]):
         below = bool(self.engine.stack.lower)
         # What belongs to the request that happens to come first (its span, its context) is over before this is.
         work = self._lead(flight, request, hit.key, None, below, load, seat, hit.refresh)
-        task = self.engine.flights.start(flight, work, Context())
-        self._refreshes.add(task)
-        task.add_done_callback(self._refreshes.discard)
+        self.watch(self.engine.flights.start(flight, work, Context()))
 
     def lead_refresh(self, request: Q, hit: Hit) -> Lead | None:
         """The same for a thread of its own, which then loads; `None`: there is nothing to load."""
-        flight = self._behind(hit)
+        flight = self.load_behind(hit.key)
         if flight is None:
             return None
         ways = Blocking(self.engine)
@@ -353,14 +351,20 @@ class Exchange(Generic[Q]):
         recorder = run_inline(self._lead_blocking(flight, request, hit.key, None, below, ways, hit.refresh))
         return None if recorder is None else Lead(recorder, "stale", _nothing, flight)
 
-    def _behind(self, hit: Hit) -> Flight[Any] | None:
-        if self.engine.closed or not hit.key:
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """A task loads in the background: it is one of those of which there may be so many at once."""
+        self._refreshes.add(task)
+        task.add_done_callback(self._refreshes.discard)
+
+    def load_behind(self, key: str) -> Flight[Any] | None:
+        """The flight of a load in the background; `None`: there is one already, or there are too many."""
+        if self.engine.closed or not key:
             return None
         if len(self._refreshes) >= MAX_REFRESHES:
             self._refreshes -= {task for task in self._refreshes if task.get_loop().is_closed()}
             if len(self._refreshes) >= MAX_REFRESHES:
                 return None
-        return self.engine.flights.behind(hit.key)
+        return self.engine.flights.behind(key)
 
     def _count_absent(self) -> None:
         """Count a request whose load failed, or whose caller left before there was an answer."""
@@ -480,9 +484,9 @@ class Exchange(Generic[Q]):
                 stale = found.entry
         # Processes do not wait for each other here, as a stream cannot be shared between them. The permit only says
         # whether an invalidation has overtaken the load.
-        _, permit = await ways.run(self.engine.acquire(key, budget, again=True, life=_LONGEST_LOAD))
+        _, permit = await ways.run(self.engine.acquire(key, budget, again=True, life=LONGEST_LOAD))
         flight.generation = permit.generation
-        flight.holds = partial(self.engine.stack.holds, permit, self.engine.stack.implied(key), _LONGEST_LOAD)
+        flight.holds = partial(self.engine.stack.holds, permit, self.engine.stack.implied(key), LONGEST_LOAD)
         return Recorder(self, request, flight, key, stale, budget, ways, seat, permit, behind)
 
     def _alone(self, reason: str, detail: str = "") -> Alone:
@@ -527,7 +531,7 @@ def _of_variant(decision: Lookup) -> Lookup:
     return decision
 
 
-def _would_block_itself(flight: Flight[Any], *, blocking: bool) -> bool:
+def blocks_itself(flight: Flight[Any], *, blocking: bool) -> bool:
     """Whether the load goes on only when this very thread does something else than wait for it.
 
     Another response of the same thread that is not read yet, or a task of the event loop which a blocking call stops.

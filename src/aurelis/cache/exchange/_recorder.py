@@ -331,7 +331,7 @@ class Recorder(Generic[Q]):
             else:
                 if decision.remember_for and not self._flight.fenced:
                     failures = self._engine.failures
-                    failures.note(self._key, _bare(error), now + decision.remember_for, decision.patience)
+                    failures.note(self._key, bare(error), now + decision.remember_for, decision.patience)
                 self._count_load()
                 self._flight.fail(error)
         self._engine.flights.land(self._flight)
@@ -458,7 +458,7 @@ def answer_of(
     return hit_of(substitute.entry, substitute.result, engine.clock.monotonic(), engine.telemetry, forwarded=forwarded)
 
 
-def _bare(error: BaseException) -> BaseException:
+def bare(error: BaseException) -> BaseException:
     """The error without what hangs on it: tracebacks and requests, which may be large and are of one caller."""
     try:
         return type(error)(*error.args)

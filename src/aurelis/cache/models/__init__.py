@@ -1,8 +1,10 @@
 """Pure rules for language-model calls: which requests they are, their key, when an answer may be kept."""
 
 from ._answer import AnswerSummary, Dialect, StreamTerminator
+from ._apart import apart
 from ._canonicalise import BodyRules, canonical_body, parse_object
 from ._catalogue import Catalogue
+from ._items import Batch, ItemRules
 from ._partition import clean_url, credential_partition, partition, selecting_fields
 from ._policy import CATEGORY, KEEPABLE, ModelPolicy, ModelRequest
 from ._profiles import OPENAI_CHAT, OPTIONAL, PROFILES, Profile
@@ -21,11 +23,13 @@ __all__ = [
     "UNKNOWN",
     "AnswerSummary",
     "ArraySplitter",
+    "Batch",
     "BodyRules",
     "Catalogue",
     "Dialect",
     "EventSplitter",
     "Frame",
+    "ItemRules",
     "LineSplitter",
     "ModelCall",
     "ModelPolicy",
@@ -34,6 +38,7 @@ __all__ = [
     "Splitter",
     "StreamTerminator",
     "Usage",
+    "apart",
     "canonical_body",
     "clean_url",
     "credential_partition",

@@ -56,7 +56,7 @@ class ModelRequest:
         partition: token that keeps this call's entries apart from others' (`partition`), empty where all
             share.
         options: what the caller wants for this call.
-        variant: which of several answers to the call is wanted, ≥ 0.
+        variant: which of several answers to the call is wanted, ≥ 0; negative: something that is no answer.
         patience: seconds for which the caller waits for an answer to begin at most; `None`: as long as it takes.
     """
 
@@ -185,6 +185,10 @@ class ModelPolicy:
     def on_shared(self, request: ModelRequest, leader: ModelRequest, head: ResponseHead, response_time: float) -> None:
         """Whoever waits may have the answer: the same key means the same call by the same caller."""
         return
+
+    def keeps(self, request: ModelRequest) -> bool:
+        """Whether answers to the call are kept at all."""
+        return self._ttl_of(request) > 0
 
     def conditions(self, request: ModelRequest, entry: Entry | None) -> tuple[()]:
         """Answers of models have no validators."""

@@ -56,6 +56,9 @@ STALE: Final = "stale"
 REVALIDATED: Final = "revalidated"
 BYPASS: Final = "bypass"
 
+# Of an item that another load has brought, as `collapsed` says of a request.
+JOINED: Final = "collapsed"
+
 # Values of LAYER.
 L1: Final = "l1"
 L2: Final = "l2"
@@ -64,6 +67,9 @@ NEGATIVE: Final = "negative"  # a failure that is remembered
 
 REQUESTS: Final = Metric(
     _P + "requests", "counter", "{request}", "Requests to the cache, each counted once with its final result."
+)
+ITEMS: Final = Metric(
+    _P + "items", "counter", "{item}", "Items of requests that ask for several at once, each with its own result."
 )
 LOOKUPS: Final = Metric(_P + "lookups", "counter", "{lookup}", "Lookups in one layer.")
 DURATION: Final = Metric(
@@ -122,6 +128,7 @@ SAVED_TIME: Final = Metric(_P + "saved.time", "counter", "s", "Time that origins
 
 METRICS: Final = (
     REQUESTS,
+    ITEMS,
     LOOKUPS,
     DURATION,
     COALESCED,
