@@ -298,6 +298,16 @@ async def test_an_answer_in_another_order_is_put_in_order(caller: Caller, embedd
     assert await caller.embed(["c", "a", "b"]) == vectors(["c", "a", "b"])
 
 
+async def test_some_servers_number_nothing(caller: Caller, embedder: Embedder) -> None:
+    def bare(answer: dict[str, Any]) -> dict[str, Any]:
+        return {**answer, "data": [{"embedding": one["embedding"]} for one in answer["data"]]}
+
+    embedder.change = bare
+    await caller.embed(["a", "b"])
+    assert await caller.embed(["c", "b"]) == vectors(["c", "b"])
+    assert embedder.asked == [["a", "b"], ["c"]]
+
+
 async def test_vectors_of_different_models_are_not_put_together(caller: Caller, embedder: Embedder) -> None:
     await caller.embed(["a", "b"])
     embedder.model = "text-embedding-3-small-2"

@@ -63,6 +63,7 @@ class Gathering(Generic[Q]):
         self._blocking = blocking
         self._again = again
         self._counted = again
+        self._begin = self.board.now()
         self.loads: list[PartyLoad[Q]] = []
         self.result = names.MISS
         self.present = 0
@@ -135,8 +136,10 @@ class Gathering(Generic[Q]):
     async def _load(self, missing: list[str]) -> Declined | None:
         flights = self._engine.flights
         for number in range(_ROUNDS + 1):
-            led, followed = self._join(missing, apart=number == _ROUNDS)
+            led: dict[str, Flight[Any]] = {}
+            followed: dict[str, Flight[Any]] = {}
             try:
+                self._join(missing, led, followed, apart=number == _ROUNDS)
                 if led and (declined := await self._lead(led)) is not None:
                     return declined
                 for key, flight in followed.items():
@@ -147,6 +150,8 @@ class Gathering(Generic[Q]):
                         return replace(failure, collapsed=True)
             finally:
                 for flight in reversed(led.values()):  # so that each looks at one of the others at most
+                    if flight.task is None:
+                        flight.abandon()  # a thread that is interrupted before it loads loads no more
                     flights.leave(flight, leads=True)
                 for flight in followed.values():
                     flights.leave(flight, leads=False)
@@ -155,11 +160,11 @@ class Gathering(Generic[Q]):
                 break
         return None
 
-    def _join(self, missing: Iterable[str], *, apart: bool) -> tuple[dict[str, Flight[Any]], dict[str, Flight[Any]]]:
-        """The flights of the items, those that are to be led here and those of others; without waiting in between."""
+    def _join(
+        self, missing: Iterable[str], led: dict[str, Flight[Any]], followed: dict[str, Flight[Any]], *, apart: bool
+    ) -> None:
+        """Join the flights of the items, those to be led here and those of others, without waiting in between."""
         flights = self._engine.flights
-        led: dict[str, Flight[Any]] = {}
-        followed: dict[str, Flight[Any]] = {}
         for key in missing:
             try:
                 flight, leads = (flights.apart(key), True) if apart else flights.join(key)
@@ -169,7 +174,6 @@ class Gathering(Generic[Q]):
                 flights.leave(flight, leads=False)
                 flight, leads = flights.apart(key), True
             (led if leads else followed)[key] = flight
-        return led, followed
 
     async def _lead(self, led: Mapping[str, Flight[Any]]) -> Declined | None:
         load = PartyLoad(self._exchange, self.board, self._ask, self._ways, self._limit, led, blocking=self._blocking)
@@ -193,7 +197,7 @@ class Gathering(Generic[Q]):
 
     async def _follow(self, key: str, flight: Flight[Any]) -> object:
         """Wait for another's load of an item; returns its failure, if that would have been this caller's as well."""
-        outcome = await self._ways.outcome(flight, self._patience)
+        outcome = await self._ways.outcome(flight, self._left())
         request = self.board.request(key)
         if isinstance(outcome, Settled):
             result = outcome.result
@@ -226,8 +230,8 @@ class Gathering(Generic[Q]):
             return
         try:
             if self._blocking:
-                patience = math.inf if self._patience is None else self._patience
-                while reader.next_blocking(patience) is not None:
+                patience = self._left()
+                while reader.next_blocking(math.inf if patience is None else patience) is not None:
                     pass
             else:
                 await self._read_on(reader)
@@ -239,7 +243,7 @@ class Gathering(Generic[Q]):
             reader.close()
 
     async def _read_on(self, reader: Reader) -> None:
-        deadline = asyncio.timeout(self._patience)
+        deadline = asyncio.timeout(self._left())
         try:
             async with deadline:
                 while await reader.next() is not None:
@@ -248,6 +252,10 @@ class Gathering(Generic[Q]):
             if not deadline.expired():
                 raise  # what the load has met
             raise WaitTimeout from None
+
+    def _left(self) -> float | None:
+        """Seconds for which the caller still waits for others; `None`: as long as that takes."""
+        return None if self._patience is None else max(self._patience - (self.board.now() - self._begin), 0.0)
 
     # In the background
 

@@ -278,9 +278,11 @@ def _with_input(document: Document, inputs: list[Any]) -> Draft:
 
 
 def _data(answer: Document) -> list[Any] | None:
-    """The elements of OpenAI's `data`, in the order of their `index`."""
+    """The elements of OpenAI's `data`, in the order of their `index`, which some servers leave out."""
     ordered: dict[int, Any] = {}
     data = items(answer.get("data"))
+    if all(members(element).get("embedding") is not None and "index" not in element for element in data):
+        return data
     for element in data:
         index = members(element).get("index")
         if isinstance(index, bool) or not isinstance(index, int) or element.get("embedding") is None:
@@ -290,7 +292,8 @@ def _data(answer: Document) -> list[Any] | None:
 
 
 def _with_data(envelope: Document, elements: list[Any], inputs: list[Any]) -> Draft:
-    return {**envelope, "data": [{**element, "index": index} for index, element in enumerate(elements)]}
+    data = [{**one, "index": index} if "index" in one else one for index, one in enumerate(elements)]
+    return {**envelope, "data": data}
 
 
 OPENAI: Final = ItemRules(
