@@ -34,6 +34,7 @@ class Profile:
 PROFILES: Mapping[str, Profile] = {
     "demo": Profile("server"),
     "test": Profile("all", ("tests/requirements.txt",), ("redis-server", "prometheus")),
+    "compat": Profile("all", ("tests/requirements.txt", "tests/compat/requirements.txt")),
     "bench": Profile("all", ("tests/requirements.txt", "tests/benchmarks/requirements.txt"), ("redis-server",)),
 }
 

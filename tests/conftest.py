@@ -180,10 +180,10 @@ def prometheus_server(
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder with reference data beside the repository, or named by AURELIS_CACHE_SHARED."""
-    folder = Path(os.environ.get("AURELIS_CACHE_SHARED") or ROOT.parent / "shared")
+    """The folder with reference data beside the repository, or named by AURELIS_TESTS_SHARED."""
+    folder = Path(os.environ.get("AURELIS_TESTS_SHARED") or ROOT.parent / "shared")
     if not folder.is_dir():
-        pytest.skip(f"{MISSING_SHARED}{folder}; AURELIS_CACHE_SHARED may name another")
+        pytest.skip(f"{MISSING_SHARED}{folder}; AURELIS_TESTS_SHARED may name another")
     return folder
 
 

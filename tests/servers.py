@@ -409,19 +409,27 @@ class ClusterSetup:
         found: list[ServerProcess] = []
 
         def is_owned() -> bool:
-            found[:] = [node for node in self.nodes if node.port in set(self._owners(slot))]
+            owner = next(self._owners(slot), None)
+            found[:] = [node for node in self.nodes if node.port == owner]
             return bool(found)
 
         until(is_owned, "somebody has the slot")
         return found[0]
 
     def _owners(self, slot: int) -> Iterator[int]:
+        """Its port, as each node sees it."""
         for node in self.nodes:
             for line in redis_command(node.port, "CLUSTER NODES").decode().splitlines():
                 fields = line.split()
                 if len(fields) > 8 and "fail" not in fields[2] and any(_has(part, slot) for part in fields[8:]):
                     yield int(fields[1].partition("@")[0].rpartition(":")[2])
-                    return
+                    break
+
+    def _epochs(self) -> Iterator[frozenset[tuple[str, str]]]:
+        """The nodes and the numbers of their last change, as each node sees them."""
+        for node in self.nodes:
+            lines = [line.split() for line in redis_command(node.port, "CLUSTER NODES").decode().splitlines()]
+            yield frozenset((fields[0], fields[6]) for fields in lines if len(fields) > 7)
 
     def begin_move(self, slot: int, target: ServerProcess) -> ServerProcess:
         """Lets a slot be on its way; returns the node that has it still. New keys go to the target from now on."""
@@ -442,6 +450,17 @@ class ClusterSetup:
         """Gives the slot to the target; the other nodes hear of it by and by."""
         for node in (target, source):
             self._command(node, f"CLUSTER SETSLOT {slot} NODE {self.id_of(target)}")
+
+    def until_owned(self, slot: int, node: ServerProcess) -> None:
+        """Waits until all nodes know that this one has the slot, and since when.
+
+        One that has not heard of the last move would give the slot away with a number that the others know already.
+        """
+
+        def is_known() -> bool:
+            return set(self._owners(slot)) == {node.port} and len(set(self._epochs())) == 1
+
+        until(is_known, "all nodes know who has the slot")
 
     def move(self, slot: int, target: ServerProcess) -> None:
         """Moves a slot with all its keys, one after the other."""

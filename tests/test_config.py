@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aurelis.cache import CacheConfig, CacheLayer, CacheManager, RedisBackend, UnifiedCacheManager
+from aurelis.cache import CacheConfig, CacheLayer, CacheManager, EntryOptions, RedisBackend, UnifiedCacheManager
 from aurelis.cache.exceptions import CacheError, ConfigurationError, MissingExtraError
 from tests.managers import run_script
 
@@ -119,6 +119,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "spans unknown": ({"spans": "some"}, "spans must be 'none', 'io' or 'all', not 'some'"),
     "serialization json": ({"serialization": "json"}, "serialization must be 'msgpack', not 'json'"),
     "serialization pickle": ({"serialization": "pickle"}, "pickle' is refused: .*run code.*types="),
+    "categories list": ({"categories": ["a"]}, "categories must be a mapping of names to EntryOptions, not list"),
+    "categories options": ({"categories": {"a": {"ttl": 1}}}, "categories maps names to EntryOptions, and has a dict"),
+    "categories name": ({"categories": {1: EntryOptions()}}, "categories maps names to EntryOptions, and has a int"),
     "no layers": ({"layers": []}, "layers must name at least one layer"),
     "layers of one name": (
         {"redis_url": URL, "layers": [MEMORY, CacheLayer("memory", "redis", 1)]},

@@ -28,7 +28,7 @@ from tests.broken_layers import Kept, Plain
 from tests.codecs import examples as ex
 from tests.codecs.examples import same
 from tests.codecs.test_values import EXACT
-from tests.managers import WITHIN, configuration, count, eventually, opened, requests, series
+from tests.managers import WITHIN, configuration, count, eventually, opened, requests, run_script, series
 
 PATIENT = 10.0
 """Timeout where nothing is meant to time out."""
@@ -947,6 +947,89 @@ async def test_closing_that_is_cancelled_ends_everything_all_the_same(redis_url:
     with redis.Redis.from_url(redis_url) as raw:
         await eventually(lambda: raw.info("clients")["connected_clients"] == 1)
         assert not raw.keys("*:l:*")
+
+
+async def test_who_closes_second_waits_until_the_first_has_done_it(each: CacheManager) -> None:
+    origin = Origin()
+    tasks = await callers(each, origin, 2)
+    first = asyncio.create_task(each.aclose())
+    await eventually(lambda: each._engine.closed)
+    here = [asyncio.create_task(each.aclose()) for _ in range(2)]
+    elsewhere = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(each.aclose())))
+    impatient = asyncio.create_task(each.aclose())
+    _, waiting = await asyncio.wait([first, *here, elsewhere, impatient], timeout=0.05)
+    assert len(waiting) == 5
+    impatient.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
+    origin.go.set()
+    for closing in (*here, elsewhere):
+        await closing
+        await eventually(first.done)
+    assert await asyncio.gather(*tasks) == ["value"] * 2
+
+
+async def test_who_closes_second_hears_of_it_when_the_first_is_cancelled(each: CacheManager) -> None:
+    tasks = await callers(each, Origin(), 2)
+    first = asyncio.create_task(each.aclose())
+    await eventually(lambda: each._engine.closed)
+    second = asyncio.create_task(each.aclose())
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [CacheClosedError] * 2
+
+
+def test_who_closes_second_does_not_wait_for_an_event_loop_that_has_ended() -> None:
+    cache = CacheManager(configuration())
+    ended = asyncio.new_event_loop()
+    ended.close()
+    cache._engine._closer, cache._engine.closed = ended, True  # it began to close there, and never came to an end
+    asyncio.run(asyncio.wait_for(cache.aclose(), WITHIN))
+
+
+def test_a_child_does_not_wait_for_its_parent_to_close() -> None:
+    run_script(
+        """
+        import asyncio, os
+        from aurelis.cache import CacheConfig, CacheManager
+
+        cache = CacheManager(CacheConfig())
+
+        async def main() -> None:
+            go, begun = asyncio.Event(), asyncio.Event()
+
+            async def load() -> int:
+                begun.set()
+                await go.wait()
+                return 1
+
+            caller = asyncio.create_task(cache.get_or_compute("k", load))
+            await begun.wait()
+            closing = asyncio.create_task(cache.aclose())
+            await asyncio.sleep(0)
+            assert not closing.done()
+            child = os.fork()
+            if child == 0:
+                asyncio.events._set_running_loop(None)
+                asyncio.set_event_loop(None)
+                try:
+                    asyncio.run(asyncio.wait_for(cache.aclose(), 10))
+                except BaseException as error:
+                    print(repr(error), flush=True)
+                    os._exit(1)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            go.set()
+            await closing
+            assert await caller == 1
+
+        asyncio.run(main())
+        """
+    )
 
 
 @pytest.mark.parametrize("problem", [LookupError, TimeoutError])

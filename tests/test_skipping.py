@@ -24,7 +24,7 @@ def run_pytest(folder: Path, source: str, *, ci: str, workers: int) -> tuple[int
     (folder / "test_it.py").write_text(source)
     environ = {
         **os.environ,
-        "AURELIS_CACHE_SHARED": str(folder / "absent"),
+        "AURELIS_TESTS_SHARED": str(folder / "absent"),
         "CI": ci,
         "PATH": str(folder),
         "PYTHONPATH": str(ROOT),

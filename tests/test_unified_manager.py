@@ -6,8 +6,15 @@ from typing import Any
 
 import pytest
 
-from aurelis.cache import CacheConfig, CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
-from aurelis.cache.exceptions import CacheClosedError, UnkeyableError
+from aurelis.cache import (
+    CacheConfig,
+    CacheManager,
+    EntryOptions,
+    UnifiedCacheManager,
+    get_cache_manager,
+    set_cache_manager,
+)
+from aurelis.cache.exceptions import CacheClosedError, ConfigurationError, UnkeyableError
 from aurelis.cache.manager import manager_of
 from aurelis.cache.testing import ManualClock
 from tests.managers import configuration, requests
@@ -176,3 +183,206 @@ async def test_whatever_takes_a_cache_takes_either_kind_and_nothing_else(cache: 
     assert manager_of(cache.manager) is cache.manager
     with pytest.raises(TypeError, match="cache must be a CacheManager or a UnifiedCacheManager, not dict"):
         manager_of({})  # type: ignore[arg-type]  # that is the point
+
+
+# --- invalidating
+
+
+@pytest.fixture
+async def filled(cache: UnifiedCacheManager) -> UnifiedCacheManager:
+    """A cache with entries of three categories, each three times."""
+    for category in ("user", "user2", "a:b*"):
+        for identifier in ("1", "11", "1:*"):
+            await cache.set(category, identifier, "plain")
+            await cache.set(category, identifier, "page 1", params={"page": 1})
+            await cache.set(category, identifier, "page 2", params={"page": 2})
+    return cache
+
+
+async def left(cache: UnifiedCacheManager) -> set[tuple[str, str]]:
+    """What is still there; of each identifier everything or nothing."""
+    found = set()
+    for category in ("user", "user2", "a:b*"):
+        for identifier in ("1", "11", "1:*"):
+            values = [await cache.get(category, identifier, params) for params in (None, {"page": 1}, {"page": 2})]
+            assert values in (["plain", "page 1", "page 2"], [None] * 3)
+            if values[0]:
+                found.add((category, identifier))
+    return found
+
+
+ALL = {(category, identifier) for category in ("user", "user2", "a:b*") for identifier in ("1", "11", "1:*")}
+USER, SECOND, ODD = ({pair for pair in ALL if pair[0] == category} for category in ("user", "user2", "a:b*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gone"),
+    [
+        ({"category": "user"}, USER),
+        ({"category": "a:b*"}, ODD),
+        ({"category": "nothing"}, set()),
+        ({"category": "user", "identifier": "1"}, {("user", "1")}),
+        ({"category": "user", "identifier": "1:*"}, {("user", "1:*")}),
+        ({"category": "user", "identifier": "*"}, set()),
+        ({"pattern": "user:1*"}, USER),
+        ({"pattern": "user*:11"}, {("user", "11"), ("user2", "11")}),
+        ({"pattern": "a%3Ab%2A:1%3A%2A"}, {("a:b*", "1:*")}),
+        ({"category": "user", "pattern": "user:1"}, {("user", "1")}),
+        ({"category": "user", "pattern": "user*:1"}, {("user", "1")}),
+        ({"category": "user", "pattern": "*1"}, {("user", "1"), ("user", "11")}),
+        ({"category": "user", "pattern": "user2:1"}, set()),
+    ],
+    ids=repr,
+)
+async def test_what_is_invalidated_is_gone_with_its_variants_and_nothing_else(
+    filled: UnifiedCacheManager, arguments: dict[str, Any], gone: set[tuple[str, str]]
+) -> None:
+    await filled.invalidate(**arguments)
+    assert await left(filled) == ALL - gone
+
+
+async def test_the_arguments_have_the_order_of_the_interface(filled: UnifiedCacheManager) -> None:
+    await filled.invalidate("user", "1")
+    await filled.invalidate("user", None, "user:11")
+    assert await left(filled) == ALL - {("user", "1"), ("user", "11")}
+
+
+async def test_an_empty_identifier_is_one(cache: UnifiedCacheManager) -> None:
+    """And not the whole category."""
+    await cache.set("user", "", "nobody")
+    await cache.set("user", "1", "somebody")
+    await cache.invalidate("user", "")
+    assert [await cache.get("user", ""), await cache.get("user", "1")] == [None, "somebody"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({}, "name a category or a pattern"),
+        ({"identifier": "1"}, "name a category"),
+        ({"category": "user", "identifier": "1", "pattern": "user:*"}, "no identifier beside it"),
+        ({"pattern": "user:*", "soft": True}, "never soft"),
+        ({"pattern": "*"}, "begins with"),
+        ({"pattern": ""}, "must not be empty"),
+        ({"category": "user", "pattern": ""}, "must not be empty"),
+    ],
+    ids=repr,
+)
+async def test_what_says_too_little_or_too_much_is_refused(
+    filled: UnifiedCacheManager, arguments: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        await filled.invalidate(**arguments)
+    assert await left(filled) == ALL
+
+
+async def test_what_is_no_text_is_refused(cache: UnifiedCacheManager) -> None:
+    with pytest.raises(UnkeyableError, match="category"):
+        await cache.invalidate(7)  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(UnkeyableError, match="identifier"):
+        await cache.invalidate("user", 7)  # type: ignore[arg-type]  # that is the point
+
+
+async def test_a_soft_invalidation_leaves_stale_values(filled: UnifiedCacheManager) -> None:
+    options = EntryOptions(stale_if_error=60)
+
+    async def fails() -> str:
+        raise LookupError
+
+    await filled.invalidate("user", "1", soft=True)
+    await filled.invalidate("user2", soft=True)
+    assert await left(filled) == ALL - SECOND - {("user", "1")}
+    for category, identifier, params in (("user", "1", None), ("user", "1", {"page": 1}), ("user2", "11", None)):
+        stale = await filled.get_or_compute(category, identifier, fails, params, options=options)
+        assert stale == ("page 1" if params else "plain")
+
+
+async def test_an_invalidation_overtakes_a_load_of_each_variant(cache: UnifiedCacheManager) -> None:
+    gate = asyncio.Event()
+
+    async def load() -> str:
+        await gate.wait()
+        return "old"
+
+    loads = [asyncio.create_task(cache.get_or_compute("user", "1", load, params)) for params in (None, {"page": 1})]
+    await asyncio.sleep(0.01)
+    await cache.invalidate("user", "1")
+    gate.set()
+    assert await asyncio.gather(*loads) == ["old"] * 2
+    assert [await cache.get("user", "1"), await cache.get("user", "1", {"page": 1})] == [None, None]
+
+
+async def test_an_invalidation_reaches_the_memory_of_other_processes(redis_url: str) -> None:
+    config = configuration(redis_url=redis_url, timeout=10)
+    async with UnifiedCacheManager(config) as one, UnifiedCacheManager(config) as two:
+        forms: list[dict[str, Any]] = [
+            {"category": "user", "identifier": "1"},
+            {"category": "user"},
+            {"pattern": "user:*"},
+        ]
+        for arguments in forms:
+            for params in (None, {"page": 1}):
+                await one.set("user", "1", "there", params=params)
+                assert await two.get("user", "1", params) == "there"
+            await one.invalidate(**arguments)
+            for params in (None, {"page": 1}):
+                assert await one.get("user", "1", params) is None
+            for _ in range(5000):
+                if await two.get("user", "1") is None and await two.get("user", "1", {"page": 1}) is None:
+                    break
+                await asyncio.sleep(0.001)
+            else:
+                pytest.fail("it is still there")
+
+
+# --- options of categories
+
+
+async def test_a_category_has_options_of_its_own() -> None:
+    clock = ManualClock()
+    async with CacheManager(configuration(ttl=5), clock=clock) as manager:
+        cache = UnifiedCacheManager(manager, categories={"long": EntryOptions(ttl=100, stale_if_error=50)})
+        loaded = "loaded"
+
+        async def load() -> str:
+            if loaded == "fails":
+                raise LookupError
+            return loaded
+
+        for category in ("long", "short"):
+            await cache.set(category, "set", 1)
+            await cache.set_many(category, {"many": 1})
+            await cache.get_or_compute(category, "computed", load)
+            await cache.set(category, "own", 1, ttl=2)
+        clock.advance(3)
+        assert [await cache.get(category, "own") for category in ("long", "short")] == [None, None]
+        clock.advance(96)
+        names = ["set", "many", "computed"]
+        assert len(await cache.get_many("long", names)) == 3
+        assert await cache.get_many("short", names) == {}
+        clock.advance(2)
+        assert await cache.get_many("long", names) == {}
+        loaded = "fails"
+        assert await cache.get_or_compute("long", "computed", load) == "loaded"
+        with pytest.raises(LookupError):
+            await cache.get_or_compute("long", "computed", load, options=EntryOptions())
+
+
+def test_options_of_a_category_must_be_such() -> None:
+    with pytest.raises(ConfigurationError, match="categories maps names to EntryOptions, and has a dict"):
+        UnifiedCacheManager(categories={"long": {"ttl": 100}})  # type: ignore[dict-item]  # that is the point
+    with pytest.raises(ConfigurationError, match=r"categories must be a mapping .* not list"):
+        UnifiedCacheManager(categories=["long"])  # type: ignore[arg-type]  # that is the point
+
+
+async def test_the_configuration_may_have_them_and_an_argument_goes_before() -> None:
+    config = configuration(categories={"a": EntryOptions(ttl=1), "b": EntryOptions(ttl=1)})
+    clock = ManualClock()
+    async with CacheManager(config, clock=clock) as manager:
+        cache = UnifiedCacheManager(manager, categories={"b": EntryOptions(ttl=3)})
+        for category in "abc":
+            await cache.set(category, "k", 1)
+        clock.advance(2)
+        assert [await cache.get(category, "k") for category in "abc"] == [None, 1, 1]
+        clock.advance(2)
+        assert [await cache.get(category, "k") for category in "abc"] == [None, None, 1]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from aurelis.cache import CacheConfig, CacheManager, cached
+from aurelis.cache import CacheConfig, CacheManager, cached, cached_method
 from tests.benchmarks import l1_hit
 from tests.benchmarks.harness import Bench, Subject, Target, always, module, peer
 
@@ -30,6 +30,8 @@ def run(bench: Bench) -> None:
             ours(bench, "span_attributes=False", decorated(CacheManager(CacheConfig(span_attributes=False)))),
             ours(bench, "the process's manager", decorated(None)),
             ours(bench, "an argument by keyword", by_keyword(CacheManager())),
+            ours(bench, "@cached_method", Service().load),
+            ours(bench, "@cached_method(identity=...)", Service().load_by_name),
             peer("cashews", lambda: cashews(bench)),
             peer("aiocache", lambda: aiocache(bench)),
         ],
@@ -42,6 +44,22 @@ def run(bench: Bench) -> None:
 async def load(user: int) -> str:
     """The function that is cached."""
     return f"{l1_hit.VALUE}: {user}"
+
+
+class Service:
+    """The same as methods."""
+
+    name = "service"
+
+    @cached_method(ttl=3600)
+    async def load(self, user: int) -> str:
+        """Each instance has its own."""
+        return await load(user)
+
+    @cached_method(ttl=3600, identity="name")
+    async def load_by_name(self, user: int) -> str:
+        """Those of one name share theirs."""
+        return await load(user)
 
 
 def decorated(manager: CacheManager | None) -> Callable[[int], Coroutine[Any, Any, object]]:

@@ -574,7 +574,7 @@ async def test_items_are_shared_by_processes(
     namespace = configuration().name
     answers = []
     for value in (["a", "b"], ["b", "c", "a"], ["b", "c", "a"], "c"):
-        config = configuration(redis_url=redis_url, namespace=namespace)
+        config = configuration(redis_url=redis_url, namespace=namespace, timeout=5.0)
         async with opened(config) as manager, closing(Stack(kind, manager)) as own:
             answers.append(await Caller(own, upstream).call(value))
             counted = requests(manager)

@@ -470,3 +470,11 @@ def test_a_rule_keeps_the_statuses_that_it_names(statuses: tuple[int, ...], stat
     assert said is not None
     decision = policy().on_response(get(rule=said.effect), head(status), NOW)
     assert getattr(decision, "lifetime", None) == ttl
+
+
+@pytest.mark.parametrize("name", ["shared", "bypass", "sort_query"])
+@pytest.mark.parametrize("value", ["yes", "no", "", 1, 0, None, ["x"]], ids=repr)
+def test_what_is_neither_true_nor_false_is_refused(name: str, value: object) -> None:
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigurationError, match=f"{name} must be True or False, not "):
+        CacheRule("/", **options)

@@ -17,8 +17,13 @@ PACKAGES = ("aurelis/cache", "aurelis_asgi", "aurelis_cli", "aurelis_httpx", "au
 # What works with an extra and nothing else; the empty name is the installation without extras.
 PROMISES: Mapping[str, str] = {
     "": """
-        import importlib
-        from aurelis.cache import CacheConfig, CacheManager, cached
+        import importlib, os
+        from aurelis.cache import CacheConfig, CacheManager, CacheMonitor, cached, get_cache_manager
+        from aurelis.cache.models import ModelPolicy
+
+        def with_variable():
+            os.environ["AURELIS_CACHE_MAX_SIZE"] = "5"
+            get_cache_manager()
 
         def says_what_is_missing(extra, attempt, *arguments, **options):
             try:
@@ -28,7 +33,10 @@ PROMISES: Mapping[str, str] = {
             else:
                 raise AssertionError(extra)
 
+        says_what_is_missing("settings", with_variable)
+        says_what_is_missing("otel", CacheMonitor, CacheManager())
         says_what_is_missing("redis", CacheConfig, redis_url="redis://127.0.0.1:6379/0")
+        says_what_is_missing("cost", ModelPolicy, keys=str, cost="genai-prices")
         for extra in ("asgi", "httpx", "httpx2"):
             says_what_is_missing(extra, importlib.import_module, f"aurelis_{extra}")
     """,
@@ -36,11 +44,19 @@ PROMISES: Mapping[str, str] = {
         from aurelis.cache import CacheConfig, RedisBackend
         RedisBackend(CacheConfig(redis_url="redis://127.0.0.1:6379/0"))
     """,
+    "settings": """
+        import os
+        from aurelis.cache import get_cache_manager
+        os.environ["AURELIS_CACHE_MAX_SIZE"] = "5"
+        assert get_cache_manager().manager.config.max_size == 5
+    """,
     "asgi": "from aurelis_asgi import CacheMiddleware, CacheRule",
+    "cost": "from aurelis.cache.models import ModelPolicy; ModelPolicy(keys=str, cost='genai-prices')",
     "httpx2": "from aurelis_httpx2 import AsyncCacheTransport, CacheTransport",
     "httpx": "from aurelis_httpx import AsyncCacheTransport, CacheTransport",
     "otel": """
-        from aurelis.cache import CacheManager
+        from aurelis.cache import CacheManager, CacheMonitor
+        CacheMonitor(CacheManager())
         import opentelemetry.sdk.metrics
         import opentelemetry.exporter.prometheus
         import opentelemetry.exporter.otlp.proto.http.metric_exporter
@@ -49,13 +65,25 @@ PROMISES: Mapping[str, str] = {
         import subprocess, sys
         import aurelis_cli.main
         command = sys.prefix + "/bin/aurelis-cache"
-        for arguments in (["--help"], ["demo", "--help"]):
+        for arguments in (["--help"], ["demo", "--help"], ["warm", "--help"]):
             subprocess.run([command, *arguments], check=True)
     """,
     "all": "import aurelis.cache, aurelis_asgi, aurelis_cli.main, aurelis_httpx, aurelis_httpx2",
 }
 
-NOT_IMPORTED = ("fastapi", "hiredis", "httpx", "httpx2", "openai", "opentelemetry.sdk", "redis", "starlette")
+NOT_IMPORTED = (
+    "fastapi",
+    "genai_prices",
+    "hiredis",
+    "httpx",
+    "httpx2",
+    "openai",
+    "opentelemetry.sdk",
+    "pydantic",
+    "redis",
+    "rich",
+    "starlette",
+)
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
@@ -131,6 +159,9 @@ def test_an_extra_alone_brings_what_it_promises(extra: str, wheelhouse: Path, tm
     run(*pip, "--no-compile", "--no-index", "--find-links", wheelhouse, wanted)
     # Not from the repository, or its sources could hide what the wheel lacks; -I keeps PYTHONPATH out.
     run(interpreter, "-I", "-c", textwrap.dedent(PROMISES[extra]), cwd=tmp_path)
+    present = run(interpreter, "-I", "-c", "from aurelis.cache import *; print(*dir())", cwd=tmp_path).split()
+    assert "CacheManager" in present
+    assert ("RedisBackend" in present) == (extra in {"redis", "server", "all"})
 
 
 def test_importing_the_core_imports_no_optional_part() -> None:

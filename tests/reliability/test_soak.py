@@ -1,6 +1,6 @@
 """Mixed traffic without a pause leaves nothing behind: no task, no flight, and no more memory than at the beginning.
 
-`AURELIS_CACHE_SOAK_SECONDS` says for how long, ten minutes unless it is set; a short one is among the ordinary tests.
+`AURELIS_TESTS_SOAK_SECONDS` says for how long, ten minutes unless it is set; a short one is among the ordinary tests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.asgi.origin import Call, Origin
 from tests.asgi.visits import Visit
 from tests.managers import configuration, count, eventually, is_settled
 
-SECONDS = float(os.environ.get("AURELIS_CACHE_SOAK_SECONDS", "600"))
+SECONDS = float(os.environ.get("AURELIS_TESTS_SOAK_SECONDS", "600"))
 CLIENTS = 40
 ENTRIES = 300
 """Of the cache, far fewer than there are URLs, so that entries are displaced all the time."""

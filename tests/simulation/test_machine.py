@@ -132,9 +132,15 @@ class Plan(RuleBasedStateMachine):
         await world.rest()
 
 
+LONG = [pytest.mark.reliability, pytest.mark.timeout(900)]
+
+
 @pytest.mark.parametrize(
     ("plans", "steps"),
-    [pytest.param(30, 30, id="some"), pytest.param(1500, 50, id="many", marks=pytest.mark.reliability)],
+    [
+        pytest.param(30, 30, id="some"),
+        pytest.param(1500, 50, id="many", marks=[pytest.mark.reliability, pytest.mark.timeout(900)]),
+    ],
 )
 def test_no_plan_gives_an_answer_that_the_model_forbids(plans: int, steps: int) -> None:
     bounds = settings(

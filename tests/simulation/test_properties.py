@@ -78,7 +78,9 @@ WORLD_KINDS = {
         bound=FORGOTTEN,
     ),
 }
-MARKS = [pytest.param(False, id="some"), pytest.param(True, id="many", marks=pytest.mark.reliability)]
+LONG = [pytest.mark.reliability, pytest.mark.timeout(900)]
+"""Marks of what computes for minutes, on a busy machine for some more."""
+MARKS = [pytest.param(False, id="some"), pytest.param(True, id="many", marks=LONG)]
 many = pytest.mark.parametrize("many", MARKS)
 
 

@@ -6,6 +6,7 @@ A wrong line carries the code of the error that it must cause. Where it caused n
 
 import math
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
 
@@ -13,19 +14,31 @@ from openai import OpenAI
 
 from aurelis.cache import (
     CacheConfig,
+    CacheInvalidator,
     CacheKeyBuilder,
     CacheLayer,
     CacheManager,
+    CacheMetrics,
+    CacheMonitor,
+    CacheStats,
+    CacheWarmer,
     DiskBackend,
+    EntryOptions,
     MemoryBackend,
+    ModelResponseCache,
     RedisBackend,
     UnifiedCacheManager,
+    WarmReport,
     cache_options,
     cached,
+    cached_method,
     get_cache_manager,
+    load_config,
     set_cache_manager,
 )
+from aurelis.cache.models import BilledCall
 from aurelis.cache.testing import (
+    Cassette,
     LayerContract,
     ManualClock,
     NewsroomContract,
@@ -33,8 +46,17 @@ from aurelis.cache.testing import (
     SharedMemory,
     SharedNode,
 )
-from aurelis.cache.typing import Clock, Layer, Newsroom, SearchableLayer, SharedLayer
+from aurelis.cache.typing import (
+    CachedFunction,
+    CachedSyncFunction,
+    Clock,
+    Layer,
+    Newsroom,
+    SearchableLayer,
+    SharedLayer,
+)
 from aurelis_httpx2 import CacheTransport, wrap
+from aurelis_httpx2.cassettes import AsyncCassetteTransport, CassetteTransport
 
 
 async def number() -> int:
@@ -68,8 +90,13 @@ async def managers(cache: CacheManager, unified: UnifiedCacheManager) -> None:
     assert_type(await unified.get_or_compute("c", "i", number, {"a": 1}, 60), int)
     assert_type(await unified.get_many("c", ["i"]), dict[str, Any])
     assert_type(get_cache_manager().manager, CacheManager)
-    set_cache_manager(cache)
+    assert_type(set_cache_manager(cache), UnifiedCacheManager | None)
     set_cache_manager(None)
+    assert_type(load_config("cache.toml", max_size=1), CacheConfig)
+    assert_type(await CacheMonitor(unified).get_current_stats(), CacheMetrics)
+    assert_type(CacheStats().metrics.hit_rate, float)
+    assert_type(CacheStats(cache).detailed_stats, dict[str, CacheMetrics])
+    CacheConfig(categories={"c": 1})  # type: ignore[dict-item]
 
     await cache.get(1)  # type: ignore[arg-type]
     await cache.get(b"k")  # type: ignore[arg-type]
@@ -82,6 +109,47 @@ async def managers(cache: CacheManager, unified: UnifiedCacheManager) -> None:
     await unified.set("c", "i", 1, params=[1])  # type: ignore[arg-type]
     wrong: str = await cache.get_or_compute("k", number)  # type: ignore[arg-type]
     assert wrong
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of a model."""
+
+    status: str
+
+
+async def answer() -> Answer:
+    """A load."""
+    return Answer("success")
+
+
+async def generate(model_type: str, prompt: str) -> Answer:
+    """Asks a model."""
+    return Answer("success")
+
+
+async def load_user(user_id: str) -> dict[str, str]:
+    """Loads a user."""
+    return {"id": user_id}
+
+
+async def models(cache: CacheManager, unified: UnifiedCacheManager) -> None:
+    """Answers of models."""
+    answers = ModelResponseCache(cache, namespace=lambda: None)
+    ModelResponseCache(unified, namespace="a")
+    assert_type(await answers.get_response("m", "p", {"temperature": 0}), Any)
+    assert_type(await answers.cache_response("m", "p", None, Answer("success"), 60, tags=["a"]), bool)
+    assert_type(await answers.get_or_compute("m", "p", None, answer), Answer)
+
+    warmer = CacheWarmer(cache, generate, load_user, progress=lambda done, total: None)
+    assert_type(await warmer.warm_model_responses(["p"], ["m"], timedelta(hours=1)), WarmReport)
+    await warmer.warm_model_responses(["p"])  # type: ignore[call-arg]
+    CacheWarmer(cache, load_user)  # type: ignore[arg-type]
+    CacheWarmer(cache, generate, None, 4)  # type: ignore[call-arg]
+
+    await answers.cache_response("m", "p", None, {"status": "success"})  # type: ignore[arg-type]
+    await answers.get_or_compute("m", "p", None, number)  # type: ignore[type-var]
+    await answers.get_response("m", "p", [1])  # type: ignore[arg-type]
 
 
 @cached()
@@ -99,10 +167,33 @@ async def configured(a: int) -> int:
 class Service:
     """Methods keep theirs, too."""
 
-    @cached(key_func=lambda self, a: str(a))
+    @cached_method(key_func=lambda self, a: str(a))
     async def method(self, a: int) -> int:
         """Likewise."""
         return a
+
+    @cached_method(identity="name", tags=["t"], invalidate_on=["e"], ignore=["b"])
+    def blocking(self, a: int, b: object = None) -> str:
+        """Likewise."""
+        return str(a)
+
+    @cached_method()
+    @classmethod
+    async def of_class(cls, a: int) -> bytes:
+        """Likewise."""
+        return bytes(a)
+
+    @staticmethod
+    @cached()
+    def static(a: int) -> float:
+        """Likewise."""
+        return float(a)
+
+
+@cached(invalidate_on=["e"])
+def ordinary(a: int) -> dict[str, int]:
+    """One that is no coroutine function."""
+    return {"a": a}
 
 
 async def decorated(service: Service) -> None:
@@ -111,6 +202,24 @@ async def decorated(service: Service) -> None:
     assert_type(await plain(1, b="b", c=1.5), list[str])
     assert_type(await configured(1), int)
     assert_type(await service.method(1), int)
+    assert_type(await plain.refresh(1, c=1.5), list[str])
+    assert_type(await plain.invalidate(1), bool)
+    assert_type(plain.key_for(1), str)
+    assert_type(ordinary(1), dict[str, int])
+    assert_type(ordinary.refresh(1), dict[str, int])
+    assert_type(ordinary.invalidate(a=1), bool)
+    assert_type(await service.method.refresh(1), int)
+    assert_type(await Service.method(service, 1), int)
+    assert_type(service.blocking(1), str)
+    assert_type(service.blocking.invalidate(1, b=2), bool)
+    assert_type(await Service.of_class(1), bytes)
+    assert_type(await service.of_class.refresh(1), bytes)
+    assert_type(Service.static(1), float)
+    assert_type(service.static.key_for(1), str)
+    declared: CachedFunction[[int], int] = configured
+    bound: CachedSyncFunction[[int], dict[str, int]] = ordinary
+    assert_type(declared.key_for(1), str)
+    assert_type(bound(1), dict[str, int])
     kept: Callable[[int], Coroutine[Any, Any, int]] = configured
     assert_type(await kept(1), int)
 
@@ -121,8 +230,33 @@ async def decorated(service: Service) -> None:
     await service.method("1")  # type: ignore[arg-type]
     cached(plain)  # type: ignore[arg-type]
     cached(60, cache={})  # type: ignore[arg-type]
-    cached(60, None, "c", get_cache_manager())  # type: ignore[call-arg]
-    cached()(synchronous)  # type: ignore[arg-type]
+    cached(60, None, "c", get_cache_manager())  # type: ignore[call-arg, arg-type]
+    await plain.refresh("1")  # type: ignore[arg-type]
+    plain.key_for()  # type: ignore[call-arg]
+    await ordinary(1)  # type: ignore[misc]
+    ordinary.refresh("1")  # type: ignore[arg-type]
+    await service.method.invalidate("1")  # type: ignore[arg-type]
+    service.blocking.refresh()  # type: ignore[call-arg]
+    await Service.of_class("1")  # type: ignore[arg-type]
+    cached(identity="name")  # type: ignore[call-arg]
+    cached_method(identity=1)  # type: ignore[arg-type]
+
+
+async def invalidations(unified: UnifiedCacheManager) -> None:
+    """What is out of date."""
+    assert_type(await unified.invalidate("c", "i"), None)
+    assert_type(await unified.invalidate(pattern="c:*"), None)
+    invalidator = CacheInvalidator(unified)
+    assert_type(invalidator.register_invalidation_rule("e", ["category:c"]), None)
+    assert_type(await invalidator.invalidate_on_event("e", {"id": 1}), None)
+    assert_type(invalidator.invalidation_rules, dict[str, list[str]])
+    UnifiedCacheManager(categories={"c": EntryOptions(ttl=1)})
+
+    await unified.invalidate(1)  # type: ignore[arg-type]
+    invalidator.register_invalidation_rule("e", [1])  # type: ignore[list-item]
+    await invalidator.invalidate_on_event("e", 1)  # type: ignore[arg-type]
+    CacheInvalidator({})  # type: ignore[arg-type]
+    UnifiedCacheManager(categories={"c": 1})  # type: ignore[dict-item]
 
 
 def configurations() -> None:
@@ -190,7 +324,25 @@ def model_calls(client: OpenAI) -> None:
         pass
     CacheTransport(max_temperature=0.3, variants=2, pacing="recorded", namespace=lambda: None, keep=["length"])
     CacheTransport(pacing=20.0, protocols={"https://gateway.example": None}, operations=["audio"])
+    CacheTransport(cost="genai-prices")
+    CacheTransport(cost=price)
+    CacheTransport(cost="list")  # type: ignore[arg-type]
+    CacheTransport(cost=number)  # type: ignore[arg-type]
     CacheTransport(pacing="slow")  # type: ignore[arg-type]
     CacheTransport(variant=2)  # type: ignore[call-arg]
     assert_type(wrap(client, ttl=60, partition_by_user=True), OpenAI)
     wrap(client, max_temprature=1.0)  # type: ignore[call-arg]
+
+
+def price(call: BilledCall) -> float | None:
+    """US dollars."""
+    return None if call.usage.output_tokens is None else call.usage.output_tokens * 1e-6
+
+
+def cassettes(cassette: Cassette) -> None:
+    """Recordings for tests."""
+    CacheTransport(CassetteTransport(cassette))
+    AsyncCassetteTransport(Cassette("cassettes", "auto", scrub=["a+"]))
+
+    Cassette("cassettes", "once")  # type: ignore[arg-type]
+    CassetteTransport("cassettes")  # type: ignore[arg-type]

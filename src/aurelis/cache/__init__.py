@@ -12,10 +12,15 @@ from ._call_options import cache_options
 from ._keys import CacheKeyBuilder
 from ._loading import LoadContext, current_load
 from ._options import EntryOptions
-from .config import CacheConfig, CacheLayer
-from .decorators import cached
+from ._settings import load_config
+from .config import CacheConfig, CacheLayer, is_installed
+from .decorators import cached, cached_method
+from .invalidation import CacheInvalidator
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
+from .model_cache import ModelResponseCache
+from .monitor import CacheMetrics, CacheMonitor, CacheStats
+from .warming import CacheWarmer, WarmFailure, WarmReport
 
 if TYPE_CHECKING:
     from .layers.disk import DiskBackend
@@ -23,21 +28,39 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CacheConfig",
+    "CacheInvalidator",
     "CacheKeyBuilder",
     "CacheLayer",
     "CacheManager",
+    "CacheMetrics",
+    "CacheMonitor",
+    "CacheStats",
+    "CacheWarmer",
     "DiskBackend",
     "EntryOptions",
     "LoadContext",
     "MemoryBackend",
+    "ModelResponseCache",
     "RedisBackend",
     "UnifiedCacheManager",
+    "WarmFailure",
+    "WarmReport",
     "cache_options",
     "cached",
+    "cached_method",
     "current_load",
     "get_cache_manager",
+    "load_config",
     "set_cache_manager",
 ]
+
+_NEEDED = {"DiskBackend": ("_sqlite3",), "RedisBackend": ("redis", "hiredis")}
+"""What names need that are imported when they are first named."""
+
+if not TYPE_CHECKING:
+    for _name, _packages in _NEEDED.items():
+        if not all(map(is_installed, _packages)):
+            __all__.remove(_name)  # `import *` takes what there is; who names it hears which extra it needs
 
 
 def __getattr__(name: str) -> object:

@@ -12,7 +12,10 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 from ._forking import renew_in_children
@@ -46,11 +49,32 @@ class Bridge:
         Raises:
             CacheClosedError: `close` was called meanwhile.
         """
+        return self._result(self._submit(coroutine))
+
+    def run_lending(self, coroutine: Coroutine[Any, Any, T], thread: LentThread) -> T:
+        """`run`, and meanwhile this thread runs the functions that the coroutine has for it.
+
+        Raises:
+            CacheClosedError: as `run`.
+        """
+        future = self._submit(coroutine)
+        try:
+            thread.serve(future)
+        except BaseException:  # whoever waits here is interrupted, and so leaves
+            future.cancel()
+            raise
+        return self._result(future)
+
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         with self._lock:  # so that `close` ends the loop after it has taken the coroutine, or before it is asked to
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+            return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+
+    def _result(self, future: concurrent.futures.Future[T]) -> T:
         try:
             return future.result()
         except concurrent.futures.CancelledError:
+            if not future.cancelled():
+                raise  # the coroutine's own
             raise CacheClosedError("this cache was closed while it was used") from None
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -108,6 +132,94 @@ class Bridge:
             # Who forgets a cache without closing it does not keep the thread.
             weakref.finalize(self, _stop, self._loop, self._pid).atexit = False
         return self._loop
+
+
+class LentThread:
+    """A thread without an event loop, which waits for a coroutine and meanwhile runs functions for it.
+
+    What is left when it does not wait any more runs in a thread of the loop's executor.
+    """
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._gone = False
+
+    async def call(self, function: Callable[[], T], *, elsewhere: bool = False) -> T:
+        """What the function returns or raises in that thread, in the context of this coroutine.
+
+        Args:
+            elsewhere: in a thread of the executor, because nobody waits for it.
+        """
+        loop = asyncio.get_running_loop()
+        job = _Job(function, copy_context(), loop)
+        with self._lock:
+            if not self._gone and not elsewhere:
+                self._jobs.put(job)
+                job.is_taken = True
+        if job.is_taken and await job.done is not _DECLINED:
+            if job.error is None:
+                return job.result  # type: ignore[no-any-return]  # what the function has returned
+            if not isinstance(job.error, Exception):
+                # The thread is interrupted or ends, which concerns nobody else: those who wait start again.
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                await asyncio.sleep(0)
+            raise job.error
+        return await loop.run_in_executor(None, partial(job.context.run, function))
+
+    def serve(self, future: concurrent.futures.Future[Any]) -> None:
+        """Run functions in this thread until the future is done.
+
+        Raises:
+            BaseException: what a function raised that is no `Exception`, such as `KeyboardInterrupt`.
+        """
+        future.add_done_callback(lambda _: self._jobs.put(None))
+        try:
+            while (job := self._jobs.get()) is not None:
+                job.run()
+        finally:
+            with self._lock:
+                self._gone = True
+            while not self._jobs.empty():
+                if (job := self._jobs.get()) is not None:
+                    job.conclude(_DECLINED)
+
+
+_RAN: Final = "ran"
+_DECLINED: Final = "declined"
+
+
+class _Job:
+    """A function that a lent thread is to run."""
+
+    def __init__(self, function: Callable[[], Any], context: Context, loop: asyncio.AbstractEventLoop) -> None:
+        self._function = function
+        self._loop = loop
+        self.context = context
+        self.done: asyncio.Future[str] = loop.create_future()
+        self.is_taken = False
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.result = self.context.run(self._function)
+        except BaseException as error:
+            self.error = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.conclude(_RAN)
+
+    def conclude(self, how: str) -> None:
+        with contextlib.suppress(RuntimeError):  # that loop is closed, so nobody waits there any more
+            self._loop.call_soon_threadsafe(self._resolve, how)
+
+    def _resolve(self, how: str) -> None:
+        if not self.done.done():
+            self.done.set_result(how)
 
 
 def _stop(loop: asyncio.AbstractEventLoop, pid: int) -> None:

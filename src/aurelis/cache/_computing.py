@@ -7,13 +7,15 @@ load does is for `_loader`.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextvars import Context
-from typing import Final
+from typing import Final, TypeVar
 
+from ._bridge import LentThread
 from ._decisions import Serve
 from ._engine import Engine, result_attributes
 from ._entry import Entry
-from ._flight import Abandoned, Failed, Flight, Settled
+from ._flight import Abandoned, Failed, Flight, Settled, current
 from ._forking import renew_in_children
 from ._loader import Compute, Kept, Load, Loader
 from ._options import EntryOptions, seconds
@@ -21,6 +23,8 @@ from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import LoadTimeoutError
 from .telemetry import names
 from .telemetry.otel import link
+
+T = TypeVar("T")
 
 DEFAULT_OPTIONS: Final = EntryOptions()
 _MAX_BEHIND: Final = 64
@@ -48,17 +52,24 @@ class Computing:
         ttl: float | None = None,
         tags: tuple[str, ...] = (),
         options: EntryOptions = DEFAULT_OPTIONS,
+        *,
+        anew: bool = False,
     ) -> object:
-        """The value, loaded by one caller for all. To be called after `read_memory` found nothing."""
+        """The value, loaded by one caller for all. To be called after `read_memory` found nothing.
+
+        Args:
+            anew: load whatever there is, which stays if that fails; no load that has begun before is shared.
+        """
         engine = self._engine
         engine.check(key)
         if ttl is None and options.ttl is not None:
             ttl = seconds(options.ttl)
         request = ValueRequest(key, engine.stack.default_ttl if ttl is None else ttl, options)
-        served = self._from_memory(request, compute, tags, ttl)
-        if served is not None:
-            return engine.stack.read(served)
-        self._raise_remembered(key)
+        if not anew:
+            served = self._from_memory(request, compute, tags, ttl)
+            if served is not None:
+                return engine.stack.read(served)
+            self._raise_remembered(key)
         engine.telemetry.miss_l1.n += 1
         flight: Flight[Kept] | None = None
         outcome: Settled[Kept] | Failed | Abandoned | None = None
@@ -66,10 +77,15 @@ class Computing:
             try:
                 while True:
                     joined_at = engine.stack.generations.latest
-                    flight, leads = engine.flights.join(key)
+                    if anew:
+                        flight, overtaken = engine.flights.lead(key)
+                        leads = True
+                    else:
+                        flight, leads = engine.flights.join(key)
+                        overtaken = None
                     if leads:
                         flight.tags = tags
-                        load = Load(flight, request, compute, tags, ttl, "")
+                        load = Load(flight, request, compute, tags, ttl, "", anew, overtaken)
                         engine.flights.start(flight, self._loader.fill(load))
                     try:
                         outcome = await self._outcome(flight, request)
@@ -90,6 +106,27 @@ class Computing:
                 if not leads:
                     link(span, flight.link)
             return kept.packed.value if leads else engine.stack.unpack(kept.packed)
+
+    def get_or_compute_blocking(
+        self, key: str, compute: Callable[[], T], ttl: float, tags: tuple[str, ...], *, anew: bool = False
+    ) -> T:
+        """The same for a thread without an event loop, which runs the load itself if it is the one to load."""
+        engine = self._engine
+        if not anew and engine.flights.would_block(key):
+            # A task of the event loop that this call stops; nobody else can have its result before this returns.
+            engine.check(key)
+            engine.telemetry.miss_l1.n += 1
+            engine.telemetry.miss.n += 1
+            return compute()
+        thread = LentThread()
+
+        async def load() -> T:
+            flight = current()
+            # A refresh in the background is nothing that the caller waits for.
+            return await thread.call(compute, elsewhere=flight is not None and not flight.has_callers())
+
+        found = self.get_or_compute(key, load, ttl, tags, anew=anew)
+        return engine.bridge.run_lending(found, thread)  # type: ignore[return-value]  # what is stored under the key is what `compute` gives
 
     async def _outcome(self, flight: Flight[Kept], request: ValueRequest) -> Settled[Kept] | Failed | Abandoned:
         """Wait as long as this caller wants to, whoever has begun the load."""

@@ -19,6 +19,8 @@ from ._failures import Failures
 from ._first_layer import Found
 from ._flight import Flight
 from ._flights import Flights
+from ._forking import renew_in_children
+from ._gate import Gate
 from ._guard import Budget
 from ._leases import Permit
 from ._listening import Listening
@@ -65,6 +67,8 @@ class Engine:
         self.bridge = Bridge()
         self.listening: Listening | None = None
         self.closed = False
+        self._closer: asyncio.AbstractEventLoop | None = None
+        self._ended = Gate()
         self._apart = bytearray(_APART_BITS // 8)
         # The fast path reads these directly: each attribute hop would show in its budget.
         self._entries = {} if stack.memory is None else stack.memory.entries
@@ -75,6 +79,7 @@ class Engine:
         self._observes_hits = telemetry.span_attributes or telemetry.span_on_hit
         self._makes_spans = telemetry.span_on_hit
         self._hit_attributes = {names.NAME: telemetry.name, names.RESULT: names.HIT, names.LAYER: names.L1}
+        renew_in_children(self)
 
     # The fast path
 
@@ -392,16 +397,34 @@ class Engine:
         return budget
 
     async def aclose(self, timeout: float) -> None:
-        """Let loads end within `timeout` seconds, cancel the rest, give back connections."""
+        """Let loads end within `timeout` seconds, cancel the rest, give back connections.
+
+        Who comes while another one does so waits until that is done.
+        """
+        loop = asyncio.get_running_loop()
         if self.closed:
+            closer = self._closer
+            await self._ended.wait(alive=None if closer is None else closer.is_running)
             return
-        self.closed = True
+        self._closer, self.closed = loop, True  # in this order, since a thread may look in between
+        try:
+            await self._close(loop, timeout)
+        finally:
+            self._ended.open()
+            self._closer = None
+
+    def after_fork(self) -> None:
+        """Whoever was closing it does so in the parent."""
+        if self.closed:
+            self._ended = Gate()
+            self._ended.open()
+
+    async def _close(self, loop: asyncio.AbstractEventLoop, timeout: float) -> None:
         if self.listening is not None:
             self.listening.closed = True
         if self.stack.recovery is not None:
             self.stack.recovery.closed = True
         self._entries = {}
-        loop = asyncio.get_running_loop()
         try:
             await self.flights.aclose(timeout)
         except BaseException:  # who closes is cancelled, and so is what else is under way

@@ -197,15 +197,13 @@ class FirstLayer:
 
     # Forgetting
 
-    def forget(self, key: str, before: float = math.inf) -> bool:
+    def forget(self, key: str, change: float = math.inf) -> bool:
         """Forget the key in memory; true if it was there.
 
         Args:
-            before: the generation of a change; what began to be loaded with it or later stays.
+            change: the generation of the change; inf: not known.
         """
-        self.changes.note((key,), before)
-        if before < math.inf and (entry := self.peek(key)) is not None and entry.generation >= before:
-            return False
+        self.changes.note((key,), change)
         self._removals[hash(key) % _STRIPES] += 1
         return self.memory is not None and self.memory.drop(key)
 

@@ -68,6 +68,32 @@ class Flights:
             own.awaits(flight)
         return flight, leads
 
+    def lead(self, key: str) -> tuple[Flight[Any], Flight[Any] | None]:
+        """A flight of the key that the caller leads and has to start, and the one whose place it takes, if any.
+
+        Those who wait for the other one get its result, which is not stored. The caller must `leave` its own.
+
+        Raises:
+            RecursiveLoadError: the caller is part of a load of this key.
+        """
+        own = current()
+        with self._lock:
+            other = self._flights.get(key)
+            if own is not None and other is not None:
+                own.awaits(other)
+                own.awaits_no_more(other)
+            if other is not None:
+                other.fenced = True
+            flight = self._flights[key] = Flight(key, self._waiters)
+        if own is not None:
+            own.awaits(flight)
+        return flight, other
+
+    def would_block(self, key: str) -> bool:
+        """Whether the load of the key goes on only when this thread does something else than wait for it."""
+        flight = self._flights.get(key)
+        return flight is not None and flight.outcome is None and flight.is_of_this_thread()
+
     def apart(self, key: str) -> Flight[Any]:
         """A flight of the key that the caller leads and nobody can join; an invalidation still reaches it."""
         flight: Flight[Any] = Flight(key, self._waiters)

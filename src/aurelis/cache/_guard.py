@@ -17,6 +17,7 @@ from . import _breaker
 from ._clock import Clock
 from ._deadline import Deadline
 from ._forking import renew_in_children
+from ._trouble import Trouble
 from .exceptions import LayerError, LayerTimeout, LayerUnavailableError
 from .telemetry import names
 from .telemetry.otel import Telemetry
@@ -56,6 +57,7 @@ class Guard:
         self._pause = pause
         self._breaker = _breaker.CLOSED
         self._lock = threading.Lock()
+        self._trouble = Trouble(f"the layer {layer.name}", "requests go on without it")
         self.hit = telemetry.lookup(layer.name, names.HIT)
         self.miss = telemetry.lookup(layer.name, names.MISS)
         self.error = telemetry.lookup(layer.name, "error")
@@ -100,6 +102,8 @@ class Guard:
                 budget.left -= elapsed
             if self._breaker is not _breaker.CLOSED:
                 self._change(partial(_breaker.succeeded, probe=probe))
+                if probe:
+                    self._trouble.over(begin + elapsed)
             self._telemetry.duration(elapsed, operation, self.name)
             return result
         self._failed(problem, operation, begin, budget, probe)
@@ -121,6 +125,7 @@ class Guard:
         self._change(partial(_breaker.failed, now=now, probe=probe, threshold=self._threshold, pause=pause))
         kind = "timeout" if isinstance(problem, LayerTimeout) else type(problem.__cause__).__qualname__
         self._telemetry.error(self.name, operation, kind)
+        self._trouble.met(kind, now)
         self._telemetry.duration(now - begin, operation, self.name, kind)
 
     def _admit(self, now: float, budget: Budget | None) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import weakref
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -16,10 +15,9 @@ from ._flights import Flights
 from ._forking import renew_in_children
 from ._gate import Gate
 from ._stack import Stack
+from ._trouble import Trouble
 from .telemetry.otel import Telemetry
 from .typing import Message, Newsroom
-
-_LOG = logging.getLogger("aurelis.cache")
 
 _MISSED: Final = 2.5
 """Heartbeats without a word, after which the connection counts as lost."""
@@ -34,6 +32,7 @@ class Listening:
 
     Attributes:
         started: the first attempt to listen has succeeded or failed.
+        trouble: says in the log that there is no word.
     """
 
     def __init__(
@@ -45,6 +44,9 @@ class Listening:
         self._telemetry = telemetry
         self._bridge = bridge
         self._heartbeat = heartbeat
+        self.trouble = Trouble(
+            "listening for changes of other processes", "what is in memory is verified before it is used"
+        )
         self._gate = Gate()
         self._begun = False
         self.started = False
@@ -80,6 +82,7 @@ class Listening:
         """From now on word arrives; what came before may be missing."""
         self.lost("subscription" if self._gate.is_open() else "")
         self._stack.generations.in_step = True
+        self.trouble.over(asyncio.get_running_loop().time())
         self._gate.open()
 
     def lost(self, reason: str = "") -> None:
@@ -113,14 +116,15 @@ class Listening:
         own = message.node == self._newsroom.node
         self._telemetry.message("sent" if own else "received", message.kind)
         self._stack.generations.saw(message.number)
-        # What this process has changed itself it knows, and what it loads by now began later.
+        # What this process has changed itself it knows.
         if not own and message.kind in ("tags", "soft"):
             self._stack.generations.invalidated(message.names, message.number, soft=message.kind == "soft")
             self._flights.fence_tagged(message.names, self._stack.implied, before=message.number)
         elif not own and message.kind == "keys":
             for key in message.names:
                 self._flights.fence(key, before=message.number)
-                self._stack.forget(key, before=message.number)
+                # Also what has a higher number: it may have come to the shared layer before this change.
+                self._stack.forget(key, change=message.number)
         state, gap = _news.hear(state, message, now)
         if gap:
             self.lost("hole")
@@ -138,7 +142,8 @@ async def _listen(reference: weakref.ref[Listening], newsroom: Newsroom, heartbe
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever a layer raises: there is no word for now
-            _LOG.debug("no word from other processes: %s", type(error).__name__)
+            if (listening := reference()) is not None and not listening.closed:
+                listening.trouble.met(type(error).__name__, asyncio.get_running_loop().time())
         if (listening := reference()) is not None:
             if listening._stack.generations.in_step:
                 pause = _FIRST_PAUSE

@@ -54,7 +54,13 @@ class Kept:
 
 @dataclass(slots=True)
 class Load:
-    """One load: what is asked for, and what there is in its place."""
+    """One load: what is asked for, and what there is in its place.
+
+    Attributes:
+        behind: why it is a refresh in the background; empty: somebody waits for it.
+        anew: whatever there is, however fresh, is no reason not to load, and takes the place of no error.
+        overtaken: the load of the same key whose place this one takes.
+    """
 
     flight: Flight[Kept]
     request: ValueRequest
@@ -62,6 +68,8 @@ class Load:
     tags: tuple[str, ...]
     given_ttl: float | None
     behind: str
+    anew: bool = False
+    overtaken: Flight[Kept] | None = None
     fallback: Entry | None = None
     begin: float = 0.0
     state: int = 0
@@ -93,6 +101,8 @@ class Loader:
         enter(flight)
         permit: Permit | None = None
         try:
+            if load.overtaken is not None:
+                await load.overtaken.stored()  # otherwise it could be stored over what is loaded now
             budget = await self._engine.ready()
             found, permit = await self._find(load, budget)
             if found is None and permit is not None:
@@ -126,6 +136,8 @@ class Loader:
 
     def _settles(self, load: Load, found: Found) -> bool:
         """Whether the caller need not wait for a load."""
+        if load.anew:
+            return False
         decision = self._policy.on_lookup(load.request, found.entry, self._engine.clock.monotonic())
         if not isinstance(decision, Serve):
             return False
@@ -163,7 +175,7 @@ class Loader:
                 return None, permit
             if load.behind:
                 return None, None  # another process refreshes it
-            if load.fallback is not None and self._stand_in(load, load.fallback, "lease"):
+            if load.fallback is not None and not load.anew and self._stand_in(load, load.fallback, "lease"):
                 return None, None
             if patience is not None and engine.clock.monotonic() - begin >= seconds(patience):
                 return None, permit
@@ -181,7 +193,7 @@ class Loader:
         flight.unclaimed = True
         if load.behind:
             self.count_refresh(flight, load.behind)
-        elif load.fallback is not None and self._is_due(load):
+        elif load.fallback is not None and not load.anew and self._is_due(load):
             # Stale, and to be refreshed in the background: this caller has it, and the load goes on for the next.
             flight.keep()
             self._stand_in(load, load.fallback, "revalidate")
@@ -238,6 +250,7 @@ class Loader:
             packed = engine.stack.pack(value)
         except UnstorableValueError as error:
             self._refuse(error)
+            context.outcome = "unstorable"
             return Kept(Packed(value, None, True), names.MISS), False
         engine.failures.forget(request.key)
         if context._ttl is not None:
@@ -245,7 +258,8 @@ class Loader:
         decision = self._policy.on_loaded(request, value)
         kept = Kept(packed, names.MISS)
         if context._skipped or not isinstance(decision, Store):
-            engine.telemetry.store("skipped" if isinstance(decision, Store) else decision.reason)
+            context.outcome = "skipped" if isinstance(decision, Store) else decision.reason
+            engine.telemetry.store(context.outcome)
             return kept, False
         keep = self._how(load, context, decision)
         with load.flight.storing():
@@ -254,7 +268,10 @@ class Loader:
                 if budget.left < engine.stack.timeout:
                     budget = Budget(engine.stack.timeout) if load.behind else budget
                 result = await engine.stack.publish({request.key: packed}, keep, permit, budget)
+                if load.anew and result != "fenced":
+                    await engine.stack.announce(permit, budget)
             engine.telemetry.store(result)
+        context.outcome = result
         return kept, result != "fenced"
 
     def _how(self, load: Load, context: _loading.LoadContext, decision: Store) -> Keep:
@@ -307,6 +324,8 @@ class Loader:
     def _survives(self, load: Load, error: Exception) -> bool:
         """After a failed load: whether a stale value takes the place of the error."""
         engine, entry = self._engine, load.fallback
+        if load.anew:
+            return False
         if load.behind:
             entry = entry or engine.stack.peek(load.request.key)
         now = engine.clock.monotonic()

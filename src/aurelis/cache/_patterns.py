@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from urllib.parse import unquote
 
+from ._keys import escape
 from .exceptions import ConfigurationError
 
 
-def literal_start(pattern: str) -> str:
-    """What every match of the pattern begins with."""
-    return pattern.partition("*")[0]
+def literal_start(pattern: str, category: str | None = None) -> str:
+    """What every match of the pattern, in the category if there is one, begins with."""
+    start = pattern.partition("*")[0]
+    return start if category is None else max(start, escape(category) + ":", key=len)
 
 
-def matcher(pattern: str, prefix: str, *, everything: bool) -> Callable[[str], bool]:
+def category_of(pattern: str) -> str | None:
+    """The one category that the pattern is about; `None`: it may be several."""
+    start, colon, _ = literal_start(pattern).partition(":")
+    return unquote(start, errors="surrogatepass") if colon else None
+
+
+def matcher(
+    pattern: str, prefix: str, *, category: str | None = None, everything: bool = False
+) -> Callable[[str], bool]:
     """Whether a key is meant by a pattern.
 
     The pattern stands for the whole of `category:identifier`, with both parts as they are in keys: escaped. `*` is any
@@ -22,17 +33,19 @@ def matcher(pattern: str, prefix: str, *, everything: bool) -> Callable[[str], b
     Args:
         pattern: not empty.
         prefix: the namespace, escaped, with a colon.
-        everything: a pattern that begins with `*` is allowed.
+        category: no other one is meant; `None`: any.
+        everything: a pattern that begins with `*` is allowed although there is no category.
 
     Raises:
-        TypeError: the pattern is no string.
-        ConfigurationError: it is empty, or begins with `*` although `everything` is off.
+        TypeError: the pattern or the category is no string.
+        ConfigurationError: the pattern is empty, or begins with `*` although `everything` is off.
     """
     if not isinstance(pattern, str):
         raise TypeError(f"a pattern must be a str, not {type(pattern).__name__}")
     if not pattern:
         raise ConfigurationError("a pattern must not be empty; to forget everything use clear()")
-    if not everything and not literal_start(pattern):
+    only = None if category is None else escape(category)
+    if not everything and only is None and not literal_start(pattern):
         raise ConfigurationError(
             "a pattern that begins with '*' looks at every key: pass everything=True if that is meant, or clear()"
         )
@@ -42,6 +55,8 @@ def matcher(pattern: str, prefix: str, *, everything: bool) -> Callable[[str], b
         if not key.startswith(prefix):
             return False
         parts = key[len(prefix) :].split(":", 4)
-        return len(parts) in (3, 4) and expression.fullmatch(f"{parts[1]}:{parts[2]}") is not None
+        if len(parts) not in (3, 4) or (only is not None and parts[1] != only):
+            return False
+        return expression.fullmatch(f"{parts[1]}:{parts[2]}") is not None
 
     return matches

@@ -226,20 +226,16 @@ class Stack:
                         self.recovery.not_stored(entries)
                     continue
                 self.generations.saw(generation)
-                # What was changed later, while the answer was on its way, is not to be replaced in memory.
-                last = {key: packed for key, packed in values.items() if changed[key] <= generation}
-                self._changes.note(values, generation)
+                # Of two changes at once the one with the lower number may have come to the layer after the other. So
+                # memory keeps nothing that was changed while the answer was on its way.
+                last = {key: packed for key, packed in values.items() if changed[key] == -math.inf}
                 if self.recovery is not None:
-                    self.recovery.settled(last)
+                    self.recovery.settled([key for key in values if changed[key] <= generation])
+                self._changes.note(values, generation)
         self.first.count_removals(values)
         for key in values.keys() - last.keys():
-            # What others have read below in the meantime may still be the value before this one.
-            if (
-                self.memory is not None
-                and (entry := self.memory.peek(key)) is not None
-                and entry.generation < generation
-            ):
-                self.memory.drop(key, entry)
+            if self.memory is not None:
+                self.memory.drop(key)
         return self.first.remember(last, keep, generation, mark) and complete
 
     async def publish(
@@ -272,6 +268,19 @@ class Stack:
                 if self.recovery is not None:  # unless a `set` failed meanwhile, which may come before or after this
                     self.recovery.settled([key for key in values if changed[key] < math.inf])
         return "stored" if complete else "incomplete"
+
+    async def announce(self, permit: Permit, budget: Budget) -> None:
+        """Have other processes forget what they hold in memory of a key that was loaded anew and has been published."""
+        if self.shared is None:
+            return
+        problem: LayerError | None = None
+        if permit.fence is not None:
+            try:
+                await self.shared.call("set", partial(self.layer.announce, (permit.key,)), budget)
+            except LayerError as error:
+                problem = error
+        if self.recovery is not None and (permit.fence is None or problem is not None):
+            self.recovery.not_removed(permit.key)  # what was there before must not come back
 
     # Removing
 

@@ -40,15 +40,18 @@ def identifier(category: str, name: str) -> str:
     return f"i:{escape(category)}:{escape(name)}"
 
 
-def tags(names: Iterable[str]) -> tuple[str, ...]:
+def tags(names: Iterable[str], argument: str = "tags") -> tuple[str, ...]:
     """Internal names of a caller's tags, each once.
+
+    Args:
+        argument: what the caller calls them.
 
     Raises:
         TypeError: one string instead of several, or a tag that is none.
         ValueError: a tag is empty.
     """
     if isinstance(names, str):
-        raise TypeError(f"tags must be a sequence of str; write tags=[{names!r}]")
+        raise TypeError(f"{argument} must be a sequence of str; write {argument}=[{names!r}]")
     if not names:
         return ()
     found = dict.fromkeys(names)

@@ -6,11 +6,11 @@ import hashlib
 import importlib.util
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ._options import Duration, seconds, whole, yes_or_no
+from ._options import Duration, EntryOptions, seconds, whole, yes_or_no
 from ._redis_url import parse_redis_url
 from .exceptions import ConfigurationError, MissingExtraError
 
@@ -88,6 +88,7 @@ class CacheConfig:
         secret: keys the hashes that stand for credentials in keys. Processes that share entries need the same one. When
             left out it is derived from the namespace, which does not protect guessable credentials (passwords) from
             someone who can read the keys in Redis.
+        categories: `EntryOptions` by category, for `UnifiedCacheManager`. What a call says itself wins.
         spans: `io`: spans for what leaves memory; `all`: also for hits in memory; `none`.
         span_attributes: whether the result of a hit in memory is set on the current span.
 
@@ -119,6 +120,7 @@ class CacheConfig:
     heartbeat: Duration = 5.0
     redis_max_connections: int = 64
     secret: str | bytes | None = field(default=None, repr=False)
+    categories: Mapping[str, EntryOptions] | None = None
     spans: Literal["none", "io", "all"] = "io"
     span_attributes: bool = True
 
@@ -150,6 +152,8 @@ class CacheConfig:
         if self.secret is not None:
             _check_secret(self.secret)
         _sequence("types", self.types, "classes", type)
+        if self.categories is not None:
+            require_categories("categories", self.categories)
         if self.redis_url is not None:
             parse_redis_url(self.redis_url)
         if self.cache_dir is not None:
@@ -188,6 +192,20 @@ def require_config(what: str, config: object) -> None:
         raise ConfigurationError(
             f"{what} takes a CacheConfig, not {type(config).__name__}: write {what}(CacheConfig(redis_url=...))"
         )
+
+
+def require_categories(what: str, categories: object) -> None:
+    """Refuse what does not say options by category.
+
+    Raises:
+        ConfigurationError: it does not.
+    """
+    if not isinstance(categories, Mapping):
+        raise ConfigurationError(f"{what} must be a mapping of names to EntryOptions, not {type(categories).__name__}")
+    for name, options in categories.items():
+        if not isinstance(name, str) or not isinstance(options, EntryOptions):
+            wrong = type(name if not isinstance(name, str) else options).__name__
+            raise ConfigurationError(f"{what} maps names to EntryOptions, and has a {wrong}")
 
 
 def _text(name: str, value: object, why: str = "") -> None:
@@ -255,13 +273,14 @@ def _check_layers(layers: tuple[CacheLayer, ...], config: CacheConfig) -> None:
     if "redis" in backends:
         if config.redis_url is None:
             raise ConfigurationError("layers: a redis layer needs redis_url=")
-        if not _is_installed("redis"):
+        if not is_installed("redis"):
             raise MissingExtraError("redis", "a Redis layer")
     elif config.redis_url is not None:
         raise ConfigurationError("redis_url is given but layers name no redis layer")
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Whether it could be imported; it is not."""
     try:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):  # an import hook refuses it, or something else goes by its name

@@ -22,9 +22,10 @@ from ._listening import Listening
 from ._options import Duration, EntryOptions, seconds
 from ._recovery import Recovery
 from ._redis_url import parse_redis_url
+from ._settings import load_config
 from ._stack import Stack
 from .codecs import ValueCodec
-from .config import CacheConfig, CacheLayer, require_config
+from .config import CacheConfig, CacheLayer, require_categories, require_config
 from .exceptions import ConfigurationError, FrameError
 from .http import StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
@@ -163,7 +164,11 @@ class CacheManager:
         Raises:
             LayerError: a shared layer could not be reached, so other processes may still see the value.
         """
-        return await (self._engine.soften(key) if soft else self._engine.delete(key))
+        self._engine.check(key)
+        try:
+            return await (self._engine.soften(key) if soft else self._engine.delete(key))
+        finally:
+            self._engine.telemetry.deletes.n += 1
 
     async def invalidate_tags(self, *tags: str, soft: bool = False) -> None:
         """Make everything with one of these tags out of date, everywhere, however much it is.
@@ -212,8 +217,19 @@ class CacheManager:
             >>> asyncio.run(main())
             2
         """
-        matches = _patterns.matcher(pattern, escape(self.config.namespace) + ":", everything=everything)
-        return await self._engine.invalidate_matching(matches, _patterns.literal_start(pattern), progress)
+        return await self._invalidate_named(pattern, None, everything=everything, progress=progress)
+
+    async def _invalidate_named(
+        self,
+        pattern: str,
+        category: str | None,
+        *,
+        everything: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        prefix = escape(self.config.namespace) + ":"
+        matches = _patterns.matcher(pattern, prefix, category=category, everything=everything)
+        return await self._engine.invalidate_matching(matches, _patterns.literal_start(pattern, category), progress)
 
     async def clear(self) -> None:
         """Forget everything in this cache's namespace, and nothing of its neighbours.
@@ -226,7 +242,10 @@ class CacheManager:
         await self._engine.clear()
 
     async def aclose(self, timeout: float = _CLOSE_TIMEOUT) -> None:
-        """Let loads end within `timeout` seconds, cancel the rest, close connections. Twice is harmless."""
+        """Let loads end within `timeout` seconds, cancel the rest, close connections.
+
+        Twice is harmless; who comes while another one closes it waits until that is done.
+        """
         await self._engine.aclose(timeout)
 
     async def __aenter__(self) -> Self:
@@ -244,13 +263,25 @@ class UnifiedCacheManager:
     Args:
         config_or_manager: a configuration, or the `CacheManager` to stand on, which is never closed here; `None` means
             `CacheConfig()`.
+        categories: options of single categories, by name, in place of those that the configuration has for them. What
+            a call says itself wins. `set` and `set_many` take the `ttl` from them, `get_or_compute` all.
 
     Attributes:
         manager: the `CacheManager` below.
         key_builder: builds its keys.
+
+    Raises:
+        ConfigurationError: it is neither, or the options of a category are none.
     """
 
-    def __init__(self, config_or_manager: CacheConfig | CacheManager | None = None) -> None:
+    def __init__(
+        self,
+        config_or_manager: CacheConfig | CacheManager | None = None,
+        *,
+        categories: Mapping[str, EntryOptions] | None = None,
+    ) -> None:
+        if categories is not None:
+            require_categories("UnifiedCacheManager: categories", categories)
         self._made = not isinstance(config_or_manager, CacheManager)
         if self._made and config_or_manager is not None:
             require_config("UnifiedCacheManager", config_or_manager)
@@ -258,10 +289,15 @@ class UnifiedCacheManager:
             self.manager = config_or_manager
         else:
             self.manager = CacheManager(config_or_manager)
+        self._options = {**(self.manager.config.categories or {}), **(categories or {})}
         self.key_builder = self.manager.key_builder
 
     def _key(self, category: str, identifier: str, params: Mapping[str, Any] | None) -> str:
         return self.key_builder.build_key(category, identifier, params)
+
+    def _ttl(self, category: str, ttl: Duration | None) -> Duration | None:
+        options = self._options.get(category) if ttl is None else None
+        return ttl if options is None else options.ttl
 
     async def get(
         self, category: str, identifier: str, params: Mapping[str, Any] | None = None, default: Any = None
@@ -279,7 +315,8 @@ class UnifiedCacheManager:
         tags: Iterable[str] = (),
     ) -> bool:
         """Keep the value; true if every layer took it. Raises as `CacheManager.set`."""
-        return await self.manager.set(self._key(category, identifier, params), value, ttl, tags)
+        key = self._key(category, identifier, params)
+        return await self.manager.set(key, value, self._ttl(category, ttl), tags)
 
     async def get_many(
         self, category: str, identifiers: Iterable[str], params: Mapping[str, Any] | None = None
@@ -299,7 +336,7 @@ class UnifiedCacheManager:
     ) -> bool:
         """Keep the values, given by identifier."""
         values = {self._key(category, identifier, params): value for identifier, value in mapping.items()}
-        return await self.manager.set_many(values, ttl, tags)
+        return await self.manager.set_many(values, self._ttl(category, ttl), tags)
 
     async def get_or_compute(
         self,
@@ -313,13 +350,52 @@ class UnifiedCacheManager:
     ) -> T:
         """The value, or that of `compute`, as `CacheManager.get_or_compute`."""
         key = self._key(category, identifier, params)
-        return await self.manager.get_or_compute(key, compute, ttl, tags, options)
+        return await self.manager.get_or_compute(key, compute, ttl, tags, options or self._options.get(category))
 
     async def delete(
         self, category: str, identifier: str, params: Mapping[str, Any] | None = None, *, soft: bool = False
     ) -> bool:
         """Forget the value; true if it existed somewhere. As `CacheManager.delete`."""
         return await self.manager.delete(self._key(category, identifier, params), soft=soft)
+
+    async def invalidate(
+        self,
+        category: str | None = None,
+        identifier: str | None = None,
+        pattern: str | None = None,
+        *,
+        soft: bool = False,
+    ) -> None:
+        """Make out of date what is meant: an identifier with all its variants by params, a pattern, or a category.
+
+        Args:
+            category: alone, all that is in it; beside a pattern, what the pattern may name.
+            identifier: of the category.
+            pattern: as for `CacheManager.invalidate_pattern`.
+            soft: not gone but stale: still of use where the options of `get_or_compute` allow stale values. Not for
+                patterns.
+
+        Raises:
+            ConfigurationError: nothing is named, or what contradicts each other, or the pattern is empty or begins with
+                `*` without a category.
+            UnkeyableError: a part is no string.
+            LayerError: a shared layer could not be reached, so other processes may still see it.
+        """
+        if pattern is not None:
+            if identifier is not None or soft:
+                raise ConfigurationError("invalidate: a pattern has no identifier beside it, and is never soft")
+            await self.manager._invalidate_named(pattern, category)
+            return
+        if category is None:
+            raise ConfigurationError("invalidate: name a category or a pattern; to forget everything use clear()")
+        key = self._key(category, identifier or "", None)
+        if identifier is None:
+            await self.manager.invalidate_category(category, soft=soft)
+            return
+        try:
+            await self.manager._engine.invalidate((_tags.identifier(category, identifier),), soft=soft)
+        finally:
+            await self.manager.delete(key, soft=soft)
 
     async def invalidate_tags(self, *tags: str, soft: bool = False) -> None:
         """Make everything with one of these tags out of date. Raises as `CacheManager.invalidate_tags`."""
@@ -383,22 +459,51 @@ class _ProcessManager:
     def after_fork(self) -> None:
         self.lock = threading.Lock()
 
+    def present(self) -> UnifiedCacheManager | None:
+        """The manager, if there is one that is open."""
+        manager = self.manager
+        return None if manager is None or manager.manager._engine.closed else manager
+
 
 _process = _ProcessManager()
 
 
 def get_cache_manager() -> UnifiedCacheManager:
-    """The process's manager, made with the default configuration on first use and again after it was closed."""
+    """The process's manager, made on first use, and again after it was closed, as the environment says.
+
+    `load_config` says what that may hold; without variables `AURELIS_CACHE_…` it is `CacheConfig()`.
+
+    Raises:
+        ConfigurationError, MissingExtraError, OSError: as `load_config`.
+    """
+    if (manager := _process.present()) is not None:
+        return manager
+    config = load_config()  # without the lock: it may import modules of the app, and those ask for the manager, too
     with _process.lock:
-        if _process.manager is None or _process.manager.manager._engine.closed:
-            _process.manager = UnifiedCacheManager()
-        return _process.manager
+        if (manager := _process.present()) is None:
+            _process.manager = manager = UnifiedCacheManager(config)
+        return manager
 
 
-def set_cache_manager(manager: AnyManager | None) -> None:
-    """Make this the process's manager; `None`: a new one is made on the next use. The old one is not closed."""
+def set_cache_manager(manager: AnyManager | None) -> UnifiedCacheManager | None:
+    """Make this the process's manager; `None`: a new one is made on the next use.
+
+    Returns:
+        The one before, which is not closed; `None`: there was none. To be set again where a test has replaced it.
+
+    Raises:
+        TypeError: it is no manager.
+
+    Example:
+        >>> before = set_cache_manager(CacheManager())
+        >>> after = set_cache_manager(before)
+    """
+    if manager is not None:
+        manager_of(manager)
     with _process.lock:
+        before = _process.manager
         _process.manager = UnifiedCacheManager(manager) if isinstance(manager, CacheManager) else manager
+    return before
 
 
 def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> Engine:

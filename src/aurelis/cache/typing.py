@@ -8,6 +8,7 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from ._clock import Clock
 from ._decisions import Bypass, Confirm, Discard, Follow, Load, Lookup, Pass, Record, Refuse, Reraise, Serve, Store
+from ._decorated import CachedFunction, CachedMethod, CachedSyncFunction, CachedSyncMethod
 from ._entry import Details, Entry
 
 Q_contra = TypeVar("Q_contra", contravariant=True)
@@ -282,9 +283,22 @@ class Newsroom(Protocol):
         ...
 
 
+class ModelResponse(Protocol):
+    """An answer of a model, as `ModelResponseCache` keeps it: any object that the cache can store, with a status."""
+
+    @property
+    def status(self) -> object:
+        """How it went: a str, or an `Enum` of str. `error`: it is not to be kept."""
+        ...
+
+
 __all__ = [
     "Acquired",
     "Bypass",
+    "CachedFunction",
+    "CachedMethod",
+    "CachedSyncFunction",
+    "CachedSyncMethod",
     "Clock",
     "Confirm",
     "Details",
@@ -297,6 +311,7 @@ __all__ = [
     "Load",
     "Lookup",
     "Message",
+    "ModelResponse",
     "Newsroom",
     "Pass",
     "Policy",

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 Kind = Literal["required", "optimal", "check"]
 
-VARIABLE = "AURELIS_CACHE_HTTP_CASES"
+VARIABLE = "AURELIS_TESTS_HTTP_CASES"
 """Environment variable that names the folder of the cases."""
 
 
@@ -32,7 +32,7 @@ class Case:
 
 def folder() -> Path:
     """Where the cases are, if they are anywhere."""
-    shared = os.environ.get("AURELIS_CACHE_SHARED") or ROOT.parent / "shared"
+    shared = os.environ.get("AURELIS_TESTS_SHARED") or ROOT.parent / "shared"
     return Path(os.environ.get(VARIABLE) or Path(shared) / "http-cache-cases")
 
 

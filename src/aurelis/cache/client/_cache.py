@@ -107,8 +107,11 @@ class ClientCache(Generic[Q, R]):
             stale_if_error=seconds(options.stale_if_error),
             throttle=seconds(options.throttle),
             negative_ttl=seconds(options.negative_ttl),
+            cost=options.cost,
         )
         self._models: Exchange[ModelRequest] = Exchange(manager, models, max_body_bytes=options.max_body_bytes)
+        if options.cost is not None:
+            self._models.count_costs()
         self._several: SeveralCache[Q, R] = SeveralCache(self._library, Items(self._models), self._status)
         http = HttpPolicy(
             shared=options.shared,

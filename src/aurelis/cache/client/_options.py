@@ -11,6 +11,7 @@ from aurelis.cache._options import Duration, seconds, whole, yes_or_no
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES
 from aurelis.cache.http import target_names
+from aurelis.cache.models import Cost
 
 
 def require_transport(inner: object, method: str) -> None:
@@ -65,6 +66,8 @@ class ModelOptions(TypedDict, total=False):
         throttle: seconds after such a failure in which it is given without trying again.
         negative_ttl: seconds at most for which a failure itself is given again to those who make the same call, where
             there is no answer to give.
+        cost: what calls have cost whose answers are used again: `genai-prices` (the list prices of providers, by the
+            extra `cost`), or a function of a `BilledCall` that gives US dollars, or `None` where they are not known.
     """
 
     namespace: Namespace
@@ -80,6 +83,7 @@ class ModelOptions(TypedDict, total=False):
     stale_if_error: Duration
     throttle: Duration
     negative_ttl: Duration
+    cost: Cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +128,7 @@ class ClientOptions:
     stale_if_error: Duration = 0.0
     throttle: Duration = 30.0
     negative_ttl: Duration = 0.0
+    cost: Cost = None
 
     def __post_init__(self) -> None:
         seconds(self.ttl)

@@ -46,12 +46,17 @@ from aurelis.cache.exceptions import FrameError
 MSGPACK_VALUES: Final = 1
 """The codec of payloads written by `ValueCodec`."""
 
-_MAGIC: Final = b"AuC\x02"
+MAGIC: Final = b"AuC\x02"
+"""What a frame begins with."""
+
+GENERATION_AT: Final = 32
+"""The offset of its generation."""
+
 _HEADER: Final = struct.Struct(">4sIdddQBIIQ")
 _CHECK: Final = struct.Struct(">I")
 _BODY: Final = struct.Struct(">dddQBIIQ")
 _MAX_GENERATION: Final = 2**64 - 1
-_CHECKED_FROM: Final = len(_MAGIC) + _CHECK.size
+_CHECKED_FROM: Final = len(MAGIC) + _CHECK.size
 _KEY_AT: Final = _HEADER.size
 _REMEMBERED_SIZE: Final = 512
 
@@ -100,7 +105,7 @@ def encode_frame(frame: Frame) -> bytes:
     times = (frame.created, frame.fresh_for, frame.stale_for, frame.generation)
     body = _BODY.pack(*times, frame.codec, len(key), len(details), len(frame.payload))
     rest = b"".join((body, key, details, frame.payload))
-    return b"".join((_MAGIC, _CHECK.pack(crc32(rest)), rest))
+    return b"".join((MAGIC, _CHECK.pack(crc32(rest)), rest))
 
 
 def decode_frame(data: bytes, key: str) -> Frame:
@@ -120,6 +125,13 @@ def decode_frame(data: bytes, key: str) -> Frame:
     return Frame(key, created, fresh_for, stale_for, payload, codec, generation, details)
 
 
+def generation_of(data: bytes) -> int:
+    """Return the generation of a frame; 0 for anything else."""
+    if data[: len(MAGIC)] != MAGIC:
+        return 0
+    return int.from_bytes(data[GENERATION_AT : GENERATION_AT + 8], "big")
+
+
 def open_frame(data: bytes, key: str) -> tuple[bytes, float, int, Details, float, float, int]:
     """Return payload, stale for, generation, details, created, fresh for and codec of the frame that bytes hold.
 
@@ -130,7 +142,7 @@ def open_frame(data: bytes, key: str) -> tuple[bytes, float, int, Details, float
     except struct.error:
         raise FrameError(_foreign(data[:4]) or "truncated") from None
     magic, check, created, fresh_for, stale_for, generation, codec, key_size, details_size, payload_size = header
-    if magic != _MAGIC:
+    if magic != MAGIC:
         raise FrameError(_foreign(magic))
     details_at = _KEY_AT + key_size
     payload_at = details_at + details_size
@@ -190,9 +202,9 @@ _remembered_details = lru_cache(1024)(_unpack_details)
 
 
 def _foreign(start: bytes) -> str:
-    if start == _MAGIC[: len(start)]:
+    if start == MAGIC[: len(start)]:
         return ""
-    return "version" if start[:3] == _MAGIC[:3] else "magic"
+    return "version" if start[:3] == MAGIC[:3] else "magic"
 
 
 def _require_range(created: float, fresh_for: float, stale_for: float) -> None:

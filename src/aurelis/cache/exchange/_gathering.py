@@ -306,22 +306,25 @@ class Gathering(Generic[Q]):
             self._count_saved()
 
     def _count_saved(self) -> None:
+        """Count what was saved; what is not known of an item is not known of the request, which counts once for it."""
         board = self.board
         frame = self.frame() if self.result == names.HIT else None
-        given = [board.found[key] for key, (result, _) in board.how.items() if result != names.JOINED]
-        saved = [frame] if frame is not None else [entry.value for entry in given]
-        telemetry, unknown = self._engine.telemetry, False
-        for value in saved:
-            if not isinstance(value, StoredResponse):
-                continue
-            telemetry.saved_seconds.n += value.load_seconds
-            if value.input_tokens is None or value.output_tokens is None:
-                unknown = True
-            else:
-                telemetry.saved_input.n += value.input_tokens
-                telemetry.saved_output.n += value.output_tokens
-        if unknown:
-            telemetry.saved_unknown.n += 1
+        given = [board.found[key].value for key, (result, _) in board.how.items() if result != names.JOINED]
+        answers = [one for one in ([frame] if frame else given) if isinstance(one, StoredResponse)]
+        if not answers:
+            return
+        telemetry, model = self._engine.telemetry, answers[0].model
+        saved = telemetry.saved.get(model) or telemetry.saved_by(model)
+        for one in answers:
+            saved.seconds.n += one.load_seconds
+            saved.input.n += one.input_tokens or 0
+            saved.output.n += one.output_tokens or 0
+            if telemetry.prices:
+                saved.cost.n += one.cost or 0.0
+        if any(one.input_tokens is None or one.output_tokens is None for one in answers):
+            saved.unknown.n += 1
+        if telemetry.prices and any(one.cost is None for one in answers):
+            saved.unpriced.n += 1
 
 
 _LOADED: Final = (names.MISS, "")

@@ -206,7 +206,8 @@ class PartyLoad(Generic[Q]):
                     self._decline(missing, answer, seconds)
                     break
                 for key, body in zip(part, answer.bodies, strict=True):
-                    self._judge(key, self._loaded((body,), seconds / len(part)), alone=len(part) == 1)
+                    one = self._loaded((body,), seconds / len(part))
+                    self._judge(key, one if len(part) == 1 else replace(one, part=True))
                 missing = missing[self._limit :]
         except asyncio.CancelledError:
             raise
@@ -274,18 +275,15 @@ class PartyLoad(Generic[Q]):
         assert self.head is not None
         return LoadedResponse(self.head, chunks, seconds, self._request_time, self._response_time)
 
-    def _judge(self, key: str, loaded: LoadedResponse, *, alone: bool) -> None:
+    def _judge(self, key: str, loaded: LoadedResponse) -> None:
         """Decide whether what was loaded for an item is kept. Its caller gets it in any case."""
         decision = self._policy.on_loaded(self._board.request(key), loaded)
         self._engine.failures.forget(key)
         now = self._board.now()
         if isinstance(decision, Store) and isinstance(decision.value, StoredResponse):
-            value = decision.value
-            if not alone:  # what one of several has used is not known
-                value = replace(value, input_tokens=None, output_tokens=None)
-            self._board.found[key] = Entry(value, None, now + decision.fresh_for, math.inf, 0)
+            self._board.found[key] = Entry(decision.value, None, now + decision.fresh_for, math.inf, 0)
             if sum(map(len, loaded.chunks)) <= self._exchange.max_body_bytes:
-                self._stores[key] = replace(decision, value=value)
+                self._stores[key] = decision
             else:
                 self._engine.telemetry.store("too_large")
             return
@@ -311,6 +309,7 @@ class PartyLoad(Generic[Q]):
                 engine.telemetry.store("fenced", fenced)
             number = len(values)
             if values:
+                engine.telemetry.expect_savings(_value(next(iter(self._stores.values()))).model)
                 frame = None if fenced else self._frame()
                 if frame is not None:
                     values[self._board.key] = engine.stack.pack(frame, trusted=True)
@@ -329,13 +328,13 @@ class PartyLoad(Generic[Q]):
             return None
         together, frame = self._ask.frame()
         seconds = sum(value.load_seconds for value in map(_value, self._stores.values()))
-        decision = self._policy.on_loaded(self._board.whole, self._loaded((together,), seconds))
+        loaded = self._loaded((together,), seconds)
+        if len(self._stores) < len(self._board.places):
+            loaded = replace(loaded, part=True)  # the rest was loaded at other times
+        decision = self._policy.on_loaded(self._board.whole, loaded)
         if not isinstance(decision, Store) or not isinstance(decision.value, StoredResponse):
             return None
-        value = replace(decision.value, chunks=(frame,))
-        if len(self._stores) < len(self._board.places):  # it has used more, at other times
-            value = replace(value, input_tokens=None, output_tokens=None)
-        return value
+        return replace(decision.value, chunks=(frame,))
 
     # Failures
 

@@ -120,6 +120,8 @@ class StoredResponse:
         load_seconds: how long the origin took, request to last byte.
         route: route template of the app that made it, empty where unknown.
         pauses: whole milliseconds before each chunk came, of a stream whose times are known; otherwise empty.
+        model: name of the model that made it, as the call gave it or else the answer; empty where neither did.
+        cost: US dollars that the call has cost; `None`: not known, or not asked for.
     """
 
     status: int
@@ -141,6 +143,8 @@ class StoredResponse:
     load_seconds: float = 0.0
     route: str = ""
     pauses: tuple[int, ...] = ()
+    model: str = ""
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +197,7 @@ class LoadedResponse:
         route: route template of the app, empty where unknown.
         times: seconds after the head at which each chunk came, of a body that is watched for its terminator; otherwise
             empty.
+        part: it is one of several parts of a response, whose own share of what that has used is not known.
     """
 
     head: ResponseHead
@@ -202,3 +207,4 @@ class LoadedResponse:
     response_time: float
     route: str = ""
     times: tuple[float, ...] = ()
+    part: bool = False

@@ -7,10 +7,10 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from aurelis.cache._nearest import nearest
 from aurelis.cache.exceptions import ConfigurationError
 
 from ._rules import CacheRule
@@ -69,7 +69,7 @@ def _rule(number: int, table: Mapping[str, Any], principals: Mapping[str, Princi
         where += f" ({table['path']!r})"
     for key in table:
         if key not in _KEYS:
-            raise ConfigurationError(f"{where}: {key!r} is not known{_nearest(key, _KEYS)}")
+            raise ConfigurationError(f"{where}: {key!r} is not known{nearest(key, _KEYS)}")
     if "path" not in table:
         raise ConfigurationError(f'{where}: path is missing; write for instance path = "/catalog/*"')
     # `Any`: the rule itself looks at them.
@@ -87,7 +87,7 @@ def _rule(number: int, table: Mapping[str, Any], principals: Mapping[str, Princi
         if not isinstance(name, str) or name not in principals:
             raise ConfigurationError(
                 f"{where}: principal = {name!r} is not one of principals={{...}} of load_rules"
-                f"{_nearest(str(name), principals)}"
+                f"{nearest(str(name), principals)}"
             )
         arguments["principal"] = principals[name]
     try:
@@ -105,8 +105,3 @@ def _pattern(where: str, key: str, value: object) -> object:
         return re.compile(value["regex"])
     except re.error as error:
         raise ConfigurationError(f"{where}: {key} is no regular expression: {error}") from error
-
-
-def _nearest(key: str, known: Any) -> str:
-    found = get_close_matches(key, list(known), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from aurelis.cache._decisions import Bypass
+from aurelis.cache._options import yes_or_no
 from aurelis.cache._tags import tag
 from aurelis.cache.exceptions import ConfigurationError
 
@@ -125,6 +126,8 @@ class CacheRule:
         pattern = PathPattern.of(self.path)
         if self.principal is not None and not callable(self.principal):
             raise ConfigurationError(f"principal={self.principal!r}: pass a function of the ASGI scope")
+        for name in ("shared", "sort_query", "bypass"):
+            yes_or_no(name, getattr(self, name))
         templates = TagTemplates.of(self.tags, pattern.names)
         hosts, host_patterns = arguments.hosts(self.host)
         headers, conditions = arguments.conditions(self.headers)

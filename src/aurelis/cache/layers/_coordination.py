@@ -21,7 +21,23 @@ from aurelis.cache.typing import Acquired, Kind, Message
 
 from ._link import Link
 from ._names import Names
-from ._scripts import ACQUIRE, BEAT, BUMP, ENSURE, INVALIDATE, PRESENT, PUBLISH, RELEASE, RENEW, TICK
+from ._scripts import (
+    ACQUIRE,
+    ANNOUNCE,
+    ASSIGN,
+    BEAT,
+    BUMP,
+    DROP,
+    ENSURE,
+    INVALIDATE,
+    PRESENT,
+    PUBLISH,
+    RAISE,
+    RELEASE,
+    REMOVE,
+    RENEW,
+    TICK,
+)
 
 _SCAN_COUNT: Final = 500
 _TAG_LIFE: Final = 30 * 86_400_000
@@ -103,22 +119,29 @@ class Coordination(ABC):
         """See `SharedLayer.assign`."""
         link = self._link()
         generation = await self._tick(link)
-        commands: list[tuple[Any, ...]] = []
-        for key, entry in entries.items():
+        keys = tuple(entries)
+        for entry in entries.values():
             entry.generation = generation
+        framed = [self._frame(key, entry) for key, entry in entries.items()]
+        if link.single:
+            arguments: list[bytes | int] = [generation, *self._told("keys", keys), _TAG_LIFE]
+            for frame, life in framed:
+                arguments += [frame, b"" if life is None else life]
+            await link.script(ASSIGN, self._records(keys), arguments)
+            return generation
+        commands: list[tuple[Any, ...]] = []
+        for key, each in zip(keys, framed, strict=True):
             name, lease = self._names.entry_and_lease(key)
-            commands += [("UNLINK", lease), set_command(name, *self._frame(key, entry))]
-        await self._change(link, tuple(entries), generation, commands)
+            commands += [("UNLINK", lease), set_command(name, *each)]
+        succeeded(await link.pipeline(commands))
+        await self._raise(link, keys, generation)
+        await self._tell(link, generation, "keys", keys)
         return generation
 
     async def take(self, key: str) -> Entry | None:
         """See `SharedLayer.take`."""
-        link = self._link()
-        name, lease = self._names.entry_and_lease(key)
-        _, data = succeeded(await link.pipeline([("UNLINK", lease), ("GETDEL", name)]))
-        # The number comes after the removal: whoever has stored something before that must forget it, too.
-        await self._change(link, (key,), await self._tick(link), [])
-        return None if data is None else self._entry(key, data, -1)
+        _, data = await self._remove((key,), give=True)
+        return self._entry(key, data, -1) if data else None
 
     async def keys(self, start: str) -> AsyncGenerator[list[str], None]:
         """See `SearchableLayer.keys`."""
@@ -127,23 +150,26 @@ class Coordination(ABC):
 
     async def discard(self, keys: Sequence[str]) -> int:
         """See `SearchableLayer.discard`."""
-        link = self._link()
-        names = [self._names.entry_and_lease(key) for key in keys]
-        # Leases first: what is being loaded now must not be stored after its entry is gone.
-        succeeded(await link.pipeline([("UNLINK", lease) for _, lease in names]))
-        removed = succeeded(await link.pipeline([("UNLINK", entry) for entry, _ in names]))
-        await self._change(link, tuple(keys), await self._tick(link), [])
-        return sum(removed)
+        removed, _ = await self._remove(tuple(keys), give=False)
+        return removed
 
     async def remove(self, key: str) -> bool:
         """Forget the key, end its lease, and tell the others; true if it was there."""
-        return await self.take(key) is not None
+        removed, _ = await self._remove((key,), give=False)
+        return removed > 0
 
     async def announce(self, keys: Sequence[str]) -> int:
         """See `SharedLayer.announce`."""
         link = self._link()
+        if link.single:
+            names = (self._names.clock, *(self._names.tag(_tags.own(key)) for key in keys))
+            arguments = (self._known, *self._told("keys", tuple(keys)), _TAG_LIFE)
+            generation = int(await link.script(ANNOUNCE, names, arguments))
+            self._saw(generation)
+            return generation
         generation = await self._tick(link)
-        await self._change(link, tuple(keys), generation, [])
+        await self._raise(link, keys, generation)
+        await self._tell(link, generation, "keys", tuple(keys))
         return generation
 
     async def generations(self, tags: Sequence[str]) -> Mapping[str, tuple[int, int]]:
@@ -167,13 +193,12 @@ class Coordination(ABC):
         names = [self._names.tag(tag) for tag in tags]
         kind: Kind = "soft" if soft else "tags"
         if link.single:
-            word = _news.encode(self.node, kind, tuple(tags))
-            arguments = (self._known, self._names.channel, word, int(soft), _TAG_LIFE)
+            arguments = (self._known, *self._told(kind, tuple(tags)), int(soft), _TAG_LIFE)
             generation = int(await link.script(INVALIDATE, (self._names.clock, *names), arguments))
         else:
             generation = await self._tick(link)
             succeeded(await link.scripts(BUMP, [((name,), (generation, int(soft), _TAG_LIFE)) for name in names]))
-            await link.execute("PUBLISH", self._names.channel, self._word(generation, kind, tuple(tags)))
+            await self._tell(link, generation, kind, tuple(tags))
         self._saw(generation)
         return generation
 
@@ -213,30 +238,39 @@ class Coordination(ABC):
         self._saw(generation)
         return generation
 
-    async def _change(
-        self, link: Link, keys: tuple[str, ...], generation: int, commands: Sequence[tuple[Any, ...]]
-    ) -> list[Any]:
-        """Change the keys, and tell it; the answers to the commands.
-
-        The number was taken before. Whoever asks for a tag without a record in between would otherwise get one below
-        the number of this change.
-        """
-        # Of a tag without a record nothing is known in any case.
-        outdated = [
-            ("SET", self._names.tag(_tags.own(key)), b"%d:0" % generation, "XX", "PX", _TAG_LIFE) for key in keys
-        ]
-        word = ("PUBLISH", self._names.channel, self._word(generation, "keys", keys))
+    async def _remove(self, keys: tuple[str, ...], *, give: bool) -> tuple[int, bytes]:
+        """Forget keys; how many there were, and the frame of the last if it is wanted."""
+        link = self._link()
         if link.single:
-            answers = await link.pipeline([*commands, *outdated, word])
-        else:
-            answers = await link.pipeline([*commands, *outdated])
-        succeeded(answers)
-        if not link.single:
-            await link.execute(*word)
-        return answers[: len(commands)]
+            arguments = (self._known, *self._told("keys", keys), _TAG_LIFE, int(give))
+            number, removed, frame = await link.script(REMOVE, (self._names.clock, *self._records(keys)), arguments)
+            self._saw(int(number))
+            return removed, frame
+        # Who looks below this layer between two of these steps must be told that what is there is out of date, so the
+        # tags come before the entries. What was stored since the number was taken is newer than this, and stays.
+        generation = await self._tick(link)
+        await self._raise(link, keys, generation)
+        calls = [(self._names.entry_and_lease(key), (generation, int(give))) for key in keys]
+        answers = succeeded(await link.scripts(DROP, calls))
+        await self._tell(link, generation, "keys", keys)
+        return sum(removed for removed, _ in answers), answers[-1][1] if answers else b""
 
-    def _word(self, generation: int, kind: Kind, names: tuple[str, ...]) -> bytes:
-        return b"%d %b" % (generation, _news.encode(self.node, kind, names))
+    async def _raise(self, link: Link, keys: Sequence[str], generation: int) -> None:
+        """Give the number to the keys' own tags."""
+        calls = [((self._names.tag(_tags.own(key)),), (generation, _TAG_LIFE)) for key in keys]
+        succeeded(await link.scripts(RAISE, calls))
+
+    async def _tell(self, link: Link, generation: int, kind: Kind, names: tuple[str, ...]) -> None:
+        channel, word = self._told(kind, names)
+        await link.execute("PUBLISH", channel, b"%d %b" % (generation, word))
+
+    def _told(self, kind: Kind, names: tuple[str, ...]) -> tuple[bytes, bytes]:
+        """Where a change is told, and the message, which follows its number."""
+        return self._names.channel, _news.encode(self.node, kind, names)
+
+    def _records(self, keys: Sequence[str]) -> list[bytes]:
+        """The names of entry, lease and own tag of each key."""
+        return [name for key in keys for name in (*self._names.entry_and_lease(key), self._names.tag(_tags.own(key)))]
 
     def _saw(self, generation: int) -> None:
         self._known = max(self._known, generation)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from aurelis.cache.codecs import GENERATION_AT, MAGIC
+
 from ._link import Script
+
+
+def _lua(data: bytes) -> str:
+    return "".join(f"\\{byte:03d}" for byte in data)
+
 
 _NOW = """
 local function present(key)
@@ -166,6 +173,98 @@ of the records. Tells it with the next generation."""
 
 BUMP: Final = Script(_BUMP + "bump(KEYS[1], ARGV[1], ARGV[2], ARGV[3]) return 1")
 """Key: tag. Arguments: generation, whether it is soft, life (ms)."""
+
+_RAISE = """
+local function raise(key, number, life)
+  local hard, soft = string.match(redis.pcall('GET', key) or '', '^(%d+):(%d+)$')
+  if hard and tonumber(hard) < tonumber(number) then
+    redis.call('SET', key, number .. ':' .. soft, 'PX', life)
+  end
+end
+"""
+# Of a tag without a record nothing is known in any case. A record never goes down: who took the lower number may be
+# the one who comes later.
+
+RAISE: Final = Script(_RAISE + "raise(KEYS[1], ARGV[1], ARGV[2]) return 1")
+"""Key: tag. Arguments: generation, life (ms). Gives it to the tag, if that has a record with a lower one."""
+
+ANNOUNCE: Final = Script(
+    _TICK
+    + _RAISE
+    + """
+local number = tick(KEYS[1], ARGV[1])
+for i = 2, #KEYS do
+  raise(KEYS[i], number, ARGV[4])
+end
+redis.call('PUBLISH', ARGV[2], number .. ' ' .. ARGV[3])
+return number
+"""
+)
+"""Keys: clock, tags of the keys that were changed. Arguments: the highest generation known, channel, message, and the
+life (ms) of the records. Tells it with the next generation, and returns that."""
+
+ASSIGN: Final = Script(
+    _RAISE
+    + """
+for i = 1, #KEYS, 3 do
+  local frame = 5 + (i - 1) / 3 * 2
+  redis.call('UNLINK', KEYS[i + 1])
+  if ARGV[frame + 1] == '' then
+    redis.call('SET', KEYS[i], ARGV[frame])
+  else
+    redis.call('SET', KEYS[i], ARGV[frame], 'PX', ARGV[frame + 1])
+  end
+  raise(KEYS[i + 2], ARGV[1], ARGV[4])
+end
+redis.call('PUBLISH', ARGV[2], ARGV[1] .. ' ' .. ARGV[3])
+return 1
+"""
+)
+"""Keys: entry, lease and tag of each. Arguments: generation, channel, message, life (ms) of the records of tags, then
+frame and life (ms; empty: for ever) of each."""
+
+REMOVE: Final = Script(
+    _TICK
+    + _RAISE
+    + """
+local number = tick(KEYS[1], ARGV[1])
+local removed, frame = 0, ''
+for i = 2, #KEYS, 3 do
+  if ARGV[5] == '1' then
+    local value = redis.pcall('GET', KEYS[i])
+    frame = type(value) == 'string' and value or ''
+  end
+  redis.call('UNLINK', KEYS[i + 1])
+  removed = removed + redis.call('UNLINK', KEYS[i])
+  raise(KEYS[i + 2], number, ARGV[4])
+end
+redis.call('PUBLISH', ARGV[2], number .. ' ' .. ARGV[3])
+return {number, removed, frame}
+"""
+)
+"""Keys: clock, then entry, lease and tag of each. Arguments: the highest generation known, channel, message, life (ms)
+of the records of tags, and whether the frame is wanted. Returns the next generation, with which it tells it, how many
+entries there were, and the last frame."""
+
+DROP: Final = Script(
+    f"""
+redis.call('UNLINK', KEYS[2])
+local frame = redis.pcall('GET', KEYS[1])
+frame = type(frame) == 'string' and frame or ''
+if #frame >= {GENERATION_AT + 8} and string.sub(frame, 1, {len(MAGIC)}) == '{_lua(MAGIC)}' then
+  local generation = 0
+  for i = {GENERATION_AT + 1}, {GENERATION_AT + 8} do
+    generation = generation * 256 + string.byte(frame, i)
+  end
+  if generation >= tonumber(ARGV[1]) then
+    return {{0, ''}}
+  end
+end
+return {{redis.call('UNLINK', KEYS[1]), ARGV[2] == '1' and frame or ''}}
+"""
+)
+"""Keys: entry, lease. Arguments: generation, and whether the frame is wanted. Returns how many entries there were that
+began to be loaded before, and the frame. One that began later is newer than the removal, and stays."""
 
 ENSURE: Final = Script(
     _NOW

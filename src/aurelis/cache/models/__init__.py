@@ -4,8 +4,9 @@ from ._answer import AnswerSummary, Dialect, StreamTerminator
 from ._apart import apart
 from ._canonicalise import BodyRules, canonical_body, parse_object
 from ._catalogue import Catalogue
+from ._cost import BilledCall, Cost, Price
 from ._items import Batch, ItemRules
-from ._partition import clean_url, credential_partition, partition, selecting_fields
+from ._partition import clean_url, credential_partition, credentials, identifies_caller, partition, selecting_fields
 from ._policy import CATEGORY, KEEPABLE, ModelPolicy, ModelRequest
 from ._profiles import OPENAI_CHAT, OPTIONAL, PROFILES, Profile
 from ._recognise import ModelCall, recognise
@@ -24,8 +25,10 @@ __all__ = [
     "AnswerSummary",
     "ArraySplitter",
     "Batch",
+    "BilledCall",
     "BodyRules",
     "Catalogue",
+    "Cost",
     "Dialect",
     "EventSplitter",
     "Frame",
@@ -34,6 +37,7 @@ __all__ = [
     "ModelCall",
     "ModelPolicy",
     "ModelRequest",
+    "Price",
     "Profile",
     "Splitter",
     "StreamTerminator",
@@ -42,6 +46,8 @@ __all__ = [
     "canonical_body",
     "clean_url",
     "credential_partition",
+    "credentials",
+    "identifies_caller",
     "parse_object",
     "partition",
     "recognise",

@@ -28,7 +28,9 @@ from aurelis.cache.http import (
 from aurelis.cache.typing import Terminator
 
 from ._answer import FILTERED, INCOMPLETE, LENGTH, AnswerSummary, Dialect
+from ._cost import BilledCall, Cost
 from ._partition import selecting_fields
+from ._pricing import pricing
 from ._recognise import ModelCall
 from ._replay import replay_fields
 
@@ -85,15 +87,17 @@ class ModelPolicy:
             own options say nothing else.
         throttle: seconds ≥ 0 after such a failure in which the answer is served without trying again.
         negative_ttl: seconds ≥ 0 at most for which a failure is given again, where there is no answer to serve.
+        cost: says what an answer has cost that is stored.
 
     Raises:
-        ConfigurationError: `keep` holds something else, or `max_temperature` is no number ≥ 0.
+        ConfigurationError: `keep` holds something else, `max_temperature` is no number ≥ 0, or `cost` gives no prices.
+        MissingExtraError: `cost` is a price list that is not installed.
         TypeError: `keep` or `key_headers` is a string.
         ValueError: `ttl` is negative or NaN.
     """
 
     __slots__ = (
-        *("_honour_cache_control", "_keep", "_key_headers", "_keys", "_max_temperature", "_negative_ttl"),
+        *("_cost", "_honour_cache_control", "_keep", "_key_headers", "_keys", "_max_temperature", "_negative_ttl"),
         *("_stale_if_error", "_stale_while_revalidate", "_throttle", "_ttl"),
     )
 
@@ -110,6 +114,7 @@ class ModelPolicy:
         stale_if_error: float = 0.0,
         throttle: float = 0.0,
         negative_ttl: float = 0.0,
+        cost: Cost = None,
     ) -> None:
         if math.isnan(ttl) or ttl < 0:
             raise ValueError(f"ttl must be a number of seconds ≥ 0, not {ttl!r}")
@@ -121,6 +126,7 @@ class ModelPolicy:
             raise ConfigurationError(f"keep: {unknown[0]!r} is none of {', '.join(sorted(KEEPABLE))}")
         if max_temperature is not None and not _is_temperature(max_temperature):
             raise ConfigurationError(f"max_temperature must be a number ≥ 0, not {max_temperature!r}")
+        self._cost = pricing(cost)
         self._keys = keys
         self._ttl = float(ttl)
         self._honour_cache_control = honour_cache_control
@@ -243,11 +249,13 @@ class ModelPolicy:
             chunks=loaded.chunks,
             lifetime=ttl,
             source="model",
-            input_tokens=summary.usage.input_tokens,
-            output_tokens=summary.usage.output_tokens,
+            input_tokens=None if loaded.part else summary.usage.input_tokens,
+            output_tokens=None if loaded.part else summary.usage.output_tokens,
             load_seconds=loaded.seconds,
             route=loaded.route,
             pauses=_pauses(loaded.times),
+            model=request.call.model or summary.model or "",
+            cost=None if loaded.part else self._price(request, summary),
         )
         return Store(stored, fresh_for=ttl, stale_for=self._stale_for(request), tags=_tags.tags(request.options.tags))
 
@@ -286,6 +294,14 @@ class ModelPolicy:
     def _is_negative(self, request: ModelRequest, head: ResponseHead) -> bool:
         """Whether this is a failure that is to be given again."""
         return _has_failed(head) and min(self._negative(request), _retry_after(head)) > 0
+
+    def _price(self, request: ModelRequest, summary: AnswerSummary) -> float | None:
+        """US dollars; `None`: not known, or nobody asks."""
+        if self._cost is None:
+            return None
+        call = request.call
+        name, operation = call.profile.name, call.operation
+        return self._cost(BilledCall(name, operation, request.url, call.model, summary.model or "", summary.usage))
 
     def _ttl_of(self, request: ModelRequest) -> float:
         ttl = request.options.ttl

@@ -41,6 +41,7 @@ KIND: Final = _P + "message.kind"
 GAP_REASON: Final = _P + "gap.reason"
 RECOVERY_RESULT: Final = _P + "recovery.result"
 TOKEN_TYPE: Final = _P + "token.type"
+MODEL: Final = "gen_ai.request.model"  # of OpenTelemetry's conventions, that it agrees with what SDKs report
 ERROR_TYPE: Final = "error.type"
 # Attributes of spans only; they say the same as the parameters of the Cache-Status field (RFC 9211).
 FWD: Final = _P + "fwd"
@@ -58,6 +59,10 @@ BYPASS: Final = "bypass"
 
 # Of an item that another load has brought, as `collapsed` says of a request.
 JOINED: Final = "collapsed"
+# A value of MODEL: the names beyond `MAX_MODELS`, which whoever calls may choose.
+OTHER_MODELS: Final = "_OTHER"
+MAX_MODELS: Final = 100
+"""Models that a cache keeps apart in its counts."""
 
 # Values of LAYER.
 L1: Final = "l1"
@@ -92,6 +97,7 @@ REFRESHES: Final = Metric(
 )
 WAITING: Final = Metric(_P + "fill.waiting", "gauge", "{request}", "Requests that wait now for the load of another.")
 STORES: Final = Metric(_P + "stores", "counter", "{entry}", "Decisions whether to keep what was loaded or set.")
+DELETES: Final = Metric(_P + "deletes", "counter", "{call}", "Calls of `delete`, whether there was something or not.")
 EVICTIONS: Final = Metric(_P + "evictions", "counter", "{entry}", "Entries that a layer dropped by itself.")
 ENTRIES: Final = Metric(_P + "entry.count", "gauge", "{entry}", "Entries held now.")
 USAGE: Final = Metric(_P + "usage", "gauge", "By", "Bytes held now.")
@@ -124,6 +130,15 @@ SAVED_UNKNOWN: Final = Metric(
     "{request}",
     "Model calls answered from the cache whose usage is not known.",
 )
+SAVED_COST: Final = Metric(
+    _P + "saved.cost", "counter", "{USD}", "US dollars that calls of models have cost whose answers were used again."
+)
+SAVED_UNPRICED: Final = Metric(
+    _P + "saved.unpriced",
+    "counter",
+    "{request}",
+    "Model calls answered from the cache whose cost is not known, although prices were asked for.",
+)
 SAVED_TIME: Final = Metric(_P + "saved.time", "counter", "s", "Time that origins took for answers now reused.")
 
 METRICS: Final = (
@@ -135,6 +150,7 @@ METRICS: Final = (
     REFRESHES,
     WAITING,
     STORES,
+    DELETES,
     EVICTIONS,
     ENTRIES,
     USAGE,
@@ -147,6 +163,8 @@ METRICS: Final = (
     RECOVERED,
     SAVED_TOKENS,
     SAVED_UNKNOWN,
+    SAVED_COST,
+    SAVED_UNPRICED,
     SAVED_TIME,
 )
 """All instruments, in the order in which they are documented."""

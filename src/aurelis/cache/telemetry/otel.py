@@ -17,11 +17,16 @@ from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Obs
 from opentelemetry.trace import ProxyTracerProvider, Span, SpanContext, SpanKind, Status, StatusCode
 
 from aurelis.cache._forking import renew_in_children
+from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
 from . import names
-from ._cells import REGISTRY, Cell, CellTable
+from ._cells import REGISTRY, Cell, CellTable, Sum
+from ._reading import Reading
 
 T = TypeVar("T")
+
+_LONGEST_NAME = 128
+"""Characters of a model's name that is counted by itself."""
 
 try:
     _VERSION = version("aurelis-cache")
@@ -43,9 +48,13 @@ class Instruments:
 
     There is exactly one set per provider, whatever the number of caches: the SDK silently drops a second observable
     instrument of the same name.
+
+    Args:
+        only: names of the caches that are reported; others may be added to it later. `None`: all.
     """
 
-    def __init__(self, provider: MeterProvider | None = None) -> None:
+    def __init__(self, provider: MeterProvider | None = None, only: set[str] | None = None) -> None:
+        self.only = only
         meter = metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
         self.duration: Histogram = meter.create_histogram(
             names.DURATION.name,
@@ -56,28 +65,33 @@ class Instruments:
         for metric in names.METRICS:
             if metric.kind == "counter":
                 meter.create_observable_counter(
-                    metric.name, [_observer(metric, REGISTRY.counts)], metric.unit, metric.description
+                    metric.name, [self._observer(metric, REGISTRY.counts)], metric.unit, metric.description
                 )
             elif metric.kind == "gauge":
                 meter.create_observable_up_down_counter(
-                    metric.name, [_observer(metric, REGISTRY.levels)], metric.unit, metric.description
+                    metric.name, [self._observer(metric, REGISTRY.levels)], metric.unit, metric.description
                 )
 
+    def _observer(
+        self, metric: names.Metric, read: Callable[[names.Metric], Mapping[tuple[tuple[str, str], ...], float]]
+    ) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            series = ((dict(attributes), value) for attributes, value in read(metric).items())
+            only = self.only
+            return [Observation(value, found) for found, value in series if only is None or found[names.NAME] in only]
 
-def _observer(
-    metric: names.Metric, read: Callable[[names.Metric], Mapping[tuple[tuple[str, str], ...], float]]
-) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    def observe(_: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(value, dict(attributes)) for attributes, value in read(metric).items()]
-
-    return observe
+        return observe
 
 
 class _Providers:
-    """The sets of instruments in use: one behind the global provider, and one for each provider named explicitly."""
+    """The sets of instruments in use.
+
+    One behind the global provider, one for each provider named explicitly, and one that is read in the process itself.
+    """
 
     def __init__(self) -> None:
         self.sets: tuple[Instruments, ...] = ()
+        self._inner: tuple[Instruments, Any] | None = None
         self._lock = threading.Lock()
         self._named: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
         renew_in_children(self)
@@ -96,8 +110,36 @@ class _Providers:
                 self._named[provider] = instruments = Instruments(provider)
                 self.sets = (*self.sets, instruments)
 
+    def reader(self, name: str) -> Any:  # an `InMemoryMetricReader`, whose module may be absent
+        """The reader of the process's own provider, which from now on reports caches of this name, too."""
+        self.ensure_global()
+        with self._lock:
+            if self._inner is None:
+                provider, reader = _inner_provider()
+                self._inner = Instruments(provider, only=set()), reader
+                self.sets = (*self.sets, self._inner[0])
+            instruments, reader = self._inner
+            assert instruments.only is not None
+            instruments.only.add(name)
+        return reader
+
     def after_fork(self) -> None:
         self._lock = threading.Lock()
+        if self._inner is not None:  # its durations are the parent's
+            self.sets = tuple(each for each in self.sets if each is not self._inner[0])
+            self._inner = None
+
+
+def _inner_provider() -> tuple[MeterProvider, Any]:
+    try:
+        from opentelemetry.sdk import metrics as sdk
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.resources import Resource
+    except ImportError as error:
+        raise MissingExtraError("otel", "reading what a cache has counted") from error
+    reader = InMemoryMetricReader()
+    off, resource = sdk.AlwaysOffExemplarFilter(), Resource.get_empty()
+    return sdk.MeterProvider([reader], resource, off, shutdown_on_exit=False), reader
 
 
 _PROVIDERS = _Providers()  # process-wide for the reason given at Instruments
@@ -106,6 +148,40 @@ _PROVIDERS = _Providers()  # process-wide for the reason given at Instruments
 def instrument(meter_provider: MeterProvider) -> None:
     """Report to this meter provider as well as to the global one. Doing it twice for one provider does nothing."""
     _PROVIDERS.add(meter_provider)
+
+
+class Saved:
+    """What answers of one model have saved.
+
+    Args:
+        prices: the costs are asked for; otherwise their cells are nobody's, that a report does not say 0.
+    """
+
+    __slots__ = ("cost", "input", "output", "seconds", "unknown", "unpriced")
+
+    def __init__(self, table: CellTable, model: str, *, prices: bool) -> None:
+        named = {names.MODEL: model} if model else {}
+        self.seconds = table.sum(names.SAVED_TIME, **named)
+        self.input = table.cell(names.SAVED_TOKENS, **{names.TOKEN_TYPE: "input"}, **named)
+        self.output = table.cell(names.SAVED_TOKENS, **{names.TOKEN_TYPE: "output"}, **named)
+        self.unknown = table.cell(names.SAVED_UNKNOWN, **named)
+        self.cost = table.sum(names.SAVED_COST, **named) if prices else Sum()
+        self.unpriced = table.cell(names.SAVED_UNPRICED, **named) if prices else Cell()
+
+
+def read(name: str) -> Reading:
+    """What OpenTelemetry reports now of the caches of this name; of durations, since this was first called for it.
+
+    Raises:
+        MissingExtraError: the SDK is not installed.
+        ConfigurationError: it is switched off.
+    """
+    reading = Reading.of(_PROVIDERS.reader(name).get_metrics_data(), name)
+    if not reading.has(names.REQUESTS):
+        raise ConfigurationError(
+            "OpenTelemetry reports nothing: is its SDK switched off by OTEL_SDK_DISABLED, or was the cache let go of?"
+        )
+    return reading
 
 
 class Telemetry:
@@ -127,13 +203,14 @@ class Telemetry:
         self.miss = self.request(names.MISS)
         self.bypass = self.request(names.BYPASS)
         self.coalesced = self.table.cell(names.COALESCED)
+        self.deletes = self.table.cell(names.DELETES)
         # A hit in memory is a request answered by a lookup in memory: one increment says both.
         self.table.alias(self.hit_l1, names.LOOKUPS, **{names.LAYER: names.L1, names.RESULT: names.HIT})
         self.miss_l1 = self.lookup(names.L1, names.MISS)
         self.saved_seconds = self.table.sum(names.SAVED_TIME)
-        self.saved_input = self.table.cell(names.SAVED_TOKENS, **{names.TOKEN_TYPE: "input"})
-        self.saved_output = self.table.cell(names.SAVED_TOKENS, **{names.TOKEN_TYPE: "output"})
-        self.saved_unknown = self.table.cell(names.SAVED_UNKNOWN)
+        self.saved: dict[str, Saved] = {}  # by model, for those that have a place of their own
+        self._saved_by_others: Saved | None = None
+        self.prices = False
         self._tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
         self._durations: dict[tuple[str, str | None, str | None], dict[str, str]] = {}
 
@@ -157,6 +234,26 @@ class Telemetry:
     def lookup(self, layer: str, result: str) -> Cell:
         """The cell of lookups in one layer."""
         return self.table.cell(names.LOOKUPS, **{names.LAYER: layer, names.RESULT: result})
+
+    def saved_by(self, model: str) -> Saved:
+        """Where it is counted what an answer of this model saves. The hot path looks into `saved` first."""
+        if len(self.saved) < names.MAX_MODELS and len(model) <= _LONGEST_NAME:
+            self.saved[model] = saved = Saved(self.table, model, prices=self.prices)
+            return saved
+        if self._saved_by_others is None:
+            self._saved_by_others = Saved(self.table, names.OTHER_MODELS, prices=self.prices)
+        return self._saved_by_others
+
+    def expect_savings(self, model: str) -> None:
+        """Have the series of a model begin with zero: one that begins with its first hit has no increase by it."""
+        if model not in self.saved:
+            self.saved_by(model)
+
+    def count_costs(self) -> None:
+        """From now on count what answers have cost, and those whose cost is not known."""
+        if not self.prices:
+            self.prices = True
+            self.saved, self._saved_by_others = {}, None
 
     def store(self, result: str, count: int = 1) -> None:
         """Count decisions whether to keep something."""
@@ -212,7 +309,8 @@ class Telemetry:
                 attributes[names.ERROR_TYPE] = error_type
             self._durations[key] = attributes
         for instruments in _PROVIDERS.sets:
-            instruments.duration.record(elapsed, attributes)
+            if (only := instruments.only) is None or self.name in only:
+                instruments.duration.record(elapsed, attributes)
 
     # Spans
 

@@ -10,7 +10,7 @@ from typing import Final
 from aurelis.cache import _news, _tags
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
-from aurelis.cache.codecs import ValueCodec
+from aurelis.cache.codecs import ValueCodec, generation_of
 from aurelis.cache.exceptions import FrameError
 from aurelis.cache.http import StoredResponse, VariantIndex
 from aurelis.cache.layers._framed import Framed
@@ -194,17 +194,7 @@ class SharedNode(Framed):
 
     async def discard(self, keys: Sequence[str]) -> int:
         """See `SearchableLayer.discard`."""
-        await _trip()
-        removed = 0
-        for key in keys:
-            self._records.release(key)
-            await self._amid()
-            removed += self._records.unlink(key)
-            await self._amid()
-        generation = await self._tick()
-        await _trip()
-        await self._change(tuple(keys), generation)
-        return removed
+        return sum(found is not None for found in await self._remove(tuple(keys)))
 
     # Shared layer
 
@@ -272,27 +262,22 @@ class SharedNode(Framed):
             await self._amid()
             self._records.set(key, frame, life)
             await self._amid()
-        await self._change(tuple(entries), generation)
+        await self._raise(tuple(entries), generation)
+        await self._tell(generation, tuple(entries))
         return generation
 
     async def take(self, key: str) -> Entry | None:
         """See `SharedLayer.take`."""
-        await _trip()
-        self._records.release(key)
-        await self._amid()
-        found = self._records.get(key)
-        self._records.unlink(key)
-        # The number comes after the removal: whoever has stored something before that must forget it, too.
-        generation = await self._tick()
-        await _trip()
-        await self._change((key,), generation)
+        (found,) = await self._remove((key,))
         return None if found is None else self._entry(key, *found)
 
     async def announce(self, keys: Sequence[str]) -> int:
         """See `SharedLayer.announce`."""
-        generation = await self._tick()
         await _trip()
-        await self._change(tuple(keys), generation)
+        generation = self._next()
+        await self._amid()
+        await self._raise(tuple(keys), generation)
+        await self._tell(generation, tuple(keys))
         return generation
 
     async def generations(self, tags: Sequence[str]) -> Mapping[str, tuple[int, int]]:
@@ -369,19 +354,44 @@ class SharedNode(Framed):
 
     async def _tick(self) -> int:
         await _trip()
-        generation = self._records.tick(self._known)
+        generation = self._next()
         await _trip()
+        return generation
+
+    def _next(self) -> int:
+        generation = self._records.tick(self._known)
         self._saw(generation)
         return generation
 
-    async def _change(self, keys: tuple[str, ...], generation: int) -> None:
+    async def _remove(self, keys: tuple[str, ...]) -> list[tuple[bytes, int] | None]:
+        """What was there under each key and is gone now."""
+        await _trip()
+        generation = self._next()
+        await self._amid()
+        # Who looks below this layer in between must be told that what is there is out of date.
+        await self._raise(keys, generation)
+        answers = []
         for key in keys:
+            self._records.release(key)
+            found = self._records.get(key)
+            if found is not None and self._cluster and generation_of(found[0]) >= generation:
+                found = None  # stored since the number was taken: newer than this removal
+            if found is not None:
+                self._records.unlink(key)
+            answers.append(found)
             await self._amid()
-            if self._records.generation(_tags.own(key)) is not None:
+        await self._tell(generation, keys)
+        return answers
+
+    async def _raise(self, keys: tuple[str, ...], generation: int) -> None:
+        for key in keys:
+            known = self._records.generation(_tags.own(key))
+            if known is not None and known[0] < generation:
                 self._records.bump(_tags.own(key), generation, False, _TAG_LIFE)
-        if self._cluster:
-            await _trip()
-            await _trip()
+            await self._amid()
+
+    async def _tell(self, generation: int, keys: tuple[str, ...]) -> None:
+        await self._amid()
         self._records.tell(generation, _news.encode(self._node, "keys", keys))
         await _trip()
 

@@ -1,0 +1,46 @@
+"""Tells whoever reads the log that something outside fails: once for each cause, and once when it is over."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+_LOG = logging.getLogger("aurelis.cache")
+
+_QUIET: Final = 60.0
+"""Seconds for which a cause is not told again, however often it comes and goes."""
+
+
+class Trouble:
+    """What fails, and what has been told of it.
+
+    Args:
+        subject: what it is about, as the message begins.
+        consequence: what that means for the cache.
+    """
+
+    def __init__(self, subject: str, consequence: str) -> None:
+        self._subject = subject
+        self._consequence = consequence
+        self._told: dict[str, float] = {}
+        self._troubled = False
+
+    def met(self, cause: str, now: float) -> None:
+        """It has failed.
+
+        Args:
+            cause: the name of a type of errors. Never the text of one, which may hold what must not be in a log.
+            now: monotonic, seconds.
+        """
+        if cause not in self._told:
+            self._told[cause] = now
+            self._troubled = True
+            _LOG.warning("%s fails (%s): %s", self._subject, cause, self._consequence)
+
+    def over(self, now: float) -> None:
+        """It works again."""
+        if self._told:
+            self._told = {cause: at for cause, at in self._told.items() if now - at < _QUIET}
+        if self._troubled:
+            self._troubled = False
+            _LOG.warning("%s works again", self._subject)

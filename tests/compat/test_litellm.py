@@ -1,0 +1,87 @@
+"""LiteLLM, for a provider that speaks OpenAI's protocol, and for Anthropic through its own handlers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import litellm
+import pytest
+from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, HTTPHandler
+
+from tests.client.model_server import Model
+from tests.client.upstream import Upstream
+from tests.compat.contract import ASYNC, SYNC, Clients, Plugged, SdkContract
+from tests.models.wire import WIRES
+
+
+def comparable(answer: Any) -> Any:
+    """What came from the model: LiteLLM adds a time of its own, and an id to answers of Anthropic."""
+    return answer.model_dump(mode="json", exclude={"created", "id"})
+
+
+class LiteLLMContract(SdkContract):
+    """LiteLLM has one function for each mode."""
+
+    prefix = ""
+
+    def _options(self, client: Any, text: str, model: str, stream: bool) -> dict[str, Any]:
+        messages = [{"role": "user", "content": text}]
+        return {
+            "model": self.prefix + model,
+            "messages": messages,
+            "stream": stream,
+            "max_tokens": 64,
+            "num_retries": 0,
+            "max_retries": 0,
+            **client,
+        }
+
+    async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
+        answer: Any = await litellm.acompletion(**self._options(client, text, model, stream))
+        return [comparable(chunk) async for chunk in answer] if stream else comparable(answer)
+
+    def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
+        answer: Any = litellm.completion(**self._options(client, text, model, stream))
+        return [comparable(chunk) for chunk in answer] if stream else comparable(answer)
+
+
+class TestOpenAI(LiteLLMContract):
+    wire = WIRES["OPENAI_CHAT"]
+    prefix = "openai/"
+
+    def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        http_client = clients.make(mode, "httpx")
+        if mode == ASYNC:
+            litellm.aclient_session = http_client
+        else:
+            litellm.client_session = http_client
+        litellm.in_memory_llm_clients_cache.flush_cache()
+        return {"api_key": key, "api_base": f"{url}/v1"}
+
+
+class TestAnthropic(LiteLLMContract):
+    """LiteLLM closes a stream of Anthropic at `message_delta`, before its terminator: see the last test."""
+
+    wire = WIRES["ANTHROPIC"]
+    prefix = "anthropic/"
+    streams = False
+
+    def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        http_client = clients.make(mode, "httpx")
+        handler: Any
+        if mode == ASYNC:
+            handler = AsyncHTTPHandler()
+            handler.client = http_client
+        else:
+            handler = HTTPHandler(client=http_client)
+        return {"api_key": key, "api_base": url, "client": handler}
+
+    @pytest.mark.parametrize("mode", [ASYNC, SYNC])
+    async def test_streams_that_are_left_before_their_terminator_are_right_all_the_same(
+        self, plugged: Plugged, upstream: Upstream
+    ) -> None:
+        """What has not ended when its last reader leaves is not stored, unless the end was on its way already."""
+        upstream.answer = Model(self.wire)
+        answers = [await self.call(plugged, stream=True) for _ in range(3)]
+        assert answers[0] == answers[1] == answers[2]
+        assert 1 <= upstream.calls <= 3
