@@ -298,6 +298,18 @@ async def test_an_answer_in_another_order_is_put_in_order(caller: Caller, embedd
     assert await caller.embed(["c", "a", "b"]) == vectors(["c", "a", "b"])
 
 
+async def test_whoever_wants_what_is_stored_asks_for_nothing_even_then(
+    stack: Stack, upstream: Upstream, embedder: Embedder
+) -> None:
+    path, body = "/v1/embeddings", {"model": "m"}
+    await post(stack, upstream, path, {**body, "input": ["a"]})
+    embedder.model = "another"
+    await post(stack, upstream, path, {**body, "input": ["b"]})
+    stored = {"extensions": {"aurelis": {"only_if_cached": True}}}
+    assert (await post(stack, upstream, path, {**body, "input": ["a", "b"]}, **stored)).status == 504
+    assert embedder.asked == [["a"], ["b"]]
+
+
 async def test_some_servers_number_nothing(caller: Caller, embedder: Embedder) -> None:
     def bare(answer: dict[str, Any]) -> dict[str, Any]:
         return {**answer, "data": [{"embedding": one["embedding"]} for one in answer["data"]]}

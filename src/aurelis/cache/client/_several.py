@@ -126,12 +126,7 @@ class SeveralCache(Generic[Q, R]):
         status: writes `Cache-Status`.
     """
 
-    def __init__(
-        self,
-        library: Library[R],
-        items: Items[ModelRequest],
-        status: CacheStatus,
-    ) -> None:
+    def __init__(self, library: Library[R], items: Items[ModelRequest], status: CacheStatus) -> None:
         self._library = library
         self._items = items
         self._status = status
@@ -158,6 +153,8 @@ class SeveralCache(Generic[Q, R]):
             response = self._respond(request, one, asking, answer, earlier)
             if response is not None:
                 return response
+            if several.call.options.mode == "only_if_cached":
+                return Refused()
             earlier += asking.answers
         self._items.note_again()
         return None
@@ -188,6 +185,8 @@ class SeveralCache(Generic[Q, R]):
                 behind(answer.refresh)
             if response is not None:
                 return response
+            if several.call.options.mode == "only_if_cached":
+                return Refused()
             earlier += asking.answers
         self._items.note_again()
         return None
