@@ -19,7 +19,6 @@ NOT_YET: frozenset[str] = frozenset(
     {
         "CacheAside",
         "CompressedCache",
-        "FileCacheManager",
         "SimilarityCache",
         "WriteBehind",
         "WriteThrough",

@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, assert_type
+from pathlib import Path
+from typing import Any, BinaryIO, assert_type
 
 from openai import OpenAI
 
@@ -24,6 +25,7 @@ from aurelis.cache import (
     CacheWarmer,
     DiskBackend,
     EntryOptions,
+    FileCacheManager,
     MemoryBackend,
     ModelResponseCache,
     RedisBackend,
@@ -257,6 +259,34 @@ async def invalidations(unified: UnifiedCacheManager) -> None:
     await invalidator.invalidate_on_event("e", 1)  # type: ignore[arg-type]
     CacheInvalidator({})  # type: ignore[arg-type]
     UnifiedCacheManager(categories={"c": 1})  # type: ignore[dict-item]
+
+
+def size_of(path: Path) -> int:
+    """What is made of a file, without waiting."""
+    return len(path.name)
+
+
+async def words_of(path: Path) -> list[str]:
+    """The same, with waiting."""
+    return [path.name]
+
+
+async def copies(files: FileCacheManager, path: Path) -> None:
+    """Copies of files, and what is made of them."""
+    key = await files.cache_file(path, "reports")
+    assert_type(key, str)
+    assert_type(await files.get_cached_file(key), Path | None)
+    assert_type(await files.open_cached_file(key), BinaryIO | None)
+    assert_type(await files.remove_cached_file(key), bool)
+    assert_type(await files.cache_result(path, "c", size_of, ttl=60, tags=["t"]), int)
+    assert_type(await files.cache_result("a", "c", words_of, params={"a": 1}), list[str])
+    assert_type(await files.cache_result("a", "c", number), int)
+    FileCacheManager("./file_cache", max_size=10, max_bytes=2**20)
+
+    await files.cache_file(b"a")  # type: ignore[arg-type]
+    await files.get_cached_file(path)  # type: ignore[arg-type]
+    await files.cache_result(path, "c", wants_an_argument)  # type: ignore[arg-type]
+    FileCacheManager("./file_cache", 10)  # type: ignore[call-arg]
 
 
 def configurations() -> None:

@@ -23,6 +23,7 @@ from .monitor import CacheMetrics, CacheMonitor, CacheStats
 from .warming import CacheWarmer, WarmFailure, WarmReport
 
 if TYPE_CHECKING:
+    from .files import FileCacheManager
     from .layers.disk import DiskBackend
     from .layers.redis import RedisBackend
 
@@ -38,6 +39,7 @@ __all__ = [
     "CacheWarmer",
     "DiskBackend",
     "EntryOptions",
+    "FileCacheManager",
     "LoadContext",
     "MemoryBackend",
     "ModelResponseCache",
@@ -54,7 +56,7 @@ __all__ = [
     "set_cache_manager",
 ]
 
-_NEEDED = {"DiskBackend": ("_sqlite3",), "RedisBackend": ("redis", "hiredis")}
+_NEEDED = {"DiskBackend": ("_sqlite3",), "FileCacheManager": ("fcntl",), "RedisBackend": ("redis", "hiredis")}
 """What names need that are imported when they are first named."""
 
 if not TYPE_CHECKING:
@@ -72,4 +74,8 @@ def __getattr__(name: str) -> object:
         from .layers.disk import DiskBackend
 
         return DiskBackend
+    if name == "FileCacheManager":
+        from .files import FileCacheManager
+
+        return FileCacheManager
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
