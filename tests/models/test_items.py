@@ -150,6 +150,14 @@ def test_an_answer_is_taken_apart_in_the_order_of_its_items() -> None:
     assert first["usage"] == {"prompt_tokens": 0, "total_tokens": 0, "details": {"cached": [0, 0]}}
 
 
+def test_an_answer_with_too_much_beside_its_items_is_not_taken_apart() -> None:
+    texts = [str(number) for number in range(40)]
+    answer = {**ANSWER, "data": [embedding(place, "AA") for place in range(40)], "padding": "x" * 2**20}
+    whole = batch(EMBEDDINGS, {"model": "m", "input": texts})
+    assert whole.parts(dump(answer), range(40)) is None
+    assert whole.parts(dump({**answer, "padding": ""}), range(40)) is not None
+
+
 def test_one_item_has_used_what_its_answer_says() -> None:
     answer = {**ANSWER, "data": [embedding(0, "AA")]}
     parts = batch(EMBEDDINGS, {"model": "m", "input": ["a", "b"]}).parts(dump(answer), [1])

@@ -19,6 +19,8 @@ Draft = dict[str, Any]
 """A JSON object in the making. Any: whatever JSON can hold."""
 
 _NOTHING: Final[Draft] = {}
+_MOST_AROUND: Final = 32 * 2**20
+"""Bytes that all items of an answer may hold at most of what the answer has beside them, as each is kept with that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class Batch:
             return None
         # What one of several has used is not known, and what is given again has used nothing.
         envelope = answer if len(places) == 1 else unused(answer, self.rules.usage)
+        if len(places) > 1 and len(places) * len(_dump(self._emptied(envelope))) > _MOST_AROUND:
+            return None
         alone = self.rules.alone or _alone_of(self.rules)
         parts = [
             _dump(alone(envelope, element, self.inputs[place])) for place, element in zip(places, elements, strict=True)
@@ -111,8 +115,10 @@ class Batch:
     def frame(self, answers: Sequence[Document]) -> tuple[bytes, bytes]:
         """Several answers as one, and the same without what answers single items, whose places remain."""
         together = used(answers, self.rules.usage)
-        emptied = {name: type(one)() if name in self.rules.places and one else one for name, one in together.items()}
-        return _dump(together), _dump(emptied)
+        return _dump(together), _dump(self._emptied(together))
+
+    def _emptied(self, answer: Document) -> Draft:
+        return {name: type(one)() if name in self.rules.places and one else one for name, one in answer.items()}
 
     def joined(
         self,
