@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from aurelis.cache.models import Batch, Catalogue, ItemRules, ModelRequest, apart, recognise
-from aurelis.cache.models._items import COHERE, GEMINI_BATCH, OLLAMA, OPENAI, unused, used
+from aurelis.cache.models._item_rules import COHERE, GEMINI_BATCH, OLLAMA, OPENAI
+from aurelis.cache.models._items import unused, used
 from tests.models.examples import FIELDS, POLICY, dump
 
 BASE = "https://model.example"

@@ -10,7 +10,8 @@ from typing import Final
 from . import _anthropic, _cohere, _gemini, _ollama, _openai
 from ._answer import AnswerSummary, Dialect, Document, StreamTerminator, read_answer, read_stream
 from ._canonicalise import BodyRules
-from ._items import COHERE, GEMINI_BATCH, OLLAMA, OPENAI, ItemRules, item_of_gemini
+from ._item_rules import COHERE, GEMINI_BATCH, OLLAMA, OPENAI, item_of_gemini
+from ._items import ItemRules
 from ._splitting import ArraySplitter, EventSplitter, LineSplitter, Splitter
 
 JSON: Final = b"application/json"
