@@ -23,6 +23,7 @@ from aurelis.cache import (
     CacheMonitor,
     CacheStats,
     CacheWarmer,
+    CompressedCache,
     DiskBackend,
     EntryOptions,
     FileCacheManager,
@@ -74,6 +75,19 @@ async def wants_an_argument(key: str) -> int:
 def synchronous() -> int:
     """No load either."""
     return 1
+
+
+async def compressed(cache: CacheManager, unified: UnifiedCacheManager) -> None:
+    """Values that are compressed in all layers."""
+    compressed = CompressedCache(cache, 2048, method="zstd")
+    assert_type(await compressed.get("k"), Any)
+    assert_type(await compressed.set("k", object(), ttl=1, tags=["t"]), bool)
+    assert_type(await compressed.get_or_compute("k", number), int)
+    CompressedCache(unified, method="lz4")  # type: ignore[arg-type]
+    CacheConfig(compression="brotli")  # type: ignore[arg-type]
+    CacheConfig(encryption_key=["00ff", b"key"])
+    CacheConfig(encryption_key=5)  # type: ignore[arg-type]
+    await compressed.get_or_compute("k", synchronous)  # type: ignore[arg-type]
 
 
 async def managers(cache: CacheManager, unified: UnifiedCacheManager) -> None:

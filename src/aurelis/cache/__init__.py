@@ -13,6 +13,7 @@ from ._keys import CacheKeyBuilder
 from ._loading import LoadContext, current_load
 from ._options import EntryOptions
 from ._settings import load_config
+from .compression import CompressedCache
 from .config import CacheConfig, CacheLayer, is_installed
 from .decorators import cached, cached_method
 from .invalidation import CacheInvalidator
@@ -37,6 +38,7 @@ __all__ = [
     "CacheMonitor",
     "CacheStats",
     "CacheWarmer",
+    "CompressedCache",
     "DiskBackend",
     "EntryOptions",
     "FileCacheManager",
