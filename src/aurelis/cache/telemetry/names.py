@@ -40,6 +40,8 @@ DIRECTION: Final = _P + "message.direction"
 KIND: Final = _P + "message.kind"
 GAP_REASON: Final = _P + "gap.reason"
 RECOVERY_RESULT: Final = _P + "recovery.result"
+JOURNAL: Final = _P + "journal"
+WRITE_RESULT: Final = _P + "write.result"
 TOKEN_TYPE: Final = _P + "token.type"
 MODEL: Final = "gen_ai.request.model"  # of OpenTelemetry's conventions, that it agrees with what SDKs report
 SIMILARITY_MODE: Final = _P + "similarity.mode"
@@ -60,6 +62,8 @@ STALE: Final = "stale"
 REVALIDATED: Final = "revalidated"
 BYPASS: Final = "bypass"
 
+# Of an item that another load has brought, as `collapsed` says of a request.
+JOINED: Final = "collapsed"
 # A value of MODEL: the names beyond `MAX_MODELS`, which whoever calls may choose.
 OTHER_MODELS: Final = "_OTHER"
 MAX_MODELS: Final = 100
@@ -69,11 +73,19 @@ MAX_MODELS: Final = 100
 L1: Final = "l1"
 L2: Final = "l2"
 L3: Final = "l3"
+NEGATIVE: Final = "negative"  # a failure that is remembered
+JOURNALED: Final = "journal"
+"""In errors: what a write-behind has not written yet."""
+STORE: Final = "store"
+"""In errors: the data store behind it."""
 SIMILARITY: Final = "similarity"
 """What a process has at hand to find similar prompts; no layer, and never what has answered a request."""
 
 REQUESTS: Final = Metric(
     _P + "requests", "counter", "{request}", "Requests to the cache, each counted once with its final result."
+)
+ITEMS: Final = Metric(
+    _P + "items", "counter", "{item}", "Items of requests that ask for several at once, each with its own result."
 )
 LOOKUPS: Final = Metric(_P + "lookups", "counter", "{lookup}", "Lookups in one layer.")
 DURATION: Final = Metric(
@@ -120,6 +132,24 @@ PENDING: Final = Metric(
     _P + "recovery.pending", "gauge", "{intent}", "Changes that a shared layer has not been told yet."
 )
 RECOVERED: Final = Metric(_P + "recovery.told", "counter", "{intent}", "Changes that a shared layer was told later.")
+WRITES_ACCEPTED: Final = Metric(
+    _P + "write_behind.accepted", "counter", "{write}", "Writes that were acknowledged, since a journal has them."
+)
+WRITES_SETTLED: Final = Metric(
+    _P + "write_behind.settled", "counter", "{write}", "Writes of a journal that wait no more, each counted once."
+)
+WRITE_RETRIES: Final = Metric(
+    _P + "write_behind.retries", "counter", "{attempt}", "Attempts to write that failed and that another one follows."
+)
+WRITES_REPLAYED: Final = Metric(
+    _P + "write_behind.replayed", "counter", "{write}", "Dead letters that were made to wait for the store again."
+)
+WRITES_WAITING: Final = Metric(
+    _P + "write_behind.waiting", "gauge", "{key}", "Keys of a journal whose newest value is not in the store yet."
+)
+DEAD_LETTERS: Final = Metric(
+    _P + "write_behind.dead_letter.count", "gauge", "{write}", "Writes of a journal that were given up."
+)
 SAVED_TOKENS: Final = Metric(
     _P + "saved.tokens", "counter", "{token}", "Tokens that a model did not have to produce or read again."
 )
@@ -151,6 +181,7 @@ SIMILARITY_VERDICTS: Final = Metric(
 
 METRICS: Final = (
     REQUESTS,
+    ITEMS,
     LOOKUPS,
     DURATION,
     COALESCED,
@@ -168,6 +199,12 @@ METRICS: Final = (
     GAPS,
     PENDING,
     RECOVERED,
+    WRITES_ACCEPTED,
+    WRITES_SETTLED,
+    WRITE_RETRIES,
+    WRITES_REPLAYED,
+    WRITES_WAITING,
+    DEAD_LETTERS,
     SAVED_TOKENS,
     SAVED_UNKNOWN,
     SAVED_COST,
