@@ -271,7 +271,7 @@ class SimilarityCache:
                 if found is not None:
                     context.skip()
                     context.add_tags(*found.tags)  # who asks after one of them was invalidated does not share this
-                    return found.response  # type: ignore[no-any-return]  # what the same app has stored
+                    return found.response  # type: ignore[return-value]  # what the same app has stored
             return await compute()
 
         return await self._answers.get_or_compute(
