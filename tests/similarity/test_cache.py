@@ -22,6 +22,8 @@ from aurelis.cache import (
 )
 from aurelis.cache._canonical import digest
 from aurelis.cache.exceptions import ConfigurationError, UnkeyableError
+from aurelis.cache.similarity._index import _row, name_of
+from aurelis.cache.similarity._shelf import Shelved
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from tests.managers import configuration, count, eventually, opened, requests, run_script, series
@@ -256,7 +258,7 @@ async def test_vectors_of_other_embedders_are_not_compared(manager: CacheManager
 # --- what is gone
 
 
-@pytest.mark.parametrize("way", ["model", "tag", "category", "clear", "delete", "expired", "namespace"])
+@pytest.mark.parametrize("way", ["model", "tag", "category", "clear", "delete", "expired", "namespace", "soft"])
 async def test_what_is_gone_from_the_cache_is_not_served(way: str) -> None:
     clock = ManualClock()
     async with opened(kept(), clock=clock) as manager, SimilarityCache(manager, namespace="n") as similar:
@@ -274,6 +276,8 @@ async def test_what_is_gone_from_the_cache_is_not_served(way: str) -> None:
                 await manager.clear()
             elif way == "namespace":
                 await answers.invalidate_namespace("n")
+            elif way == "soft":  # it is there for exact calls that allow it, and nobody allows it here
+                await answers.invalidate_model_cache("m", soft=True)
             elif way == "delete":
                 place = answers.place("m", ASKED, {})
                 await answers.cache.delete("model_responses", place.identifier)
@@ -465,6 +469,21 @@ async def test_without_a_vector_the_model_is_asked(manager: CacheManager, gives:
         assert results(manager) == {"skipped": 1}
         failed = {names.LAYER: names.SIMILARITY, names.OPERATION: "embed", names.ERROR_TYPE: kind}
         assert count(manager, names.ERRORS, failed) == 2  # in vain, for the search and for the list
+
+
+async def test_namespaces_share_no_vectors(manager: CacheManager) -> None:
+    embedder = Same()
+    for namespace in ("one", "two", "one"):
+        async with SimilarityCache(manager, embedder=embedder, namespace=namespace) as similar:
+            await similar.find_similar_response(ASKED, "m")
+    assert embedder.asked == [ASKED, ASKED]
+
+
+def test_a_prompt_under_the_name_of_another_one_is_none() -> None:
+    shelved = Shelved((ASKED, b""), math.inf, ())
+    assert _row("partition", name_of("partition", ASKED), shelved) is not None
+    assert _row("partition", name_of("partition", REASKED), shelved) is None
+    assert _row("another", name_of("partition", ASKED), shelved) is None
 
 
 async def test_vectors_of_other_dimensions_are_no_danger(manager: CacheManager) -> None:
