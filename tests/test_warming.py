@@ -12,6 +12,7 @@ import pytest
 from aurelis.cache import (
     CacheManager,
     CacheWarmer,
+    EntryOptions,
     ModelResponseCache,
     UnifiedCacheManager,
     WarmFailure,
@@ -108,6 +109,36 @@ async def test_what_is_fresh_is_not_loaded_again(manager: CacheManager) -> None:
     assert model.asked == [("x", "b")]
     assert await warmer.warm_model_responses(["a", "b"], ["x"]) == WarmReport(warmed=0, fresh=2)
     assert await ModelResponseCache(manager).get_response("x", "a") == Answer("success", "there")
+
+
+@pytest.mark.parametrize("window", ["stale_while_revalidate", "stale_if_error"])
+async def test_what_is_stale_is_loaded_before_the_run_is_over(window: str) -> None:
+    """Whoever starts the app afterwards wants it to be fresh."""
+    clock, fails, versions = ManualClock(), False, 0
+
+    async def load_user(user_id: str) -> str:
+        nonlocal versions
+        if fails:
+            raise ConnectionError(user_id)
+        versions += 1
+        return f"version {versions}"
+
+    async with opened(clock=clock) as manager:
+        cache = UnifiedCacheManager(manager, categories={"user_data": EntryOptions(**{window: 1000})})
+        warmer = CacheWarmer(cache, load_user=load_user)
+        assert await warmer.warm_user_data(["1"], ttl=10) == WarmReport(1, 0)
+        clock.advance(11)
+        assert await warmer.warm_user_data(["1"], ttl=10) == WarmReport(1, 0)
+        assert await cache.get("user_data", "1") == "version 2"
+        assert await warmer.warm_user_data(["1"], ttl=10) == WarmReport(0, 1)
+        clock.advance(11)
+        fails = True
+        assert await warmer.warm_user_data(["1"], ttl=10) == WarmReport(0, 0, (WarmFailure(1, "ConnectionError"),))
+        # It is left alone for a while after that, and is still stale.
+        again = await warmer.warm_user_data(["1"], ttl=10)
+        assert [again.warmed, again.fresh, len(again.failures)] == [0, 0, 1]
+        # What was there serves on, as the category has it.
+        assert await cache.get_or_compute("user_data", "1", lambda: load_user("1")) == "version 2"
 
 
 async def test_no_more_are_loaded_at_once_than_was_said(manager: CacheManager) -> None:

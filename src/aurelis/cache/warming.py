@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
+from ._computing import DEFAULT_OPTIONS
 from ._loading import LoadContext, current_load
 from ._options import Duration, seconds, whole
 from .exceptions import CacheError, ConfigurationError, MissingExtraError
@@ -21,6 +22,7 @@ USER_CATEGORY: Final = "user_data"
 USER_TTL: Final = 1800.0
 """Seconds that the data of a user lives, if the caller does not say."""
 _CONCURRENCY: Final = 4
+_NOTHING: Final = object()
 _REASONS: Final[Mapping[str, str]] = {
     "incomplete": "not kept in every layer",
     "fenced": "invalidated while it was loaded",
@@ -282,20 +284,33 @@ async def _warmed(
     """Whether it had to be loaded; false: it is there.
 
     Raises:
-        NotWarmed: it was loaded, and is not kept.
+        NotWarmed: it was loaded, and is not kept; or it is stale, and could not be loaded.
+        Exception: what the load raised, even where something stale takes its place.
     """
+    options = cache._options.get(category) or DEFAULT_OPTIONS
     loads: list[tuple[LoadContext, bool]] = []
+    errors: list[Exception] = []
 
     async def run() -> object:
         context = current_load()
-        value = await load()
+        try:
+            value = await load()
+        except Exception as error:
+            errors.append(error)
+            raise
         failed = is_error(value)
         if failed:
             context.skip()  # not raised: others who wait for it may want to see it
         loads.append((context, failed))
         return value
 
-    await cache.get_or_compute(category, identifier, run, None, ttl, tags)
+    # What is stale is loaded now, and not later in the background, and is kept for as long as it would be.
+    awaited = replace(options, soft_timeout=None, stale_while_revalidate=0, stale_if_error=options.stale_for)
+    await cache.get_or_compute(category, identifier, run, None, ttl, tags, awaited)
+    if errors:
+        raise errors[0]
+    if not loads and options.stale_for and await cache.get(category, identifier, default=_NOTHING) is _NOTHING:
+        raise NotWarmed("stale, and not loaded anew")
     for context, failed in loads:
         if failed:
             raise NotWarmed("the answer has the status error")
