@@ -76,12 +76,20 @@ async def test_users_are_found_in_their_category(manager: CacheManager) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ttl", "lives"), [({}, {"answer": 3600, "user": 1800}), ({"ttl": 60}, {"answer": 60, "user": 60})]
+    ("ttl", "usual", "lives"),
+    [
+        ({}, {}, {"answer": 3600, "user": 1800}),
+        ({"ttl": 60}, {}, {"answer": 60, "user": 60}),
+        ({}, {"model_responses": EntryOptions(ttl=90), "user_data": EntryOptions(ttl=80)}, {"answer": 90, "user": 80}),
+        ({"ttl": 60}, {"model_responses": EntryOptions(ttl=90)}, {"answer": 60, "user": 60}),
+    ],
 )
 @pytest.mark.parametrize("kind", ["answer", "user"])
-async def test_they_live_as_long_as_they_should(kind: str, ttl: dict[str, float], lives: dict[str, float]) -> None:
+async def test_they_live_as_long_as_they_should(
+    kind: str, ttl: dict[str, float], usual: dict[str, EntryOptions], lives: dict[str, float]
+) -> None:
     clock = ManualClock()
-    async with opened(configuration(types=[Answer]), clock=clock) as manager:
+    async with opened(configuration(types=[Answer], categories=usual), clock=clock) as manager:
 
         async def load_user(user_id: str) -> str:
             return user_id

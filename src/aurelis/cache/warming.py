@@ -207,7 +207,7 @@ class CacheWarmer:
         return self._given or get_cache_manager()
 
     async def warm_model_responses(
-        self, prompts: Iterable[str], models: Iterable[str], ttl: Duration = SUCCESS_TTL
+        self, prompts: Iterable[str], models: Iterable[str], ttl: Duration | None = None
     ) -> WarmReport:
         """Have the answer of each model to each prompt in the cache, where `ModelResponseCache` finds it.
 
@@ -216,7 +216,7 @@ class CacheWarmer:
         Args:
             prompts: each is asked without parameters.
             models: names of the models, of which there must be one at least.
-            ttl: seconds or timedelta that an answer lives.
+            ttl: seconds or timedelta that an answer lives; `None`: what the category `model_responses` has, or an hour.
 
         Returns:
             What became of them; they are numbered by prompt, and within it by model.
@@ -231,8 +231,8 @@ class CacheWarmer:
         asked, named = _several("prompts", prompts), _several("models", models)
         if not named:
             raise ConfigurationError("models must name one model at least")
-        life = seconds(ttl)
         cache = self.cache
+        life = _life(cache, CATEGORY, ttl, SUCCESS_TTL)
 
         async def ask(job: tuple[str, str]) -> bool:
             prompt, model = job
@@ -244,12 +244,12 @@ class CacheWarmer:
 
         return await self._run(((prompt, model) for prompt in asked for model in named), ask, len(asked) * len(named))
 
-    async def warm_user_data(self, users: Iterable[str], ttl: Duration = USER_TTL) -> WarmReport:
+    async def warm_user_data(self, users: Iterable[str], ttl: Duration | None = None) -> WarmReport:
         """Have the data of each user in the cache, in the category `user_data` under the user's id.
 
         Args:
             users: their ids.
-            ttl: seconds or timedelta that the data live.
+            ttl: seconds or timedelta that the data live; `None`: what the category has, or half an hour.
 
         Raises:
             ConfigurationError: there is no `load_user`.
@@ -259,8 +259,8 @@ class CacheWarmer:
         """
         load_user = _needed("load_user", self._load_user, "warm_user_data", "(user_id)")
         asked = _several("users", users)
-        life = seconds(ttl)
         cache = self.cache
+        life = _life(cache, USER_CATEGORY, ttl, USER_TTL)
 
         async def load(user: str) -> bool:
             return await _warmed(cache, USER_CATEGORY, user, lambda: load_user(user), life)
@@ -269,6 +269,11 @@ class CacheWarmer:
 
     async def _run(self, jobs: Iterator[J], warm: Callable[[J], Awaitable[bool]], total: int) -> WarmReport:
         return await Warming(jobs, warm, concurrency=self._concurrency, total=total, progress=self._progress).run()
+
+
+def _life(cache: UnifiedCacheManager, category: str, ttl: Duration | None, otherwise: float) -> float:
+    life = cache._ttl(category, ttl)
+    return otherwise if life is None else seconds(life)
 
 
 async def _warmed(
