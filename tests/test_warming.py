@@ -123,6 +123,7 @@ async def test_what_is_fresh_is_not_loaded_again(manager: CacheManager) -> None:
 async def test_what_is_stale_is_loaded_before_the_run_is_over(window: str) -> None:
     """Whoever starts the app afterwards wants it to be fresh."""
     clock, fails, versions = ManualClock(), False, 0
+    options: dict[str, Any] = {window: 1000}
 
     async def load_user(user_id: str) -> str:
         nonlocal versions
@@ -132,7 +133,7 @@ async def test_what_is_stale_is_loaded_before_the_run_is_over(window: str) -> No
         return f"version {versions}"
 
     async with opened(clock=clock) as manager:
-        cache = UnifiedCacheManager(manager, categories={"user_data": EntryOptions(**{window: 1000})})
+        cache = UnifiedCacheManager(manager, categories={"user_data": EntryOptions(**options)})
         warmer = CacheWarmer(cache, load_user=load_user)
         assert await warmer.warm_user_data(["1"], ttl=10) == WarmReport(1, 0)
         clock.advance(11)
