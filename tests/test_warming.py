@@ -1,8 +1,10 @@
 """`CacheWarmer`: what will be asked for is loaded before, a few at a time, and what is fresh is left alone."""
 
 import asyncio
+import gc
 import io
 import sys
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -341,6 +343,24 @@ async def test_a_run_takes_its_jobs_when_there_is_room_for_them() -> None:
         return job % 2 == 0
 
     assert await Warming(jobs(), warm, concurrency=2).run() == WarmReport(5, 5)
+
+
+async def test_of_many_failures_not_all_keep_what_was_under_way() -> None:
+    class Body:
+        """What a failed call has sent."""
+
+    alive: list[weakref.ref[Body]] = []
+
+    async def warm(job: int) -> bool:
+        body = Body()
+        alive.append(weakref.ref(body))
+        raise ConnectionError(f"call {job}")
+
+    report = await Warming(range(1000), warm).run()
+    gc.collect()
+    assert [failure.reason for failure in report.failures] == ["ConnectionError"] * 1000
+    assert str(report.failures[0].error) == "call 0"
+    assert sum(body() is not None for body in alive) == 100
 
 
 async def test_another_process_finds_what_was_warmed_in_redis(redis_url: str) -> None:

@@ -23,6 +23,8 @@ USER_TTL: Final = 1800.0
 """Seconds that the data of a user lives, if the caller does not say."""
 _CONCURRENCY: Final = 4
 _NOTHING: Final = object()
+_ERRORS: Final = 100
+"""Failures of which the error is kept."""
 _REASONS: Final[Mapping[str, str]] = {
     "incomplete": "not kept in every layer",
     "fenced": "invalidated while it was loaded",
@@ -57,7 +59,8 @@ class WarmFailure:
     Attributes:
         number: its place among what was to be warmed, from 1 on.
         reason: the type of what was raised, or words; nothing of a prompt, an answer or a user.
-        error: what was raised, whose text may hold anything.
+        error: what was raised, whose text may hold anything; `None` where nothing was, and beyond the first 100, as an
+            error keeps alive all that was under way around it.
     """
 
     number: int
@@ -142,7 +145,8 @@ class Warming(Generic[J]):
             except NotWarmed as failure:
                 self._failures.append(WarmFailure(number, failure.reason))
             except Exception as error:  # noqa: BLE001  # one that fails is no reason to leave out the others
-                self._failures.append(WarmFailure(number, type(error).__qualname__, error))
+                kept = error if len(self._failures) < _ERRORS else None
+                self._failures.append(WarmFailure(number, type(error).__qualname__, kept))
             else:
                 if loaded:
                     self._warmed += 1
