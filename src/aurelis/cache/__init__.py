@@ -13,6 +13,7 @@ from ._keys import CacheKeyBuilder
 from ._loading import LoadContext, current_load
 from ._options import EntryOptions
 from ._settings import load_config
+from .compression import CompressedCache
 from .config import CacheConfig, CacheLayer, is_installed
 from .decorators import cached, cached_method
 from .invalidation import CacheInvalidator
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .files import FileCacheManager
     from .layers.disk import DiskBackend
     from .layers.redis import RedisBackend
+    from .similarity import OpenAIEmbedder, SimilarityCache, SimilarityReport, SimilarMatch
 
 __all__ = [
     "CacheConfig",
@@ -37,13 +39,18 @@ __all__ = [
     "CacheMonitor",
     "CacheStats",
     "CacheWarmer",
+    "CompressedCache",
     "DiskBackend",
     "EntryOptions",
     "FileCacheManager",
     "LoadContext",
     "MemoryBackend",
     "ModelResponseCache",
+    "OpenAIEmbedder",
     "RedisBackend",
+    "SimilarMatch",
+    "SimilarityCache",
+    "SimilarityReport",
     "UnifiedCacheManager",
     "WarmFailure",
     "WarmReport",
@@ -78,4 +85,8 @@ def __getattr__(name: str) -> object:
         from .files import FileCacheManager
 
         return FileCacheManager
+    if name in ("OpenAIEmbedder", "SimilarMatch", "SimilarityCache", "SimilarityReport"):
+        from . import similarity
+
+        return getattr(similarity, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

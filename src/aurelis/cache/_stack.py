@@ -59,6 +59,7 @@ class Stack:
         prefix: str = "",
     ) -> None:
         self.memory = memory
+        self.codec = codec
         self.lower = tuple(lower)
         self.shared = next((guard for guard in self.lower if isinstance(guard.layer, SharedLayer)), None)
         # Found once: to ask whether something has a protocol's methods is slow.

@@ -10,6 +10,7 @@ The tree::
     ├── LayerError                               a layer failed (Redis, disk, ...)
     │   ├── LayerTimeout(TimeoutError)           it did not answer before its deadline
     │   └── LayerUnavailableError                it was not asked: its breaker is open
+    ├── EmbeddingError                           an embedder gave no vectors that can be used
     ├── RecursiveLoadError(RuntimeError)         a load waits for the result of itself
     ├── LoadTimeoutError(TimeoutError)           a load took longer than its caller wanted to wait
     ├── CacheClosedError(RuntimeError)           the cache was used after it was closed
@@ -28,6 +29,7 @@ __all__ = [
     "CacheClosedError",
     "CacheError",
     "ConfigurationError",
+    "EmbeddingError",
     "FrameError",
     "LayerError",
     "LayerTimeout",
@@ -150,6 +152,10 @@ class LayerUnavailableError(LayerError):
     _says = "is not asked while its breaker is open, refused"
 
 
+class EmbeddingError(CacheError):
+    """An embedder gave no vectors, or none that can be compared."""
+
+
 class RecursiveLoadError(CacheError, RuntimeError):
     """A load asked for the key that it is loading; waiting would never end."""
 
@@ -167,7 +173,8 @@ class FrameError(CacheError, ValueError):
 
     Attributes:
         reason: A short token for counters: ``"magic"``, ``"version"``, ``"truncated"``, ``"check"``,
-            ``"key"``, ``"header"`` or ``"payload"``.
+            ``"key"``, ``"header"``, ``"codec"``, ``"unencrypted"``, ``"unknown_key"``, ``"tampered"``,
+            ``"compression"``, ``"too_large"`` or ``"payload"``.
         detail: More about it, without any stored data; may be empty.
     """
 
