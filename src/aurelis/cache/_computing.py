@@ -101,7 +101,7 @@ class Computing:
             finally:
                 self._count(flight, outcome)
             if isinstance(outcome, Failed):
-                raise outcome.again()
+                outcome.again()
             kept = outcome.result
             if span is not None:
                 span.set_attributes({**result_attributes(kept.layer), names.RESULT: kept.result})
@@ -166,7 +166,7 @@ class Computing:
             return await flight.wait()
         self._let_go(flight, options)
         error = LoadTimeoutError(f"the load took longer than {options.hard_timeout} s")
-        return Failed(error, error.__traceback__)
+        return Failed.of(error)
 
     def _let_go(self, flight: Flight[Kept], options: EntryOptions) -> None:
         if options.background_completion:
@@ -221,7 +221,7 @@ class Computing:
         if self._engine.clock.monotonic() < until and state == self._engine.stack.state(key):
             self._engine.telemetry.lookup(names.L1, "negative").n += 1
             self._engine.telemetry.request(names.HIT, "negative").n += 1
-            raise error.with_traceback(None)
+            error.again()
         self._loader.failures.pop(key, None)
 
     # Counting

@@ -24,6 +24,7 @@ from ._guard import Budget
 from ._leases import Permit
 from ._options import seconds
 from ._packing import Keep, Packed
+from ._shared_errors import SharedError
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import UnstorableValueError
 from .telemetry import names
@@ -102,7 +103,7 @@ class Loader:
         self._lease = lease
         self._warned: set[str] = set()
         # Not an LRU cache, whose steps threads would have to take one after the other.
-        self.failures: dict[str, tuple[BaseException, float, object]] = {}
+        self.failures: dict[str, tuple[SharedError, float, object]] = {}
 
     async def fill(self, load: Load) -> None:
         flight = load.flight
@@ -227,7 +228,8 @@ class Loader:
                     if not flight.fenced:
                         if len(self.failures) >= _MAX_FAILURES:
                             self.failures.clear()
-                        self.failures[load.request.key] = (error, until, engine.stack.state(load.request.key))
+                        failure = SharedError.of(error, traceback=False)
+                        self.failures[load.request.key] = (failure, until, engine.stack.state(load.request.key))
                 raise
         finally:
             context._tagged = None  # the task's context outlives the load by a moment

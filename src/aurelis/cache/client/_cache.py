@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
@@ -370,11 +371,12 @@ class ClientCache(Generic[Q, R]):
         return self._response(request, head, member, library.live(answer, library, patience), extensions)
 
     def _lead(self, request: Q, call: Call, lead: Lead, ask: Callable[[Q], R]) -> R:
+        handled = sys.exc_info()[1]
         try:
             with lead.asking():
                 response = ask(asking(request, call, lead.conditions))
         except BaseException as error:
-            stale = lead.fail(error)
+            stale = lead.fail(error, handled)
             lead.close()
             if stale is None:
                 raise
@@ -383,7 +385,7 @@ class ClientCache(Generic[Q, R]):
             head, refused = decoded_head(response, call, self._library.decodes)
             decision = lead.take(head, response, refused=refused)
         except BaseException as error:
-            lead.fail(error)
+            lead.fail(error, handled)
             lead.close()
             response.close()
             raise

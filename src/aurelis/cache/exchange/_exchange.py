@@ -257,7 +257,7 @@ class Exchange(Generic[Q]):
                             return Lead(lead, decision.reason, leave, flight)
                 outcome = await ways.outcome(flight, None if leads else patience)
                 if isinstance(outcome, Failed):
-                    raise outcome.again()
+                    outcome.again()
                 counted = not (leads and isinstance(outcome, Abandoned))
                 if isinstance(outcome, Abandoned):
                     if leads:
