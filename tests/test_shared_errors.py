@@ -148,6 +148,33 @@ def test_threads_that_wait_for_a_response_do_not_see_each_other(where: str) -> N
     asyncio.run(cache.aclose())
 
 
+def test_threads_that_wait_for_the_same_items_do_not_see_each_other() -> None:
+    gate, raised = threading.Event(), Raised()
+
+    def origin(request: httpx2.Request) -> httpx2.Response:
+        assert gate.wait(WITHIN)
+        raised()
+        raise AssertionError("it has raised")
+
+    cache, body = CacheManager(), {"model": "m", "input": ["one", "two"]}
+    with (
+        httpx2.Client(transport=CacheTransport(httpx2.MockTransport(origin), cache=cache)) as client,
+        ThreadPoolExecutor(3) as threads,
+    ):
+
+        def embed() -> httpx2.Response:
+            return client.post("http://x.example/v1/embeddings", json=body)
+
+        asking = [threads.submit(handling_in_a_thread, embed) for _ in range(3)]
+        while cache._engine.flights.waiting < 4:  # two for each who follows
+            pass
+        gate.set()
+        for each in asking:
+            assert_clean(each.result(WITHIN))
+    assert len(raised.errors) == 1
+    asyncio.run(cache.aclose())
+
+
 def test_an_error_is_raised_as_it_was() -> None:
     raised = Raised()
     with pytest.raises(ValueError, match="broken") as found:

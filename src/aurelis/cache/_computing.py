@@ -19,6 +19,7 @@ from ._flight import Abandoned, Failed, Flight, Settled, current
 from ._forking import renew_in_children
 from ._loader import Compute, Kept, Load, Loader
 from ._options import EntryOptions, seconds
+from ._shared_errors import SharedError
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import LoadTimeoutError, RecursiveLoadError
 from .telemetry import names
@@ -214,15 +215,10 @@ class Computing:
         task.add_done_callback(self._behind.discard)
 
     def _raise_remembered(self, key: str) -> None:
-        failure = self._loader.failures.get(key) if self._loader.failures else None
-        if failure is None:
-            return
-        error, until, state = failure
-        if self._engine.clock.monotonic() < until and state == self._engine.stack.state(key):
-            self._engine.telemetry.lookup(names.L1, "negative").n += 1
-            self._engine.telemetry.request(names.HIT, "negative").n += 1
+        found = self._engine.failures.find(key, self._engine.clock.monotonic())
+        if found is not None and isinstance(error := found[0], SharedError):
+            self._engine.count_negative()
             error.again()
-        self._loader.failures.pop(key, None)
 
     # Counting
 
