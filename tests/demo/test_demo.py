@@ -27,7 +27,7 @@ from tests.servers import ServerProcess, query_prometheus
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DASHBOARDS = ROOT / "grafana" / "dashboards"
-RULES = sorted((ROOT / "grafana" / "prometheus").glob("*.yml"))
+RULES = sorted((ROOT / "grafana" / "prometheus").glob("*.rules.yml"))
 TRAFFIC = 6  # seconds
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
