@@ -17,7 +17,7 @@ PACKAGES = ("aurelis/cache", "aurelis_asgi", "aurelis_cli", "aurelis_httpx", "au
 # What works with an extra and nothing else; the empty name is the installation without extras.
 PROMISES: Mapping[str, str] = {
     "": """
-        import importlib, os
+        import importlib, os, sys
         from aurelis.cache import CacheConfig, CacheManager, CacheMonitor, cached, get_cache_manager
         from aurelis.cache.models import ModelPolicy
 
@@ -36,6 +36,9 @@ PROMISES: Mapping[str, str] = {
         says_what_is_missing("settings", with_variable)
         says_what_is_missing("otel", CacheMonitor, CacheManager())
         says_what_is_missing("redis", CacheConfig, redis_url="redis://127.0.0.1:6379/0")
+        says_what_is_missing("crypto", CacheConfig, encryption_key=bytes(range(32)))
+        if sys.version_info < (3, 14):
+            says_what_is_missing("zstd", CacheConfig, compression="zstd")
         says_what_is_missing("cost", ModelPolicy, keys=str, cost="genai-prices")
         for extra in ("asgi", "httpx", "httpx2"):
             says_what_is_missing(extra, importlib.import_module, f"aurelis_{extra}")
@@ -54,6 +57,14 @@ PROMISES: Mapping[str, str] = {
     "cost": "from aurelis.cache.models import ModelPolicy; ModelPolicy(keys=str, cost='genai-prices')",
     "httpx2": "from aurelis_httpx2 import AsyncCacheTransport, CacheTransport",
     "httpx": "from aurelis_httpx import AsyncCacheTransport, CacheTransport",
+    "zstd": """
+        from aurelis.cache import CacheConfig
+        CacheConfig(compression="zstd")
+    """,
+    "crypto": """
+        from aurelis.cache import CacheConfig
+        CacheConfig(encryption_key=bytes(range(32)))
+    """,
     "otel": """
         from aurelis.cache import CacheManager, CacheMonitor
         CacheMonitor(CacheManager())
@@ -72,6 +83,8 @@ PROMISES: Mapping[str, str] = {
 }
 
 NOT_IMPORTED = (
+    "backports.zstd",
+    "cryptography",
     "fastapi",
     "genai_prices",
     "hiredis",

@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, assert_type
+from pathlib import Path
+from typing import Any, BinaryIO, assert_type
 
 from openai import OpenAI
 
@@ -22,8 +23,10 @@ from aurelis.cache import (
     CacheMonitor,
     CacheStats,
     CacheWarmer,
+    CompressedCache,
     DiskBackend,
     EntryOptions,
+    FileCacheManager,
     MemoryBackend,
     ModelResponseCache,
     RedisBackend,
@@ -72,6 +75,19 @@ async def wants_an_argument(key: str) -> int:
 def synchronous() -> int:
     """No load either."""
     return 1
+
+
+async def compressed(cache: CacheManager, unified: UnifiedCacheManager) -> None:
+    """Values that are compressed in all layers."""
+    compressed = CompressedCache(cache, 2048, method="zstd")
+    assert_type(await compressed.get("k"), Any)
+    assert_type(await compressed.set("k", object(), ttl=1, tags=["t"]), bool)
+    assert_type(await compressed.get_or_compute("k", number), int)
+    CompressedCache(unified, method="lz4")  # type: ignore[arg-type]
+    CacheConfig(compression="brotli")  # type: ignore[arg-type]
+    CacheConfig(encryption_key=["00ff", b"key"])
+    CacheConfig(encryption_key=5)  # type: ignore[arg-type]
+    await compressed.get_or_compute("k", synchronous)  # type: ignore[arg-type]
 
 
 async def managers(cache: CacheManager, unified: UnifiedCacheManager) -> None:
@@ -257,6 +273,34 @@ async def invalidations(unified: UnifiedCacheManager) -> None:
     await invalidator.invalidate_on_event("e", 1)  # type: ignore[arg-type]
     CacheInvalidator({})  # type: ignore[arg-type]
     UnifiedCacheManager(categories={"c": 1})  # type: ignore[dict-item]
+
+
+def size_of(path: Path) -> int:
+    """What is made of a file, without waiting."""
+    return len(path.name)
+
+
+async def words_of(path: Path) -> list[str]:
+    """The same, with waiting."""
+    return [path.name]
+
+
+async def copies(files: FileCacheManager, path: Path) -> None:
+    """Copies of files, and what is made of them."""
+    key = await files.cache_file(path, "reports")
+    assert_type(key, str)
+    assert_type(await files.get_cached_file(key), Path | None)
+    assert_type(await files.open_cached_file(key), BinaryIO | None)
+    assert_type(await files.remove_cached_file(key), bool)
+    assert_type(await files.cache_result(path, "c", size_of, ttl=60, tags=["t"]), int)
+    assert_type(await files.cache_result("a", "c", words_of, params={"a": 1}), list[str])
+    assert_type(await files.cache_result("a", "c", number), int)
+    FileCacheManager("./file_cache", max_size=10, max_bytes=2**20)
+
+    await files.cache_file(b"a")  # type: ignore[arg-type]
+    await files.get_cached_file(path)  # type: ignore[arg-type]
+    await files.cache_result(path, "c", wants_an_argument)  # type: ignore[arg-type]
+    FileCacheManager("./file_cache", 10)  # type: ignore[call-arg]
 
 
 def configurations() -> None:

@@ -35,6 +35,8 @@ except PackageNotFoundError:  # a checkout that was never installed
 
 SAMPLE_MASK = 63
 """The latency of hits in memory is recorded for one in 64."""
+DISK_SAMPLE = 8
+"""That of reads of the disk is recorded for one in 8: to record it takes half as long as such a read."""
 
 get_current_span = trace.get_current_span
 """For the hot path, which cannot afford a frame around it."""
