@@ -24,6 +24,7 @@ from ._recovery import Recovery
 from ._redis_url import parse_redis_url
 from ._settings import load_config
 from ._stack import Stack
+from ._watching import Watchers
 from .codecs import Framing, ValueCodec
 from .config import CacheConfig, CacheLayer, require_categories, require_config
 from .exceptions import ConfigurationError, FrameError
@@ -82,6 +83,7 @@ class CacheManager:
         self._engine = _build_engine(self.config, clock, lower)
         self._read_memory = self._engine.read_memory
         self._computing = Computing(self._engine, seconds(self.config.lease))
+        self._watchers = Watchers()
 
     async def get(self, key: str, default: Any = None) -> Any:
         """The value, or `default` when nothing is stored or no layer answers in time.
