@@ -20,6 +20,7 @@ _NOTHING: Final[Mapping[str, str]] = {}
 
 HITS: Final = {names.RESULT: f"{names.HIT}|{names.STALE}"}
 """Requests that a stored entry answered."""
+MEMORY: Final = {names.LAYER: names.L1}
 SHARED: Final = {names.LAYER: f"{names.L2}|{names.L3}"}
 GET: Final = {names.OPERATION: "get"}
 FILL: Final = {names.OPERATION: "fill"}

@@ -5,6 +5,7 @@ from typing import Final
 from aurelis.cache.telemetry import names
 
 from . import _queries as q
+from . import similarity
 from ._records import PLAIN, Choice, Dashboard, Panel, Query, Row
 from .overview import HIT_RATIO, durations
 
@@ -202,6 +203,7 @@ DASHBOARD: Final = Dashboard(
         Row(title="Calls", panels=_CALLS),
         Row(title="What is saved", panels=_SAVINGS),
         Row(title="What is not kept", panels=_REFUSALS),
+        similarity.ROW,
     ),
     # Those that know a model, that the caches of responses do not count here.
     caches=f'label_values({_TIMES}{{{q.PROCESSES}, {q.label(names.MODEL)}!=""}}, {q.label(names.NAME)})',

@@ -135,7 +135,7 @@ _GRAPHS = (
         "Entries",
         """Entries that are held in memory now, over all instances. If it falls at once, something cleared the cache;
         if it stands at its bound while the hit ratio is low, allow more entries.""",
-        (Query(q.level(names.ENTRIES, names.NAME), q.legend(names.NAME)),),
+        (Query(q.level(names.ENTRIES, names.NAME, where=q.MEMORY), q.legend(names.NAME)),),
         width=6,
         to="aurelis-cache-layers",
     ),
@@ -144,8 +144,8 @@ _GRAPHS = (
         """Bytes that entries take in memory now, and how many they may take, over all instances. If usage stays at the
         limit and the hit ratio is low, raise max_bytes or shorten lives.""",
         (
-            Query(q.level(names.USAGE, names.NAME), f"{q.legend(names.NAME)}: used"),
-            Query(q.level(names.LIMIT, names.NAME), f"{q.legend(names.NAME)}: limit"),
+            Query(q.level(names.USAGE, names.NAME, where=q.MEMORY), f"{q.legend(names.NAME)}: used"),
+            Query(q.level(names.LIMIT, names.NAME, where=q.MEMORY), f"{q.legend(names.NAME)}: limit"),
         ),
         unit="bytes",
         width=6,
