@@ -11,9 +11,8 @@ from urllib.parse import quote
 from grafana_foundation_sdk.builders import common as options
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.builders import prometheus, stat, statetimeline, timeseries
-from grafana_foundation_sdk.builders import text as texts
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models import common, text
+from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as model
 
 from aurelis.cache.telemetry import names
@@ -30,10 +29,7 @@ _NAME: Final = label(names.NAME)
 
 def written(dashboard: Dashboard) -> str:
     """Returns the content of the file of a dashboard."""
-    built = _dashboard(dashboard).build()
-    document = json.loads(json.dumps(built, cls=JSONEncoder))
-    # The builder can only tell dashboards that may be edited by nobody from those by everybody; the rest is the same.
-    return json.dumps({**document, "id": None}, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(_dashboard(dashboard).build(), cls=JSONEncoder, indent=2, ensure_ascii=False) + "\n"
 
 
 def _dashboard(dashboard: Dashboard) -> builders.Dashboard:
@@ -145,8 +141,6 @@ def _traces_url() -> str:
 
 
 def _panel(panel: Panel) -> Any:  # the builders of panels have the same methods, and no common class
-    if panel.kind == "text":
-        return texts.Panel().title(panel.title).mode(text.TextMode.MARKDOWN).content(panel.description)
     match panel.kind:
         case "stat":
             built: Any = _stat()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
-Kind = Literal["stat", "graph", "states", "text"]
+Kind = Literal["stat", "graph", "states"]
 
 Steps = tuple[tuple[float | None, str], ...]
 """Colours from each value on; the first one begins nowhere (`None`)."""
@@ -31,8 +31,8 @@ class Panel:
 
     Attributes:
         title: its name.
-        description: what it shows, and what to do when it is bad; of a text its content. Lines are joined.
-        queries: what is drawn; a text has none.
+        description: what it shows, and what to do when it is bad. Lines are joined.
+        queries: what is drawn.
         kind: `stat` is the value over the time range, `graph` lines, `states` a band for each series.
         unit: by Grafana's name.
         steps: colours by value; a graph draws them as lines.
@@ -49,7 +49,7 @@ class Panel:
 
     title: str
     description: str
-    queries: tuple[Query, ...] = ()
+    queries: tuple[Query, ...]
     _: KW_ONLY
     kind: Kind = "graph"
     unit: str = "short"

@@ -28,7 +28,7 @@ from tests.servers import ServerProcess, query_prometheus
 ROOT = Path(__file__).resolve().parent.parent.parent
 DASHBOARDS = ROOT / "grafana" / "dashboards"
 RULES = sorted((ROOT / "grafana" / "prometheus").glob("*.rules.yml"))
-TRAFFIC = 6  # seconds
+TRAFFIC = 8  # seconds, in which a Redis goes away and comes back
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
