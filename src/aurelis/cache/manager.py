@@ -28,7 +28,7 @@ from ._watching import Watchers
 from .codecs import Framing, ValueCodec
 from .config import CacheConfig, CacheLayer, require_categories, require_config
 from .exceptions import ConfigurationError, FrameError
-from .http import StoredResponse, VariantIndex
+from .http import StoredPart, StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
 from .telemetry import names
 from .telemetry.otel import DISK_SAMPLE, Telemetry
@@ -510,7 +510,7 @@ def set_cache_manager(manager: AnyManager | None) -> UnifiedCacheManager | None:
 
 def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> Engine:
     telemetry = Telemetry(config.name, spans=config.spans, span_attributes=config.span_attributes)
-    codec = ValueCodec((*config.types, StoredResponse, VariantIndex))
+    codec = ValueCodec((*config.types, StoredPart, StoredResponse, VariantIndex))
     framing = config.framing()
     memory: MemoryBackend | None = None
     memory_ttl = 0.0
