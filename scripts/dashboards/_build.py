@@ -23,6 +23,8 @@ from ._records import Choice, Dashboard, Panel, Query, Row, Steps
 TAG: Final = "aurelis-cache"
 _PROMETHEUS: Final = model.DataSourceRef("prometheus", "${datasource}")
 _COLUMNS: Final = 24
+_LITTLE: Final = {"short": 1, "ops": 0.1, "reqps": 0.1, "wps": 0.1, "percentunit": 0.05, "currencyUSD": 0.01}
+"""By unit how far an axis goes at least: without it, one of nothing but zeros goes to a hundred."""
 _REQUESTS: Final = series(names.REQUESTS)
 _NAME: Final = label(names.NAME)
 
@@ -211,13 +213,19 @@ def _graph(panel: Panel) -> timeseries.Panel:
         .draw_style(common.GraphDrawStyle.LINE)
         .line_width(1)
         .fill_opacity(20 if panel.stacked else 8)
-        .show_points(common.VisibilityMode.NEVER)
+        .show_points(common.VisibilityMode.AUTO)  # alone between gaps they would be no line
         .span_nulls(False)
         .stacking(options.StackingConfig().mode(stacking).group("A"))
-        .min(0)
         .legend(_legend())
         .tooltip(_tooltip())
     )
+    if panel.logarithmic:
+        scale = options.ScaleDistributionConfig().type(common.ScaleDistribution.LOG)
+        built.scale_distribution(scale.log(10))
+    else:
+        built.min(0)
+    if panel.maximum is None and panel.unit in _LITTLE:
+        built.axis_soft_max(_LITTLE[panel.unit])
     if panel.steps:
         built.thresholds_style(options.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED))
     if panel.dashed is not None:

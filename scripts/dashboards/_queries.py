@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,6 +17,7 @@ CACHES: Final = f'{PROCESSES}, {label(names.NAME)}=~"$name"'
 """Those of metrics of a cache."""
 RECORDED: Final = f'job=~"$job", instance=~"$instance|", {label(names.NAME)}=~"$name"'
 """Those of recorded series, most of which are sums over instances and have no such label."""
+_LABELS: Final = re.compile(r"by \((?:\w+, )*(\w+)\)")
 _NOTHING: Final[Mapping[str, str]] = {}
 
 HITS: Final = {names.RESULT: f"{names.HIT}|{names.STALE}"}
@@ -86,7 +88,8 @@ def timed(where: Mapping[str, str], *by: str, window: str = "$__rate_interval") 
 def quantile(q: float, where: Mapping[str, str], by: str) -> str:
     """A quantile of durations in seconds."""
     buckets = f"rate({selector(names.DURATION, where)}[$__rate_interval])"
-    return f"histogram_quantile({q}, sum by (le, {label(by)}) ({buckets}))"
+    # Comparing leaves out what is no number, where nothing was timed.
+    return f"histogram_quantile({q}, sum by (le, {label(by)}) ({buckets})) >= 0"
 
 
 def within(seconds: str, where: Mapping[str, str], by: str) -> str:
@@ -107,8 +110,10 @@ def share_by(part: str, whole: str) -> str:
 
 
 def or_zero(expression: str) -> str:
-    """A true zero where the metric has not begun yet."""
-    return f"{expression} or on () vector(0)"
+    """A true zero where the metric has not begun yet; it is called `none` by the last of the labels summed by."""
+    found = _LABELS.search(expression)
+    assert found is not None, expression
+    return f'{expression} or on () label_replace(vector(0), "{found[1]}", "none", "", "")'
 
 
 def or_zero_by_cache(expression: str) -> str:

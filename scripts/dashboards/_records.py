@@ -40,6 +40,7 @@ class Panel:
         height: rows of the grid, likewise.
         stacked: the lines add up.
         maximum: of the axis.
+        logarithmic: the axis is.
         decimals: digits behind the point.
         dashed: pattern of the names of series that are bounds.
         states: words and colours for values.
@@ -58,6 +59,7 @@ class Panel:
     height: int = 0
     stacked: bool = False
     maximum: float | None = None
+    logarithmic: bool = False
     decimals: int | None = None
     dashed: str | None = None
     states: Mapping[str, tuple[str, str]] = field(default_factory=dict)

@@ -41,7 +41,7 @@ _STATS = (
         """Requests in the time range that asked for what was being loaded already, and got the same response:
         `collapsed` in Cache-Status. Many are good under load. If the origin suffers from many equal requests and this
         is zero, their responses differ by a field in Vary, or may not be shared.""",
-        (Query(f"{q.in_range(names.COALESCED)} or vector(0)", "Collapsed"),),
+        (Query(f"round({q.in_range(names.COALESCED)}) or vector(0)", "Collapsed"),),
         kind="stat",
         steps=PLAIN,
     ),
@@ -151,7 +151,7 @@ _ROUTES = (
         (
             Query(
                 "histogram_quantile(0.95, sum by (le, http_route) "
-                f"(rate({_SERVER}_bucket{{{q.PROCESSES}}}[$__rate_interval])))",
+                f"(rate({_SERVER}_bucket{{{q.PROCESSES}}}[$__rate_interval]))) >= 0",
                 "p95 {{http_route}}",
                 exemplars=True,
             ),

@@ -57,6 +57,7 @@ _LAYERS = (
         the network is slow, entries are large, or the event loop is blocked by something else.""",
         durations(q.GET, names.LAYER),
         unit="s",
+        logarithmic=True,
         traced=True,
     ),
     Panel(

@@ -121,6 +121,37 @@ _CALLS = (
     ),
 )
 
+_ITEMS = (
+    Panel(
+        "Items by result",
+        """Items per second of calls that ask for several at once, such as embeddings of several texts; calls for one
+        are not counted here. `collapsed`: another call has it under way, or this one asks for it twice. Mostly `miss`:
+        the texts are new each time, or they are split anew at other places.""",
+        (Query(q.or_zero(q.per_second(names.ITEMS, names.RESULT, names.LAYER)), q.legend(names.RESULT, names.LAYER)),),
+        unit="ops",
+        stacked=True,
+    ),
+    Panel(
+        "Items answered from the cache, by cache",
+        """Share of the items of such calls that the provider was not asked for. A call with a single new item goes to
+        the provider with that one only, so this and not the hit ratio of calls says what is saved. If it falls, texts
+        have changed: was something deployed?""",
+        (
+            Query(
+                q.or_zero(
+                    q.share_by(
+                        q.per_second(names.ITEMS, names.NAME, but={names.RESULT: names.MISS}),
+                        q.per_second(names.ITEMS, names.NAME),
+                    )
+                ),
+                q.legend(names.NAME),
+            ),
+        ),
+        unit="percentunit",
+        maximum=1,
+    ),
+)
+
 _SAVINGS = (
     Panel(
         "Tokens saved by model",
@@ -201,6 +232,7 @@ DASHBOARD: Final = Dashboard(
     rows=(
         Row(title="In the time range", panels=_STATS),
         Row(title="Calls", panels=_CALLS),
+        Row(title="Items of calls for several", panels=_ITEMS),
         Row(title="What is saved", panels=_SAVINGS),
         Row(title="What is not kept", panels=_REFUSALS),
         similarity.ROW,

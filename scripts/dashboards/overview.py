@@ -11,7 +11,7 @@ HIT_RATIO: Final = q.share(q.in_range(names.REQUESTS, where=q.HITS), q.in_range(
 RATIO_STEPS: Final = ((None, "red"), (0.5, "yellow"), (0.8, "green"))
 TOKENS: Final = f"{q.in_range(names.SAVED_TOKENS)} or vector(0)"
 SECONDS: Final = q.in_range(names.SAVED_TIME)
-_AVOIDED: Final = f"{q.in_range(names.REQUESTS, where=q.HITS)} + ({q.in_range(names.COALESCED)} or vector(0))"
+_AVOIDED: Final = f"round({q.in_range(names.REQUESTS, where=q.HITS)} + ({q.in_range(names.COALESCED)} or vector(0)))"
 
 
 def durations(operation: dict[str, str], by: str) -> tuple[Query, ...]:
@@ -101,6 +101,7 @@ _GRAPHS = (
         look at Redis, the network and the size of entries.""",
         durations(q.GET, names.LAYER),
         unit="s",
+        logarithmic=True,
         to="aurelis-cache-layers",
         traced=True,
     ),

@@ -202,8 +202,11 @@ def test_every_panel_of_the_dashboards_has_data(observed: Observed, panel: str) 
     "panel",
     [
         "overview Failures and breaker A",
+        "overview Failures and breaker B",
         "layers Failures A",
         "layers Breaker A",
+        "layers Breaker changes A",
+        "layers Gaps A",
         "layers Lookups that failed, by layer A",
         "layers Word of changes A",
         "reliability Burn rate A",
