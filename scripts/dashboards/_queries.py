@@ -26,6 +26,7 @@ MEMORY: Final = {names.LAYER: names.L1}
 SHARED: Final = {names.LAYER: f"{names.L2}|{names.L3}"}
 GET: Final = {names.OPERATION: "get"}
 FILL: Final = {names.OPERATION: "fill"}
+FAILED_LOADS: Final = {**FILL, names.ERROR_TYPE: ".+"}
 
 
 def selector(
@@ -68,6 +69,16 @@ def per_second(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING, bu
 def in_step(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING) -> str:
     """How much a counter grows around each point of a graph."""
     return total(f"increase({selector(metric, where)}[$__rate_interval])", *by)
+
+
+def events(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING) -> str:
+    """How often something rare happened around each point of a graph; of durations, how many were recorded.
+
+    A series that begins with its first event has no increase by it, so what there was before is taken for zero.
+    """
+    name = series(metric) + ("_count" if metric.kind == "histogram" else "")
+    now = _matching("", where).replace("{", f'{{__name__="{name}", ', 1)
+    return total(f"clamp_min({now} - ({now} offset $__rate_interval or 0 * {now}), 0)", *by)
 
 
 def in_range(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING, but: Mapping[str, str] = _NOTHING) -> str:

@@ -77,17 +77,16 @@ _LAYERS = (
     ),
     Panel(
         "Failures",
-        """Failures per second of a layer or of a frame in it, which were handled and reached no caller. `timeout`: slow
-        server or network, or a blocked event loop. Connection errors: is Redis up, is the password right? Frames:
-        another version writes there, or something else does.""",
+        """Failures of a layer or of a frame in it, around each point, which were handled and reached no caller.
+        `timeout`: slow server or network, or a blocked event loop. Connection errors: is Redis up, is the
+        password right? Frames: another version writes there, or something else does.""",
         (
             Query(
-                q.or_zero(q.per_second(names.ERRORS, names.LAYER, names.OPERATION, names.ERROR_TYPE)),
+                q.or_zero(q.events(names.ERRORS, names.LAYER, names.OPERATION, names.ERROR_TYPE)),
                 q.legend(names.LAYER, names.OPERATION, names.ERROR_TYPE),
             ),
         ),
-        unit="ops",
-        steps=((None, "green"), (0.1, "red")),
+        steps=NONE_IS_GOOD,
     ),
     Panel(
         "Breaker",
@@ -107,15 +106,14 @@ _LAYERS = (
     ),
     Panel(
         "Breaker changes",
-        """Changes of state of breakers per second. `open` again and again: the layer works just long enough to be
-        tried. Look at its load, and at timeouts that are too short for it.""",
+        """Changes of state of breakers, around each point. `open` again and again: the layer works just long enough
+        to be tried. Look at its load, and at timeouts that are too short for it.""",
         (
             Query(
-                q.or_zero(q.per_second(names.BREAKER, names.LAYER, names.BREAKER_STATE)),
+                q.or_zero(q.events(names.BREAKER, names.LAYER, names.BREAKER_STATE)),
                 q.legend(names.LAYER, names.BREAKER_STATE),
             ),
         ),
-        unit="ops",
     ),
     Panel(
         "Lookups that failed, by layer",
@@ -207,7 +205,7 @@ _CLUSTER = (
         """Times when messages may have been lost. Nothing out of date is served for it: entries in memory are verified
         before they are used, a round trip each. `connection`: connections end, look at proxies and
         client-output-buffer-limit; `hole`: single messages; `subscription`: new connections, usual at a start.""",
-        (Query(q.or_zero(q.in_step(names.GAPS, names.GAP_REASON)), q.legend(names.GAP_REASON)),),
+        (Query(q.or_zero(q.events(names.GAPS, names.GAP_REASON)), q.legend(names.GAP_REASON)),),
         steps=((None, "green"), (3, "red")),
     ),
     Panel(
@@ -220,10 +218,9 @@ _CLUSTER = (
     ),
     Panel(
         "Changes told later",
-        """Changes per second that a layer was told after it had been away, by what was done. A burst after an outage
-        is right. If it goes on, the layer comes and goes.""",
-        (Query(q.or_zero(q.per_second(names.RECOVERED, names.RECOVERY_RESULT)), q.legend(names.RECOVERY_RESULT)),),
-        unit="ops",
+        """Changes that a layer was told after it had been away, around each point, by what was done. A burst after
+        an outage is right. If it goes on, the layer comes and goes.""",
+        (Query(q.or_zero(q.events(names.RECOVERED, names.RECOVERY_RESULT)), q.legend(names.RECOVERY_RESULT)),),
         width=8,
     ),
     Panel(

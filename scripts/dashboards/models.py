@@ -6,7 +6,7 @@ from aurelis.cache.telemetry import names
 
 from . import _queries as q
 from . import similarity
-from ._records import PLAIN, Choice, Dashboard, Panel, Query, Row
+from ._records import NONE_IS_GOOD, PLAIN, Choice, Dashboard, Panel, Query, Row
 from .overview import HIT_RATIO, durations
 
 _MODEL: Final = {names.MODEL: "$model"}
@@ -97,16 +97,15 @@ _CALLS = (
     ),
     Panel(
         "Failed calls",
-        """Calls per second that ended with an exception or were given up, by its type. The caller got them as they
-        were. Anything that lasts: see the provider's status page, limits and time-outs.""",
+        """Calls that ended with an exception or were given up, around each point, by its type. The caller got them
+        as they were. Anything that lasts: see the provider's status page, limits and time-outs.""",
         (
             Query(
-                q.or_zero(q.timed({**q.FILL, names.ERROR_TYPE: ".+"}, names.NAME, names.ERROR_TYPE)),
+                q.or_zero(q.events(names.DURATION, names.NAME, names.ERROR_TYPE, where=q.FAILED_LOADS)),
                 q.legend(names.NAME, names.ERROR_TYPE),
             ),
         ),
-        unit="ops",
-        steps=((None, "green"), (0.1, "red")),
+        steps=NONE_IS_GOOD,
         traced=True,
     ),
     Panel(

@@ -116,20 +116,19 @@ _GRAPHS = (
     ),
     Panel(
         "Failures and breaker",
-        """Failures of a layer per second that were handled and reached no caller, and changes of state of the breaker
-        in front of it. Anything above zero: see whether Redis is reachable and quick enough. While the breaker is
-        open, requests are answered from memory and the origin.""",
+        """Failures of a layer, around each point, that were handled and reached no caller, and changes of state of
+        the breaker in front of it. Anything above zero: see whether Redis is reachable and quick enough. While
+        the breaker is open, requests are answered from memory and the origin.""",
         (
             Query(
-                q.or_zero_by_cache(q.per_second(names.ERRORS, names.NAME, names.LAYER, names.ERROR_TYPE)),
+                q.or_zero_by_cache(q.events(names.ERRORS, names.NAME, names.LAYER, names.ERROR_TYPE)),
                 f"{q.legend(names.NAME)}: failures {q.legend(names.LAYER, names.ERROR_TYPE)}",
             ),
             Query(
-                q.or_zero_by_cache(q.per_second(names.BREAKER, names.NAME, names.LAYER, names.BREAKER_STATE)),
+                q.or_zero_by_cache(q.events(names.BREAKER, names.NAME, names.LAYER, names.BREAKER_STATE)),
                 f"{q.legend(names.NAME)}: breaker {q.legend(names.LAYER, names.BREAKER_STATE)}",
             ),
         ),
-        unit="ops",
         to="aurelis-cache-layers",
     ),
     Panel(

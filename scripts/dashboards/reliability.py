@@ -16,7 +16,6 @@ _OBJECTIVES: Final = ("99 % : 100", "90 % : 1000", "95 % : 500", "99.5 % : 50", 
 _LEFT: Final = ((None, "red"), (0, "yellow"), (0.25, "green"))
 _BURN: Final = ((None, "green"), (1, "yellow"), (14.4, "red"))
 """1: the budget lasts as long as it is meant to; 14.4: one of thirty days is gone after two."""
-_FAILED_LOADS: Final = {**q.FILL, names.ERROR_TYPE: ".+"}
 
 
 def _left(part: str, whole: str) -> str:
@@ -104,7 +103,7 @@ _BUDGETS = (
         (
             Query(
                 _left(
-                    q.timed(_FAILED_LOADS, window="$__range"),
+                    q.timed(q.FAILED_LOADS, window="$__range"),
                     q.timed(q.FILL, window="$__range"),
                 ),
                 "left",
@@ -130,7 +129,7 @@ _BUDGETS = (
                 "layers answer",
             ),
             Query(_burn(q.per_second(names.REQUESTS, where=STALE), q.per_second(names.REQUESTS)), "answers are fresh"),
-            Query(_burn(q.timed(_FAILED_LOADS), q.timed(q.FILL)), "loads succeed"),
+            Query(_burn(q.timed(q.FAILED_LOADS), q.timed(q.FILL)), "loads succeed"),
         ),
         steps=_BURN,
     ),
@@ -168,16 +167,15 @@ _INDICATORS = (
     ),
     Panel(
         "Loads that failed, by type",
-        """Loads per second that ended with an exception, or were given up by all who waited, by type. The origin's own
-        exception says more than the cache can: look at its log and traces.""",
+        """Loads that ended with an exception, or were given up by all who waited, around each point, by type. The
+        origin's own exception says more than the cache can: look at its log and traces.""",
         (
             Query(
-                q.or_zero(q.timed(_FAILED_LOADS, names.NAME, names.ERROR_TYPE)),
+                q.or_zero(q.events(names.DURATION, names.NAME, names.ERROR_TYPE, where=q.FAILED_LOADS)),
                 q.legend(names.NAME, names.ERROR_TYPE),
             ),
         ),
-        unit="ops",
-        steps=((None, "green"), (0.1, "red")),
+        steps=NONE_IS_GOOD,
         traced=True,
     ),
     Panel(
