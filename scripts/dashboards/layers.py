@@ -5,6 +5,7 @@ from typing import Final
 from aurelis.cache.telemetry import names
 
 from . import _queries as q
+from . import writing
 from ._records import NONE_IS_GOOD, Dashboard, Panel, Query, Row
 from .overview import durations
 
@@ -241,5 +242,6 @@ DASHBOARD: Final = Dashboard(
         Row(title="Layers", panels=_LAYERS),
         Row(title="What they hold", panels=_SIZES),
         Row(title="Among processes", panels=_CLUSTER),
+        writing.ROW,
     ),
 )

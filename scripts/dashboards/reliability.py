@@ -5,9 +5,10 @@ from typing import Final
 from aurelis.cache.telemetry import names
 
 from . import _queries as q
-from ._records import NONE_IS_GOOD, PLAIN, Choice, Dashboard, Panel, Query, Row
+from ._records import NONE_IS_GOOD, PLAIN, Choice, Dashboard, Panel, Query, Row, Steps
 from .http import STALE
 from .layers import FAILED, breaker_open
+from .writing import of_journal
 
 _RULES: Final = "It needs the recording rules and alerts of grafana/prometheus."
 _ALLOWED: Final = "($allowed / 10000)"
@@ -27,8 +28,8 @@ def _burn(part: str, whole: str) -> str:
     return f"(({q.share(part, whole)}) or vector(0)) / {_ALLOWED}"
 
 
-def _stat(title: str, description: str, expression: str, steps: tuple[tuple[float | None, str], ...]) -> Panel:
-    return Panel(title, description, (Query(expression, title),), kind="stat", steps=steps)
+def _stat(title: str, description: str, expression: str, steps: Steps, width: int = 5) -> Panel:
+    return Panel(title, description, (Query(expression, title),), kind="stat", steps=steps, width=width)
 
 
 _NOW = (
@@ -47,6 +48,13 @@ _NOW = (
         NONE_IS_GOOD,
     ),
     _stat(
+        "Dead letters",
+        """Writes that the stores of write-behinds have refused for good. They are kept: dead_letters() tells why, and
+        replay_dead_letters() sends them again once the store is repaired.""",
+        f"sum({of_journal(names.DEAD_LETTERS)}) or vector(0)",
+        NONE_IS_GOOD,
+    ),
+    _stat(
         "Changes not told",
         """Deletions and invalidations that wait in processes until a shared layer is back. Do not restart these
         processes before, or invalidate again afterwards.""",
@@ -59,6 +67,7 @@ _NOW = (
         port for metrics count as one and report each other's figures: give each its own.""",
         f"count(count by (job, instance) ({q.selector(names.REQUESTS, raw=True)}))",
         PLAIN,
+        width=4,
     ),
 )
 
