@@ -66,9 +66,9 @@ def per_second(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING, bu
     return total(f"rate({selector(metric, where, but)}[$__rate_interval])", *by)
 
 
-def in_step(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING) -> str:
+def in_step(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING, but: Mapping[str, str] = _NOTHING) -> str:
     """How much a counter grows around each point of a graph."""
-    return total(f"increase({selector(metric, where)}[$__rate_interval])", *by)
+    return total(f"increase({selector(metric, where, but)}[$__rate_interval])", *by)
 
 
 def events(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING) -> str:

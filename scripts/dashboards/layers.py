@@ -207,7 +207,6 @@ _CLUSTER = (
         before they are used, a round trip each. `connection`: connections end, look at proxies and
         client-output-buffer-limit; `hole`: single messages; `subscription`: new connections, usual at a start.""",
         (Query(q.or_zero(q.events(names.GAPS, names.GAP_REASON)), q.legend(names.GAP_REASON)),),
-        steps=((None, "green"), (3, "red")),
     ),
     Panel(
         "Changes that a layer was not told",

@@ -10,6 +10,7 @@ from ._records import NONE_IS_GOOD, PLAIN, Choice, Dashboard, Panel, Query, Row
 from .overview import HIT_RATIO, durations
 
 _MODEL: Final = {names.MODEL: "$model"}
+_NONE: Final = {names.MODEL: ""}
 _TIMES: Final = q.series(names.SAVED_TIME)
 _OF_CACHE: Final = f'{q.PROCESSES}, {q.label(names.NAME)}=~"$name"'
 # Hits whose usage or price is known are all hits of models but these.
@@ -171,7 +172,8 @@ _SAVINGS = (
         "Time saved by model",
         """Seconds that each model once took for the answers that were used again. If it drops while calls go on, their
         prompts have begun to differ: what was deployed?""",
-        (_by_model(names.SAVED_TIME),),
+        # Without a model it is the time of other responses.
+        (Query(q.or_zero(q.in_step(names.SAVED_TIME, names.MODEL, where=_MODEL, but=_NONE)), q.legend(names.MODEL)),),
         unit="s",
         stacked=True,
     ),
