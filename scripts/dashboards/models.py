@@ -12,7 +12,6 @@ from .overview import HIT_RATIO, durations
 _MODEL: Final = {names.MODEL: "$model"}
 _NONE: Final = {names.MODEL: ""}
 _TIMES: Final = q.series(names.SAVED_TIME)
-_OF_CACHE: Final = f'{q.PROCESSES}, {q.label(names.NAME)}=~"$name"'
 # Hits whose usage or price is known are all hits of models but these.
 _HITS: Final = q.in_range(names.REQUESTS, where=q.HITS)
 
@@ -244,7 +243,7 @@ DASHBOARD: Final = Dashboard(
         Choice(
             name="model",
             label="Model",
-            query=f"label_values({_TIMES}{{{_OF_CACHE}}}, {q.label(names.MODEL)})",
+            query=f"label_values({_TIMES}{{{q.CACHES}}}, {q.label(names.MODEL)})",
             every=".*",
         ),
     ),
