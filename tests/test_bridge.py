@@ -42,6 +42,19 @@ def test_many_threads_get_their_results_from_one_private_thread() -> None:
     assert len(bridge_threads()) == before
 
 
+def test_the_private_thread_does_not_wait_for_itself() -> None:
+    """Code of a registered type runs there, and could call a cached function."""
+    bridge = Bridge()
+
+    async def calls_back() -> int:
+        return bridge.run(double(1))
+
+    with pytest.raises(RuntimeError, match="would wait for itself"):
+        bridge.run(calls_back())
+    assert bridge.run(double(2)) == 4
+    bridge.close()
+
+
 def test_no_thread_begins_before_it_is_needed() -> None:
     before = len(bridge_threads())
 

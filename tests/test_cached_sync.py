@@ -190,6 +190,9 @@ def test_it_does_not_wait_for_what_waits_for_it(cache: CacheManager) -> None:
         while not cache._engine.flights._flights:
             await asyncio.sleep(0.001)
         first = blocking()
+        for function in (blocking.refresh, blocking.invalidate):
+            with pytest.raises(RecursiveLoadError, match="call it in another thread"):
+                function()
         gate.set()
         return first, await task
 

@@ -107,6 +107,16 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "ssl text": ({"redis_url": URL, "redis_ssl": "0"}, "redis_ssl must be True or False"),
     "secret empty": ({"secret": ""}, "secret must be a str or bytes, and not empty"),
     "secret number": ({"secret": 5}, "secret must be a str or bytes"),
+    "compression unknown": ({"compression": "lz4"}, "compression must be 'zstd' or 'gzip', or None, not 'lz4'"),
+    "compression true": ({"compression": True}, "compression must be 'zstd' or 'gzip', or None, not True"),
+    "threshold zero": ({"compression_threshold": 0}, "compression_threshold must be a whole number of 1 or more"),
+    "unpacked zero": ({"compression_max_bytes": 0}, "compression_max_bytes must be a whole number of 1 or more"),
+    "key short": ({"encryption_key": bytes(range(31))}, "encryption_key must be 32 random bytes"),
+    "key word": ({"encryption_key": PASSWORD}, "encryption_key must be 32 random bytes"),
+    "key number": ({"encryption_key": 5}, "encryption_key must be 32 random bytes"),
+    "key none of several": ({"encryption_key": []}, "encryption_key must be 32 random bytes"),
+    "key one of several": ({"encryption_key": [bytes(range(32)), PASSWORD]}, "encryption_key must be 32 random bytes"),
+    "key zeros": ({"encryption_key": bytes(32)}, "all of these are the same"),
     "types class": ({"types": Colour}, "types must be a sequence of classes"),
     "layers records": ({"layers": [{"name": "L1"}]}, r"layers must be a sequence of CacheLayer\(...\)"),
     "layers text": ({"layers": "memory"}, "layers must be a sequence"),
@@ -243,16 +253,54 @@ def test_without_redis_py_memory_works_and_the_backend_names_the_extra() -> None
     )
 
 
+def test_without_their_packages_compression_and_encryption_name_their_extras_and_gzip_works() -> None:
+    run_script(
+        """
+        import importlib.abc, sys
+
+        class Missing(importlib.abc.MetaPathFinder):
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in {"backports", "cryptography", "compression"}:
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        sys.meta_path.insert(0, Missing())
+        from aurelis.cache import CacheConfig, DiskBackend
+        from aurelis.cache.codecs import decompress
+        from aurelis.cache.exceptions import FrameError, MissingExtraError
+
+        CacheConfig(compression="gzip")
+        for extra, options in (("zstd", {"compression": "zstd"}), ("crypto", {"encryption_key": bytes(range(32))})):
+            for attempt in (CacheConfig, DiskBackend):
+                try:
+                    attempt(**options)
+                except MissingExtraError as error:
+                    assert f"aurelis-cache[{extra}]" in str(error), error
+                else:
+                    raise AssertionError("it was found")
+        try:
+            decompress(b"", 0x20)
+        except FrameError as error:
+            assert (error.reason, error.detail) == ("compression", 'it needs the extra "zstd"'), error
+        """
+    )
+
+
 # --- secrets
 
 
-def test_no_password_is_shown() -> None:
+def test_no_password_and_no_key_is_shown() -> None:
+    key = bytes(range(32))
     config = CacheConfig(
-        redis_url=f"redis://user:{PASSWORD}@127.0.0.1:6379/0", redis_password=PASSWORD, secret=PASSWORD
+        redis_url=f"redis://user:{PASSWORD}@127.0.0.1:6379/0",
+        redis_password=PASSWORD,
+        secret=PASSWORD,
+        encryption_key=[key.hex(), key],
     )
     manager = CacheManager(config)
     shown = [config, manager, manager._engine, manager._engine.stack, manager._engine.stack.lower[0].layer]
-    assert all(PASSWORD not in repr(thing) + str(thing) for thing in shown)
+    shown += [config.framing(), manager._engine.stack.lower[0].layer._framing]  # type: ignore[attr-defined]
+    hidden = (PASSWORD, key.hex(), repr(key)[2:-1])
+    assert all(secret not in repr(thing) + str(thing) for thing in shown for secret in hidden)
 
 
 @pytest.mark.parametrize(

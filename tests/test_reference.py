@@ -3,6 +3,7 @@
 The finer points of each are tested elsewhere; `docs/reference.md` says where.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,7 @@ from aurelis.cache import (
     CacheMonitor,
     CacheStats,
     DiskBackend,
+    FileCacheManager,
     MemoryBackend,
     RedisBackend,
     UnifiedCacheManager,
@@ -246,6 +248,20 @@ async def test_a_method_is_cached_until_an_event_that_it_names() -> None:
     await use()
     assert service.loads == ["info gpt-4o", "config gpt-4o", "config gpt-4o"]
     await get_cache_manager().aclose()
+
+
+# --- files
+
+
+async def test_a_file_is_cached_by_its_content(tmp_path: Path) -> None:
+    files = FileCacheManager(cache_dir=str(tmp_path / "file_cache"))
+    source = tmp_path / "source.txt"
+    source.write_text("content")
+    cache_key = await files.cache_file(str(source), category="files")
+    digest = hashlib.sha256(b"content").hexdigest()
+    assert cache_key == f"files:{digest}"
+    assert await files.get_cached_file(cache_key) == tmp_path / "file_cache" / "files" / f"{digest}.cache"
+    assert await files.get_cached_file(f"files:{'0' * 64}") is None
 
 
 # --- invalidation

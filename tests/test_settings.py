@@ -22,6 +22,7 @@ from aurelis.cache import (
     set_cache_manager,
 )
 from aurelis.cache._settings import PREFIX, load
+from aurelis.cache.codecs import Frame
 from aurelis.cache.exceptions import ConfigurationError
 from tests.managers import run_script
 from tests.servers import ServerProcess, redis_command
@@ -435,6 +436,27 @@ def test_a_file_of_a_secret_is_read_as_a_variable_is(environ: Callable[..., None
     assert load(Wider, None, {}).keys == ["new", "old"]
     path.write_text("one\n")
     assert load(Wider, None, {}).keys == "one"
+
+
+def test_keys_for_encryption_come_from_the_environment_a_file_of_their_own_or_toml(
+    environ: Callable[..., None], toml: Callable[[str], Path], tmp_path: Path
+) -> None:
+    new, old = bytes(range(1, 33)).hex(), bytes(range(32)).hex()
+    frame = load_config(encryption_key=old).framing().encode(Frame("k", 0.0, 1.0, 0.0, b"x"))
+    path = tmp_path / "key"
+    path.write_text(f'["{new}", "{old}"]\n')
+    environ(encryption_key=old, compression="gzip", compression_threshold=10)
+    assert load_config().framing().decode(frame, "k").payload == b"x"
+    assert (load_config().compression, load_config().compression_threshold) == ("gzip", 10)
+    environ(encryption_key="", encryption_key_file=path)
+    assert load_config().framing().decode(frame, "k").payload == b"x"
+    environ(encryption_key_file="")
+    assert load_config(toml(f"encryption_key = ['{new}', '{old}']")).framing().decode(frame, "k").payload == b"x"
+    for wrong in (SECRET, f"['{SECRET}']", f'["{SECRET}"]'):
+        environ(encryption_key=wrong)
+        with pytest.raises(ConfigurationError, match="encryption_key") as caught:
+            load_config()
+        assert_hidden(caught.value)
 
 
 def test_a_secret_in_two_places_of_one_source_is_refused(

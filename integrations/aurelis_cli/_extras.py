@@ -23,6 +23,8 @@ DEMO: Final = (
     "uvicorn",
 )
 
+WARM: Final = ("httpx2", "pydantic", "redis", "rich")
+
 
 def missing(modules: Sequence[str]) -> str | None:
     """The message for whoever lacks one of `modules`; `None` if all are there."""

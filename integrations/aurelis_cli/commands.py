@@ -1,17 +1,23 @@
-"""The command line: `aurelis-cache demo`."""
+"""The command line: `aurelis-cache demo` and `aurelis-cache warm`."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 import typer
 
-from ._extras import DEMO, missing
+from ._extras import DEMO, WARM, missing
 
 _UPSTREAM_KEY: Final = "OPENAI_API_KEY"
+_FIELD: Final = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\x20-\x7e]+)")
+_VARIABLE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -109,3 +115,96 @@ def demo(
         state_dir=state_dir,
     )
     raise typer.Exit(run(options))
+
+
+@app.command()
+def warm(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="The calls, one JSON object a line.")],
+    base_url: Annotated[str, typer.Option(metavar="URL", help="Where the API is, as the app's client has it.")],
+    redis: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The Redis of the app's cache. In place of AURELIS_CACHE_REDIS_URL."),
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder of the app's cache. In place of AURELIS_CACHE_CACHE_DIR."),
+    ] = None,
+    cache_namespace: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The namespace of the app's cache. In place of AURELIS_CACHE_NAMESPACE."),
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'NAME: VALUE'",
+            help="Field of each call; repeat for more. $NAME in it is taken from the environment, so keep keys there.",
+        ),
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The namespace of the app's transport, if it has one.")
+    ] = None,
+    share_across_credentials: Annotated[
+        bool, typer.Option("--share-across-credentials", help="If the app's transport has that.")
+    ] = False,
+    ttl: Annotated[float, typer.Option(min=1, help="Seconds that an answer lives.")] = 3600.0,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Calls at a time.")] = 4,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the next part of an answer.")] = 600.0,
+    progress: Annotated[bool, typer.Option(help="Draw a bar, if this is a terminal.")] = True,
+) -> None:
+    """Send the model calls of a file through the cache, so that an app finds their answers there.
+
+    Calls whose answer is there are not sent, so after an interruption the same command goes on where it was.
+    The cache is configured as the app's is, by the variables AURELIS_CACHE_... (AURELIS_CACHE_SECRET, for instance).
+
+    Ends with 0 if all answers are there, 1 if some are not, 2 if an option or a line is wrong, and 130 at Ctrl-C.
+    """
+    if message := missing(WARM):
+        sys.exit(message)
+    from aurelis.cache import load_config
+    from aurelis.cache.exceptions import CacheError
+
+    from .warm.run import NAME, Options, run, without_memory
+
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise typer.BadParameter(
+            "must be the base URL of the API, such as https://api.openai.com/v1", param_hint="--base-url"
+        )
+    given = {"redis_url": redis, "cache_dir": cache_dir, "namespace": cache_namespace}
+    try:
+        config = without_memory(
+            load_config(name=NAME, **{name: value for name, value in given.items() if value is not None})
+        )
+    except (CacheError, OSError) as error:
+        raise typer.BadParameter(str(error), param_hint="the cache") from None
+    if config is None:
+        raise typer.BadParameter(
+            "needed, as what is in memory is gone with this command", param_hint="--redis or --cache-dir"
+        )
+    options = Options(
+        file=file,
+        base_url=base_url,
+        headers=_fields(header or ()),
+        config=config,
+        ttl=ttl,
+        namespace=namespace,
+        share_across_credentials=share_across_credentials,
+        concurrency=concurrency,
+        timeout=timeout,
+        progress=progress and sys.stderr.isatty(),
+    )
+    raise typer.Exit(run(options))
+
+
+def _fields(given: Sequence[str]) -> list[tuple[str, str]]:
+    """Fields as they are sent. Their values, which may be credentials, are in no message."""
+    fields = []
+    for one in given:
+        match = _FIELD.fullmatch(one)
+        if match is None:
+            raise typer.BadParameter("must be like 'Authorization: Bearer $OPENAI_API_KEY'", param_hint="--header")
+        absent = [a or b for a, b in _VARIABLE.findall(match[2]) if not os.environ.get(a or b)]
+        if absent:
+            raise typer.BadParameter(f"set {' and '.join(absent)} in the environment", param_hint="--header")
+        fields.append((match[1], _VARIABLE.sub(lambda name: os.environ[name[1] or name[2]], match[2])))
+    return fields

@@ -32,6 +32,7 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
     "l2_hit": ("on", "off"),
     "l2_many": ("on",),
     "disk": ("on", "off"),
+    "frames": ("off",),
     "invalidation": ("on",),
     "distinct_misses": ("on",),
     "l1_overhead": ("on",),

@@ -74,7 +74,7 @@ def test_a_missing_module_is_named_together_with_its_extra() -> None:
 
 
 def test_nothing_is_missing_here() -> None:
-    assert _extras.missing([*_extras.COMMAND_LINE, *_extras.DEMO]) is None
+    assert _extras.missing([*_extras.COMMAND_LINE, *_extras.DEMO, *_extras.WARM]) is None
 
 
 def test_without_the_extra_the_command_says_which_one_it_needs(

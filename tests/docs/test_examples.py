@@ -65,13 +65,13 @@ def test_the_layer_of_the_page_on_layers_passes_its_tests(tmp_path: Path) -> Non
     assert int(passed.group(1)) == sum(name.startswith("test_") for name in dir(LayerContract))
 
 
-CLIENTS = ["aurelis_httpx", "aurelis_httpx._wrap", "aurelis_httpx2", "aurelis_httpx2._wrap"]
+_CLIENTS = [f"aurelis_{library}{module}" for library in ("httpx", "httpx2") for module in ("", "._wrap", ".cassettes")]
 
 
 def modules() -> list[str]:
     """Returns the names of all modules of the core."""
     found = pkgutil.walk_packages(aurelis.cache.__path__, "aurelis.cache.")
-    return ["aurelis.cache", *(module.name for module in found), "aurelis_asgi", *CLIENTS]
+    return ["aurelis.cache", *(module.name for module in found), "aurelis_asgi", *_CLIENTS]
 
 
 @pytest.mark.parametrize("name", modules())

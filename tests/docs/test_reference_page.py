@@ -18,10 +18,6 @@ _ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]*) ?\| `(tests/[\w/]+\.py)::(\w+)` \|
 NOT_YET: frozenset[str] = frozenset(
     {
         "CacheAside",
-        "CacheWarmer",
-        "CompressedCache",
-        "FileCacheManager",
-        "ModelResponseCache",
         "SimilarityCache",
         "WriteBehind",
         "WriteThrough",

@@ -33,6 +33,7 @@ from tests.managers import configuration
 from tests.shared_layers import SilentLayer, Truth
 
 CODEC = ValueCodec((StoredResponse, VariantIndex))
+SEALED: dict[str, Any] = {"compression": "zstd", "compression_threshold": 1, "encryption_key": bytes(range(32))}
 
 
 # --- the contracts
@@ -65,6 +66,18 @@ class TestRedis(NewsroomContract, SearchableLayerContract):
         return RedisBackend(config, codec=CODEC, clock=clock)
 
 
+class TestSealedRedis(TestRedis):
+    """Redis in which everything is compressed and encrypted."""
+
+    @pytest.fixture(autouse=True, params=["server", "cluster"])
+    def _empty_redis(self, request: pytest.FixtureRequest, topology_url: Callable[[str], str]) -> None:
+        self.url = topology_url(request.param)
+
+    def _backend(self, namespace: str, clock: Clock) -> RedisBackend:
+        config = configuration(redis_url=self.url, namespace=namespace, timeout=10, **SEALED)
+        return RedisBackend(config, codec=CODEC, clock=clock)
+
+
 class TestDisk(NewsroomContract, SearchableLayerContract):
     """The disk, which keeps order among the processes of a machine."""
 
@@ -80,6 +93,16 @@ class TestDisk(NewsroomContract, SearchableLayerContract):
 
     def _backend(self, namespace: str, clock: Clock) -> DiskBackend:
         return DiskBackend(self.folder, 10_000, timeout=10, namespace=namespace, codec=CODEC, clock=clock)
+
+
+class TestSealedDisk(TestDisk):
+    """The disk, on which everything is compressed and encrypted."""
+
+    def _backend(self, namespace: str, clock: Clock) -> DiskBackend:
+        framing = configuration(namespace=namespace, **SEALED).framing()
+        return DiskBackend(
+            self.folder, 10_000, timeout=10, namespace=namespace, codec=CODEC, framing=framing, clock=clock
+        )
 
 
 class TestDiskBelow(SearchableLayerContract):

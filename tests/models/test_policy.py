@@ -137,6 +137,7 @@ def test_a_whole_answer_is_kept_with_its_usage() -> None:
             input_tokens=11,
             output_tokens=7,
             load_seconds=1.5,
+            model="gpt-4o-mini",
         ),
         fresh_for=3600.0,
     )

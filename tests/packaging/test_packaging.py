@@ -17,8 +17,9 @@ PACKAGES = ("aurelis/cache", "aurelis_asgi", "aurelis_cli", "aurelis_httpx", "au
 # What works with an extra and nothing else; the empty name is the installation without extras.
 PROMISES: Mapping[str, str] = {
     "": """
-        import importlib, os
+        import importlib, os, sys
         from aurelis.cache import CacheConfig, CacheManager, CacheMonitor, cached, get_cache_manager
+        from aurelis.cache.models import ModelPolicy
 
         def with_variable():
             os.environ["AURELIS_CACHE_MAX_SIZE"] = "5"
@@ -35,6 +36,10 @@ PROMISES: Mapping[str, str] = {
         says_what_is_missing("settings", with_variable)
         says_what_is_missing("otel", CacheMonitor, CacheManager())
         says_what_is_missing("redis", CacheConfig, redis_url="redis://127.0.0.1:6379/0")
+        says_what_is_missing("crypto", CacheConfig, encryption_key=bytes(range(32)))
+        if sys.version_info < (3, 14):
+            says_what_is_missing("zstd", CacheConfig, compression="zstd")
+        says_what_is_missing("cost", ModelPolicy, keys=str, cost="genai-prices")
         for extra in ("asgi", "httpx", "httpx2"):
             says_what_is_missing(extra, importlib.import_module, f"aurelis_{extra}")
     """,
@@ -49,8 +54,17 @@ PROMISES: Mapping[str, str] = {
         assert get_cache_manager().manager.config.max_size == 5
     """,
     "asgi": "from aurelis_asgi import CacheMiddleware, CacheRule",
+    "cost": "from aurelis.cache.models import ModelPolicy; ModelPolicy(keys=str, cost='genai-prices')",
     "httpx2": "from aurelis_httpx2 import AsyncCacheTransport, CacheTransport",
     "httpx": "from aurelis_httpx import AsyncCacheTransport, CacheTransport",
+    "zstd": """
+        from aurelis.cache import CacheConfig
+        CacheConfig(compression="zstd")
+    """,
+    "crypto": """
+        from aurelis.cache import CacheConfig
+        CacheConfig(encryption_key=bytes(range(32)))
+    """,
     "otel": """
         from aurelis.cache import CacheManager, CacheMonitor
         CacheMonitor(CacheManager())
@@ -62,14 +76,17 @@ PROMISES: Mapping[str, str] = {
         import subprocess, sys
         import aurelis_cli.main
         command = sys.prefix + "/bin/aurelis-cache"
-        for arguments in (["--help"], ["demo", "--help"]):
+        for arguments in (["--help"], ["demo", "--help"], ["warm", "--help"]):
             subprocess.run([command, *arguments], check=True)
     """,
     "all": "import aurelis.cache, aurelis_asgi, aurelis_cli.main, aurelis_httpx, aurelis_httpx2",
 }
 
 NOT_IMPORTED = (
+    "backports.zstd",
+    "cryptography",
     "fastapi",
+    "genai_prices",
     "hiredis",
     "httpx",
     "httpx2",
@@ -77,6 +94,7 @@ NOT_IMPORTED = (
     "opentelemetry.sdk",
     "pydantic",
     "redis",
+    "rich",
     "starlette",
 )
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from aurelis.cache import CacheConfig, CacheManager, EntryOptions
+from aurelis.cache import CacheConfig, CacheManager, EntryOptions, _tags
 from aurelis.cache._clock import Clock
 from aurelis.cache._flight import Flight
 from aurelis.cache._flight import current as current_flight
@@ -273,6 +273,31 @@ class World:
         # Whoever asks without it in mind gets what another one's options allowed, from the load that they share.
         stale = any(each.stale_for for each in self.setup.options)
         self._answered(node, key, value, begin, "load", stale=stale)
+
+    async def _refresh(self, node: Node) -> None:
+        """Load anew: what was loaded or set before is out of date once the call has returned."""
+        key, tags = self.random.choice(self.keys), self.random.choice(((), TAGS[:1]))
+        ttl = self.random.choice((2.0, 10.0, 60.0))
+        change = Change(f"refresh of {key}", node.name, self.now(), keys=frozenset({key}))
+
+        async def load() -> object:
+            return await self._loaded(node, key, tags, ttl, EntryOptions())
+
+        self.tell(f"{node.name}: {change.what} begins")
+        try:
+            value = await node.manager._computing.get_or_compute(key, load, ttl, _tags.tags(tags), anew=True)
+        except LoadFailed:
+            return
+        made = self._made(value)
+        assert made is not None
+        if made.key != key or made.begin.order < change.begin.order:
+            raise Violation(f"{change.what} on {node.name} gave {made.number}, which was made before")
+        change.made = made.number
+        change.end = self.now()
+        # Otherwise the shared layer may be told later.
+        change.acknowledged = not (self.setup.calls.fail or self.setup.calls.hang or self.setup.evicts)
+        self.tell(f"{node.name}: {change.what} done, {made.number}")
+        self.model.change(change)
 
     async def _set(self, node: Node) -> None:
         await self._keep(node, [self.random.choice(self.keys)])

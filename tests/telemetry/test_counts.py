@@ -6,6 +6,7 @@ import gc
 import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Histogram, Sum
 
-from aurelis.cache import CacheManager
+from aurelis.cache import CacheLayer, CacheManager
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.telemetry import names
-from aurelis.cache.telemetry.otel import SAMPLE_MASK, Telemetry, instrument
+from aurelis.cache.telemetry.otel import DISK_SAMPLE, SAMPLE_MASK, Telemetry, instrument
 from aurelis.cache.testing import ManualClock
 from tests.managers import WITHIN, configuration, eventually, fresh_name, opened, own_counts, run_script
 from tests.servers import ServerProcess
@@ -453,6 +454,30 @@ async def test_durations_are_recorded_for_io_and_for_a_sample_of_hits_in_memory(
     }
     for attributes, point in metrics.points(names.DURATION, name):
         assert 0 < point.sum < PATIENT, attributes
+
+
+async def test_one_in_eight_reads_of_a_disk_is_timed_the_first_among_them(metrics: Metrics, tmp_path: Path) -> None:
+    layers = [CacheLayer("disk", "disk", ttl=3600)]
+    async with opened(configuration(cache_dir=tmp_path, layers=layers, timeout=PATIENT)) as manager:
+        name = manager.config.name
+
+        def timed(operation: str) -> int:
+            wanted = {names.OPERATION: operation, names.LAYER: names.L3}
+            return sum(
+                point.count for found, point in metrics.points(names.DURATION, name) if wanted.items() <= found.items()
+            )
+
+        await manager.set("k", 1)
+        await manager.get("k")
+        assert timed("get") == 1
+        for _ in range(2 * DISK_SAMPLE):
+            await manager.get("k")
+            await manager.get_many(["k"])
+        assert timed("get") == 5
+        for _ in range(10):
+            await manager.set("k", 1)
+        assert timed("set") == 11
+        assert metrics.requests(name) == {"hit l3": 1 + 4 * DISK_SAMPLE}
 
 
 # --- caches come and go

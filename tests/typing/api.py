@@ -6,8 +6,10 @@ A wrong line carries the code of the error that it must cause. Where it caused n
 
 import math
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, assert_type
+from pathlib import Path
+from typing import Any, BinaryIO, assert_type
 
 from openai import OpenAI
 
@@ -20,11 +22,16 @@ from aurelis.cache import (
     CacheMetrics,
     CacheMonitor,
     CacheStats,
+    CacheWarmer,
+    CompressedCache,
     DiskBackend,
     EntryOptions,
+    FileCacheManager,
     MemoryBackend,
+    ModelResponseCache,
     RedisBackend,
     UnifiedCacheManager,
+    WarmReport,
     cache_options,
     cached,
     cached_method,
@@ -32,7 +39,9 @@ from aurelis.cache import (
     load_config,
     set_cache_manager,
 )
+from aurelis.cache.models import BilledCall
 from aurelis.cache.testing import (
+    Cassette,
     LayerContract,
     ManualClock,
     NewsroomContract,
@@ -50,6 +59,7 @@ from aurelis.cache.typing import (
     SharedLayer,
 )
 from aurelis_httpx2 import CacheTransport, wrap
+from aurelis_httpx2.cassettes import AsyncCassetteTransport, CassetteTransport
 
 
 async def number() -> int:
@@ -65,6 +75,19 @@ async def wants_an_argument(key: str) -> int:
 def synchronous() -> int:
     """No load either."""
     return 1
+
+
+async def compressed(cache: CacheManager, unified: UnifiedCacheManager) -> None:
+    """Values that are compressed in all layers."""
+    compressed = CompressedCache(cache, 2048, method="zstd")
+    assert_type(await compressed.get("k"), Any)
+    assert_type(await compressed.set("k", object(), ttl=1, tags=["t"]), bool)
+    assert_type(await compressed.get_or_compute("k", number), int)
+    CompressedCache(unified, method="lz4")  # type: ignore[arg-type]
+    CacheConfig(compression="brotli")  # type: ignore[arg-type]
+    CacheConfig(encryption_key=["00ff", b"key"])
+    CacheConfig(encryption_key=5)  # type: ignore[arg-type]
+    await compressed.get_or_compute("k", synchronous)  # type: ignore[arg-type]
 
 
 async def managers(cache: CacheManager, unified: UnifiedCacheManager) -> None:
@@ -102,6 +125,47 @@ async def managers(cache: CacheManager, unified: UnifiedCacheManager) -> None:
     await unified.set("c", "i", 1, params=[1])  # type: ignore[arg-type]
     wrong: str = await cache.get_or_compute("k", number)  # type: ignore[arg-type]
     assert wrong
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of a model."""
+
+    status: str
+
+
+async def answer() -> Answer:
+    """A load."""
+    return Answer("success")
+
+
+async def generate(model_type: str, prompt: str) -> Answer:
+    """Asks a model."""
+    return Answer("success")
+
+
+async def load_user(user_id: str) -> dict[str, str]:
+    """Loads a user."""
+    return {"id": user_id}
+
+
+async def models(cache: CacheManager, unified: UnifiedCacheManager) -> None:
+    """Answers of models."""
+    answers = ModelResponseCache(cache, namespace=lambda: None)
+    ModelResponseCache(unified, namespace="a")
+    assert_type(await answers.get_response("m", "p", {"temperature": 0}), Any)
+    assert_type(await answers.cache_response("m", "p", None, Answer("success"), 60, tags=["a"]), bool)
+    assert_type(await answers.get_or_compute("m", "p", None, answer), Answer)
+
+    warmer = CacheWarmer(cache, generate, load_user, progress=lambda done, total: None)
+    assert_type(await warmer.warm_model_responses(["p"], ["m"], timedelta(hours=1)), WarmReport)
+    await warmer.warm_model_responses(["p"])  # type: ignore[call-arg]
+    CacheWarmer(cache, load_user)  # type: ignore[arg-type]
+    CacheWarmer(cache, generate, None, 4)  # type: ignore[call-arg]
+
+    await answers.cache_response("m", "p", None, {"status": "success"})  # type: ignore[arg-type]
+    await answers.get_or_compute("m", "p", None, number)  # type: ignore[type-var]
+    await answers.get_response("m", "p", [1])  # type: ignore[arg-type]
 
 
 @cached()
@@ -211,6 +275,34 @@ async def invalidations(unified: UnifiedCacheManager) -> None:
     UnifiedCacheManager(categories={"c": 1})  # type: ignore[dict-item]
 
 
+def size_of(path: Path) -> int:
+    """What is made of a file, without waiting."""
+    return len(path.name)
+
+
+async def words_of(path: Path) -> list[str]:
+    """The same, with waiting."""
+    return [path.name]
+
+
+async def copies(files: FileCacheManager, path: Path) -> None:
+    """Copies of files, and what is made of them."""
+    key = await files.cache_file(path, "reports")
+    assert_type(key, str)
+    assert_type(await files.get_cached_file(key), Path | None)
+    assert_type(await files.open_cached_file(key), BinaryIO | None)
+    assert_type(await files.remove_cached_file(key), bool)
+    assert_type(await files.cache_result(path, "c", size_of, ttl=60, tags=["t"]), int)
+    assert_type(await files.cache_result("a", "c", words_of, params={"a": 1}), list[str])
+    assert_type(await files.cache_result("a", "c", number), int)
+    FileCacheManager("./file_cache", max_size=10, max_bytes=2**20)
+
+    await files.cache_file(b"a")  # type: ignore[arg-type]
+    await files.get_cached_file(path)  # type: ignore[arg-type]
+    await files.cache_result(path, "c", wants_an_argument)  # type: ignore[arg-type]
+    FileCacheManager("./file_cache", 10)  # type: ignore[call-arg]
+
+
 def configurations() -> None:
     """Options."""
     layer = CacheLayer("L1", "memory", ttl=60, max_size=10, priority=1)
@@ -276,7 +368,25 @@ def model_calls(client: OpenAI) -> None:
         pass
     CacheTransport(max_temperature=0.3, variants=2, pacing="recorded", namespace=lambda: None, keep=["length"])
     CacheTransport(pacing=20.0, protocols={"https://gateway.example": None}, operations=["audio"])
+    CacheTransport(cost="genai-prices")
+    CacheTransport(cost=price)
+    CacheTransport(cost="list")  # type: ignore[arg-type]
+    CacheTransport(cost=number)  # type: ignore[arg-type]
     CacheTransport(pacing="slow")  # type: ignore[arg-type]
     CacheTransport(variant=2)  # type: ignore[call-arg]
     assert_type(wrap(client, ttl=60, partition_by_user=True), OpenAI)
     wrap(client, max_temprature=1.0)  # type: ignore[call-arg]
+
+
+def price(call: BilledCall) -> float | None:
+    """US dollars."""
+    return None if call.usage.output_tokens is None else call.usage.output_tokens * 1e-6
+
+
+def cassettes(cassette: Cassette) -> None:
+    """Recordings for tests."""
+    CacheTransport(CassetteTransport(cassette))
+    AsyncCassetteTransport(Cassette("cassettes", "auto", scrub=["a+"]))
+
+    Cassette("cassettes", "once")  # type: ignore[arg-type]
+    CassetteTransport("cassettes")  # type: ignore[arg-type]

@@ -13,14 +13,18 @@ from ._keys import CacheKeyBuilder
 from ._loading import LoadContext, current_load
 from ._options import EntryOptions
 from ._settings import load_config
+from .compression import CompressedCache
 from .config import CacheConfig, CacheLayer, is_installed
 from .decorators import cached, cached_method
 from .invalidation import CacheInvalidator
 from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
+from .model_cache import ModelResponseCache
 from .monitor import CacheMetrics, CacheMonitor, CacheStats
+from .warming import CacheWarmer, WarmFailure, WarmReport
 
 if TYPE_CHECKING:
+    from .files import FileCacheManager
     from .layers.disk import DiskBackend
     from .layers.redis import RedisBackend
 
@@ -33,12 +37,18 @@ __all__ = [
     "CacheMetrics",
     "CacheMonitor",
     "CacheStats",
+    "CacheWarmer",
+    "CompressedCache",
     "DiskBackend",
     "EntryOptions",
+    "FileCacheManager",
     "LoadContext",
     "MemoryBackend",
+    "ModelResponseCache",
     "RedisBackend",
     "UnifiedCacheManager",
+    "WarmFailure",
+    "WarmReport",
     "cache_options",
     "cached",
     "cached_method",
@@ -48,7 +58,7 @@ __all__ = [
     "set_cache_manager",
 ]
 
-_NEEDED = {"DiskBackend": ("_sqlite3",), "RedisBackend": ("redis", "hiredis")}
+_NEEDED = {"DiskBackend": ("_sqlite3",), "FileCacheManager": ("fcntl",), "RedisBackend": ("redis", "hiredis")}
 """What names need that are imported when they are first named."""
 
 if not TYPE_CHECKING:
@@ -66,4 +76,8 @@ def __getattr__(name: str) -> object:
         from .layers.disk import DiskBackend
 
         return DiskBackend
+    if name == "FileCacheManager":
+        from .files import FileCacheManager
+
+        return FileCacheManager
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

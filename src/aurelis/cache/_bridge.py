@@ -66,6 +66,9 @@ class Bridge:
         return self._result(future)
 
     def _submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            raise RuntimeError("the cache's own thread would wait for itself; a value's type must not call the cache")
         with self._lock:  # so that `close` ends the loop after it has taken the coroutine, or before it is asked to
             return asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
 

@@ -116,7 +116,7 @@ class CallKeys:
         types = tuple(map(type, told))
         if kwargs or not _MEMOISABLE.issuperset(types):
             return self._build(builder, args, kwargs, who)
-        call = (builder.namespace, told, types)
+        call = (builder.namespace, told, types, len(args))  # of which some are not told
         try:
             return self._known[call]
         except KeyError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from ._bridge import LentThread
 from ._decisions import Serve
@@ -20,13 +20,14 @@ from ._forking import renew_in_children
 from ._loader import Compute, Kept, Load, Loader
 from ._options import EntryOptions, seconds
 from ._ttl_policy import TtlPolicy, ValueRequest
-from .exceptions import LoadTimeoutError
+from .exceptions import LoadTimeoutError, RecursiveLoadError
 from .telemetry import names
 from .telemetry.otel import link
 
 T = TypeVar("T")
 
 DEFAULT_OPTIONS: Final = EntryOptions()
+_BLOCKS: Final = "the event loop that this call blocks loads the same key; call it in another thread"
 _MAX_BEHIND: Final = 64
 """Refreshes in the background at once; more would take the origin away from those who wait."""
 
@@ -73,16 +74,18 @@ class Computing:
         engine.telemetry.miss_l1.n += 1
         flight: Flight[Kept] | None = None
         outcome: Settled[Kept] | Failed | Abandoned | None = None
+        since = engine.flights.last_anew
         with engine.telemetry.span("get") as span:
             try:
                 while True:
                     joined_at = engine.stack.generations.latest
+                    role: Literal["lead", "follow", "wait"] = "follow"
+                    overtaken: Flight[Kept] | None = None
                     if anew:
-                        flight, overtaken = engine.flights.lead(key)
-                        leads = True
+                        flight, role, overtaken = engine.flights.join_anew(key, since)
+                        leads = role == "lead"
                     else:
                         flight, leads = engine.flights.join(key)
-                        overtaken = None
                     if leads:
                         flight.tags = tags
                         load = Load(flight, request, compute, tags, ttl, "", anew, overtaken)
@@ -91,7 +94,7 @@ class Computing:
                         outcome = await self._outcome(flight, request)
                     finally:
                         engine.flights.leave(flight, leads=leads)
-                    if isinstance(outcome, Abandoned):
+                    if isinstance(outcome, Abandoned) or role == "wait":
                         engine.check(key)  # its event loop has ended, or the whole cache was closed
                     elif leads or not flight.overtaken or joined_at < flight.overtaken:
                         break  # otherwise it began before an invalidation that this caller comes after
@@ -112,9 +115,11 @@ class Computing:
     ) -> T:
         """The same for a thread without an event loop, which runs the load itself if it is the one to load."""
         engine = self._engine
-        if not anew and engine.flights.would_block(key):
-            # A task of the event loop that this call stops; nobody else can have its result before this returns.
+        if engine.flights.would_block(key):
             engine.check(key)
+            if anew:
+                raise RecursiveLoadError(_BLOCKS)
+            # Nobody can have the result of that load before this returns.
             engine.telemetry.miss_l1.n += 1
             engine.telemetry.miss.n += 1
             return compute()
@@ -127,6 +132,16 @@ class Computing:
 
         found = self.get_or_compute(key, load, ttl, tags, anew=anew)
         return engine.bridge.run_lending(found, thread)  # type: ignore[return-value]  # what is stored under the key is what `compute` gives
+
+    def delete_blocking(self, key: str) -> bool:
+        """`Engine.delete` for a thread without an event loop.
+
+        Raises:
+            RecursiveLoadError: it would wait for what this thread is storing.
+        """
+        if self._engine.flights.would_block(key):
+            raise RecursiveLoadError(_BLOCKS)
+        return self._engine.bridge.run(self._engine.delete(key))
 
     async def _outcome(self, flight: Flight[Kept], request: ValueRequest) -> Settled[Kept] | Failed | Abandoned:
         """Wait as long as this caller wants to, whoever has begun the load."""

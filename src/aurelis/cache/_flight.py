@@ -83,6 +83,7 @@ class Flight(Generic[T]):
         stale: what there is in place of the result.
         overtaken: the lowest generation that an invalidation may have of which the load has learnt; 0: there is none.
         generation: of the load; that of an invalidation which has overtaken it is higher. -1: not known yet.
+        anew: it loads whatever there is: which one of those, from 1; 0: it does not.
         holds: asks whether nothing has overtaken the load; `None`: nobody can say.
     """
 
@@ -97,6 +98,7 @@ class Flight(Generic[T]):
         "_task",
         "_thread",
         "_waiters",
+        "anew",
         "fenced",
         "generation",
         "holds",
@@ -114,6 +116,7 @@ class Flight(Generic[T]):
         self._waiters = waiters
         self.outcome: Settled[T] | Failed | Abandoned | None = None
         self.fenced = False
+        self.anew = 0
         self.unclaimed = False
         self.link: object | None = None
         self.tags: tuple[str, ...] = ()

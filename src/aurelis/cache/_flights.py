@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from ._flight import Abandoned, Flight, current
 from ._forking import renew_in_children
@@ -21,7 +21,11 @@ _POLL = 0.02
 
 
 class Flights:
-    """The flights of one cache."""
+    """The flights of one cache.
+
+    Attributes:
+        last_anew: the number of the last one that loads whatever there is.
+    """
 
     def __init__(self) -> None:
         self.after_fork()
@@ -36,6 +40,7 @@ class Flights:
         self._own: dict[asyncio.Task[None], None] = {}
         self._last: set[asyncio.Task[None]] = set()
         self._waiters = Cell()
+        self.last_anew = 0
 
     @property
     def waiting(self) -> int:
@@ -68,26 +73,46 @@ class Flights:
             own.awaits(flight)
         return flight, leads
 
-    def lead(self, key: str) -> tuple[Flight[Any], Flight[Any] | None]:
-        """A flight of the key that the caller leads and has to start, and the one whose place it takes, if any.
+    def join_anew(
+        self, key: str, since: int
+    ) -> tuple[Flight[Any], Literal["lead", "follow", "wait"], Flight[Any] | None]:
+        """A flight of the key that loads whatever there is, and what the caller has to do with it.
 
-        Those who wait for the other one get its result, which is not stored. The caller must `leave` its own.
+        `lead`: start it. `follow`: it has begun after `since`, so its result is the caller's, too. `wait`: until it has
+        ended, and then ask again; its result must not be lost, and may be older than the caller wants. The caller must
+        `leave` it in any case.
+
+        Args:
+            since: `last_anew` when the caller came.
+
+        Returns:
+            With a flight to lead, the one whose place it takes, if any. Those who wait for that one get its result,
+            which is not stored.
 
         Raises:
-            RecursiveLoadError: the caller is part of a load of this key.
+            RecursiveLoadError: the caller is part of a load of this key, or of one that waits for it.
         """
         own = current()
         with self._lock:
             other = self._flights.get(key)
+            if other is not None and isinstance(other.outcome, Abandoned):
+                other = None
             if own is not None and other is not None:
                 own.awaits(other)
+            if other is not None and other.anew:
+                other._refs += 1
+                self._waiters.n += 1
+                return other, "follow" if other.anew > since else "wait", None
+            if own is not None and other is not None:
                 own.awaits_no_more(other)
             if other is not None:
                 other.fenced = True
             flight = self._flights[key] = Flight(key, self._waiters)
+            self.last_anew += 1
+            flight.anew = self.last_anew
         if own is not None:
             own.awaits(flight)
-        return flight, other
+        return flight, "lead", other
 
     def would_block(self, key: str) -> bool:
         """Whether the load of the key goes on only when this thread does something else than wait for it."""

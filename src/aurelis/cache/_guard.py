@@ -43,10 +43,24 @@ class Budget:
 
 
 class Guard:
-    """Stands in front of one remote layer."""
+    """Stands in front of one remote layer.
+
+    Args:
+        threshold: failures in a row after which the layer is left alone.
+        pause: seconds for which it is.
+        timed: one in so many reads that succeed is timed, the first one among them.
+    """
 
     def __init__(
-        self, layer: Layer, ttl: float, clock: Clock, telemetry: Telemetry, *, threshold: int, pause: float
+        self,
+        layer: Layer,
+        ttl: float,
+        clock: Clock,
+        telemetry: Telemetry,
+        *,
+        threshold: int,
+        pause: float,
+        timed: int = 1,
     ) -> None:
         self.layer = layer
         self.name = layer.name
@@ -55,6 +69,8 @@ class Guard:
         self._telemetry = telemetry
         self._threshold = threshold
         self._pause = pause
+        self._timed = timed
+        self._reads = 0
         self._breaker = _breaker.CLOSED
         self._lock = threading.Lock()
         self._trouble = Trouble(f"the layer {layer.name}", "requests go on without it")
@@ -104,6 +120,10 @@ class Guard:
                 self._change(partial(_breaker.succeeded, probe=probe))
                 if probe:
                     self._trouble.over(begin + elapsed)
+            if self._timed > 1 and operation == "get":
+                self._reads += 1
+                if self._reads % self._timed != 1:
+                    return result
             self._telemetry.duration(elapsed, operation, self.name)
             return result
         self._failed(problem, operation, begin, budget, probe)

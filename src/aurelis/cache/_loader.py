@@ -61,6 +61,7 @@ class Load:
         behind: why it is a refresh in the background; empty: somebody waits for it.
         anew: whatever there is, however fresh, is no reason not to load, and takes the place of no error.
         overtaken: the load of the same key whose place this one takes.
+        present: what memory has when a load begins that is to replace it.
     """
 
     flight: Flight[Kept]
@@ -71,6 +72,7 @@ class Load:
     behind: str
     anew: bool = False
     overtaken: Flight[Kept] | None = None
+    present: Entry | None = None
     fallback: Entry | None = None
     begin: float = 0.0
     state: int = 0
@@ -127,6 +129,7 @@ class Loader:
         """What has become known since the caller looked; or else the permit to load. Neither: the flight is settled."""
         engine, stack, request, flight = self._engine, self._engine.stack, load.request, load.flight
         load.state = stack.removals(request.key)
+        load.present = stack.memory.peek(request.key) if load.anew and stack.memory is not None else None
         # Between a caller's look into memory and its turn to load, one in another loop or thread may have loaded.
         entry = stack.peek(request.key)
         found = Found(entry, names.L1) if entry is not None else None
@@ -258,6 +261,7 @@ class Loader:
             packed = engine.stack.pack(value)
         except UnstorableValueError as error:
             self._refuse(error)
+            context.outcome = "unstorable"
             return Kept(Packed(value, None, True), names.MISS), False
         self.failures.pop(request.key, None)
         if context._ttl is not None:
@@ -265,7 +269,8 @@ class Loader:
         decision = self._policy.on_loaded(request, value)
         kept = Kept(packed, names.MISS)
         if context._skipped or not isinstance(decision, Store):
-            engine.telemetry.store("skipped" if isinstance(decision, Store) else decision.reason)
+            context.outcome = "skipped" if isinstance(decision, Store) else decision.reason
+            engine.telemetry.store(context.outcome)
             return kept, False
         keep = self._how(load, context, decision)
         with load.flight.storing():
@@ -273,10 +278,11 @@ class Loader:
             if not load.flight.fenced:
                 if budget.left < engine.stack.timeout:
                     budget = Budget(engine.stack.timeout) if load.behind else budget
-                result = await engine.stack.publish({request.key: packed}, keep, permit, budget)
-                if load.anew and result != "fenced":
-                    await engine.stack.announce(permit, budget)
+                result = await engine.stack.publish({request.key: packed}, keep, permit, budget, anew=load.anew)
+            if load.anew and result == "fenced":
+                await engine.stack.remove_older(permit, load.present, budget)
             engine.telemetry.store(result)
+        context.outcome = result
         return kept, result != "fenced"
 
     def _how(self, load: Load, context: _loading.LoadContext, decision: Store) -> Keep:

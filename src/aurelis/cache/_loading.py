@@ -21,12 +21,16 @@ class LoadContext:
         stale: the stale value, a copy of the load's own; `None` when there is none.
         etag: validator stored with the stale value; what is assigned to it is stored with the new one.
         last_modified: likewise.
+        outcome: what became of the result when the load is over: `stored`, `incomplete` (not in every layer), `fenced`
+            (something newer has overtaken it), `skipped`, `ttl` (it was 0) or `unstorable`; empty until then, and after
+            a load that failed.
     """
 
     has_stale: bool = False
     stale: Any = None  # only the load knows what it stored
     etag: str | None = None
     last_modified: str | None = None
+    outcome: str = ""
     _ttl: float | None = field(default=None)
     _tags: tuple[str, ...] = field(default=())
     _skipped: bool = field(default=False)

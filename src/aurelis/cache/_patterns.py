@@ -19,7 +19,10 @@ def literal_start(pattern: str, category: str | None = None) -> str:
 def category_of(pattern: str) -> str | None:
     """The one category that the pattern is about; `None`: it may be several."""
     start, colon, _ = literal_start(pattern).partition(":")
-    return unquote(start, errors="surrogatepass") if colon else None
+    try:
+        return unquote(start, errors="surrogatepass") if colon else None
+    except UnicodeDecodeError:  # of no category, as that is not how one is written
+        return None
 
 
 def matcher(

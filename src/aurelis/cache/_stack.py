@@ -59,6 +59,7 @@ class Stack:
         prefix: str = "",
     ) -> None:
         self.memory = memory
+        self.codec = codec
         self.lower = tuple(lower)
         self.shared = next((guard for guard in self.lower if isinstance(guard.layer, SharedLayer)), None)
         # Found once: to ask whether something has a protocol's methods is slow.
@@ -239,9 +240,13 @@ class Stack:
         return self.first.remember(last, keep, generation, mark) and complete
 
     async def publish(
-        self, values: Mapping[str, Packed], keep: Keep, permit: Permit, budget: Budget
+        self, values: Mapping[str, Packed], keep: Keep, permit: Permit, budget: Budget, *, anew: bool = False
     ) -> Literal["stored", "incomplete", "fenced"]:
-        """Keep what was loaded, unless an invalidation has overtaken the load."""
+        """Keep what was loaded, unless an invalidation has overtaken the load.
+
+        Args:
+            anew: there may be another value, perhaps fresh, which nobody is to use any more.
+        """
         with contextlib.suppress(LayerError):
             await self.judging.learn(keep.details.tags, budget)  # those that the load itself gave
         self.first.count_removals(values)
@@ -254,6 +259,8 @@ class Stack:
                 continue
             if permit.fence is None:
                 complete = False  # the layer was not there when the load began, so it can't say what happened since
+                if anew:
+                    self._not_replaced(permit.key)
                 continue
             act = partial(self.layer.publish, permit.key, permit.fence, entries, release=permit.owner)
             with self._changes.during(values) as changed:
@@ -262,25 +269,21 @@ class Stack:
                         for key in values:
                             self.forget(key)
                         return "fenced"
+                    if anew:  # others have it in memory
+                        await guard.call("set", partial(self.layer.announce, tuple(values)), budget)
                 except LayerError:
                     complete = False
+                    if anew:
+                        self._not_replaced(permit.key)
                     continue
                 if self.recovery is not None:  # unless a `set` failed meanwhile, which may come before or after this
                     self.recovery.settled([key for key in values if changed[key] < math.inf])
         return "stored" if complete else "incomplete"
 
-    async def announce(self, permit: Permit, budget: Budget) -> None:
-        """Have other processes forget what they hold in memory of a key that was loaded anew and has been published."""
-        if self.shared is None:
-            return
-        problem: LayerError | None = None
-        if permit.fence is not None:
-            try:
-                await self.shared.call("set", partial(self.layer.announce, (permit.key,)), budget)
-            except LayerError as error:
-                problem = error
-        if self.recovery is not None and (permit.fence is None or problem is not None):
-            self.recovery.not_removed(permit.key)  # what was there before must not come back
+    def _not_replaced(self, key: str) -> None:
+        """The shared layer may still have, or others in memory, what was to be replaced; it must not come back."""
+        if self.recovery is not None:
+            self.recovery.not_removed(key)
 
     # Removing
 
@@ -307,6 +310,31 @@ class Stack:
         if problem is not None:
             raise problem
         return existed
+
+    async def remove_older(self, permit: Permit, present: Entry | None, budget: Budget) -> None:
+        """Forget what a load was to replace, whose result something has overtaken; leave what is newer.
+
+        Args:
+            permit: of that load.
+            present: what memory had when it began.
+        """
+        key = permit.key
+        entry = None if self.memory is None else self.memory.peek(key)
+        older = entry is not None and self.shared is not None and entry.generation <= permit.generation
+        if self.memory is not None and entry is not None and (older or entry is present):
+            self.first.count_removals((key,))
+            self.memory.drop(key, entry)
+        for guard in self.lower:
+            try:
+                if guard is not self.shared:
+                    await guard.call("delete", partial(guard.layer.remove, key), budget)
+                    continue
+                below = await guard.call("get", partial(self.layer.lookup, key), budget)
+                if below is None or below.generation <= permit.generation:
+                    await self.take(guard, key, budget)
+            except LayerError:
+                if guard is self.shared:
+                    self._not_replaced(key)
 
     async def invalidate(
         self, tags: Sequence[str], *, soft: bool, budget: Budget, operation: str = "invalidate"

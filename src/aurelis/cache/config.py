@@ -12,6 +12,7 @@ from typing import Literal
 
 from ._options import Duration, EntryOptions, seconds, whole, yes_or_no
 from ._redis_url import parse_redis_url
+from .codecs import MAX_BYTES, THRESHOLD, Framing, Keys, Method, make_framing
 from .exceptions import ConfigurationError, MissingExtraError
 
 _BACKENDS = ("memory", "redis", "disk")
@@ -69,6 +70,12 @@ class CacheConfig:
         namespace: first part of every key; caches with one namespace on one Redis share their entries.
         name: name of this cache in telemetry; a few fixed names, never one per user or request.
         serialization: `msgpack`.
+        compression: `zstd` (Python 3.14, or the extra `zstd`) or `gzip`: what is stored below memory is made smaller.
+        compression_threshold: bytes from which on a value is compressed.
+        compression_max_bytes: bytes at most of what is compressed. What would have more when it is unpacked is damaged,
+            and counts as missing.
+        encryption_key: what is stored below memory is encrypted. 32 random bytes, or their text in hexadecimal or
+            base64; or several keys, of which the first encrypts and all decrypt. Needs the extra `crypto`.
         types: enums, dataclasses, named tuples and pydantic models that values may contain.
         copy: `False` keeps any object by reference, unpacked and uncopied; for memory alone.
         max_size: entries at most in memory.
@@ -94,7 +101,7 @@ class CacheConfig:
 
     Raises:
         ConfigurationError: a value is out of range or two contradict each other.
-        MissingExtraError: a layer needs a package that is not installed.
+        MissingExtraError: a layer, compression or encryption needs a package that is not installed.
     """
 
     redis_url: str | None = field(default=None, repr=False)
@@ -105,6 +112,10 @@ class CacheConfig:
     namespace: str = "aurelis"
     name: str = "default"
     serialization: str = "msgpack"
+    compression: Method | None = None
+    compression_threshold: int = THRESHOLD
+    compression_max_bytes: int = MAX_BYTES
+    encryption_key: Keys | None = field(default=None, repr=False)
     types: Sequence[type] = ()
     copy: bool = True
     max_size: int = 10_000
@@ -134,6 +145,8 @@ class CacheConfig:
             "max_bytes",
             "disk_max_size",
             "disk_max_bytes",
+            "compression_threshold",
+            "compression_max_bytes",
             "breaker_failures",
             "redis_max_connections",
         ):
@@ -160,6 +173,7 @@ class CacheConfig:
             _check_folder(self.cache_dir)
         if self.layers is not None:
             _sequence("layers", self.layers, "CacheLayer(...)", CacheLayer)
+        self.framing()
         _check_layers(self.effective_layers(), self)
 
     def effective_layers(self) -> tuple[CacheLayer, ...]:
@@ -173,6 +187,16 @@ class CacheConfig:
             lower.append(CacheLayer("L3_disk", "disk", self.ttl, priority=1))
         memory_ttl = min(seconds(self.l1_ttl), seconds(self.ttl)) if lower else self.ttl
         return (CacheLayer("L1_memory", "memory", memory_ttl, priority=3), *lower)
+
+    def framing(self) -> Framing:
+        """How what is stored below memory is compressed and encrypted."""
+        return make_framing(
+            self.namespace,
+            compression=self.compression,
+            threshold=self.compression_threshold,
+            max_bytes=self.compression_max_bytes,
+            encryption_key=self.encryption_key,
+        )
 
     def hash_key(self) -> bytes:
         """32 bytes that key the hashes of credentials."""

@@ -258,7 +258,7 @@ class _Plan:
 
         def invalidate(*args: Any, **kwargs: Any) -> bool:
             manager = self.manager()
-            return manager._engine.bridge.run(manager.delete(key_of(manager.key_builder, args, kwargs)))
+            return manager._computing.delete_blocking(key_of(manager.key_builder, args, kwargs))
 
         def refresh(*args: Any, **kwargs: Any) -> Any:
             manager = self.manager()

@@ -167,7 +167,8 @@ class FrameError(CacheError, ValueError):
 
     Attributes:
         reason: A short token for counters: ``"magic"``, ``"version"``, ``"truncated"``, ``"check"``,
-            ``"key"``, ``"header"`` or ``"payload"``.
+            ``"key"``, ``"header"``, ``"codec"``, ``"unencrypted"``, ``"unknown_key"``, ``"tampered"``,
+            ``"compression"``, ``"too_large"`` or ``"payload"``.
         detail: More about it, without any stored data; may be empty.
     """
 

@@ -47,7 +47,10 @@ class CacheInvalidator:
     """
 
     def __init__(self, cache: AnyManager | None = None) -> None:
-        self._given = None if cache is None else UnifiedCacheManager(manager_of(cache))
+        if cache is None or isinstance(cache, UnifiedCacheManager):
+            self._given = cache
+        else:
+            self._given = UnifiedCacheManager(manager_of(cache))
         self._rules: dict[str, tuple[_Target, ...]] = {}
 
     @property

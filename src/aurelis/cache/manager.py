@@ -24,13 +24,13 @@ from ._recovery import Recovery
 from ._redis_url import parse_redis_url
 from ._settings import load_config
 from ._stack import Stack
-from .codecs import ValueCodec
+from .codecs import Framing, ValueCodec
 from .config import CacheConfig, CacheLayer, require_categories, require_config
 from .exceptions import ConfigurationError, FrameError
 from .http import StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
 from .telemetry import names
-from .telemetry.otel import Telemetry
+from .telemetry.otel import DISK_SAMPLE, Telemetry
 from .typing import Layer, Newsroom, SharedLayer
 
 if TYPE_CHECKING:
@@ -509,6 +509,7 @@ def set_cache_manager(manager: AnyManager | None) -> UnifiedCacheManager | None:
 def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> Engine:
     telemetry = Telemetry(config.name, spans=config.spans, span_attributes=config.span_attributes)
     codec = ValueCodec((*config.types, StoredResponse, VariantIndex))
+    framing = config.framing()
     memory: MemoryBackend | None = None
     memory_ttl = 0.0
     guards: list[Guard] = []
@@ -525,7 +526,7 @@ def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> 
             )
             _observe_memory(telemetry, memory)
         elif layer.backend == "redis":
-            guards.append(_redis(layer, config, codec, clock, telemetry))
+            guards.append(_redis(layer, config, codec, framing, clock, telemetry))
     if lower:
         if not config.copy:
             raise ConfigurationError("copy=False keeps objects by reference and works with memory alone")
@@ -535,7 +536,7 @@ def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> 
         if layer.backend == "disk":
             shared_above = next((guard for guard in guards if isinstance(guard.layer, SharedLayer)), None)
             at = 0 if shared_above is None else len(guards)  # one that shares is asked before those that do not
-            guards.insert(at, _disk(layer, shared_above, config, codec, clock, telemetry))
+            guards.insert(at, _disk(layer, shared_above, config, codec, framing, clock, telemetry))
     prefix = escape(config.namespace) + ":"
     shared = any(isinstance(guard.layer, SharedLayer) for guard in guards)
     first = int(clock.time() * 1_000_000) if guards and not shared else 0  # as Redis begins, in microseconds
@@ -563,12 +564,15 @@ def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> 
     return engine
 
 
-def _redis(layer: CacheLayer, config: CacheConfig, codec: ValueCodec, clock: Clock, telemetry: Telemetry) -> Guard:
+def _redis(
+    layer: CacheLayer, config: CacheConfig, codec: ValueCodec, framing: Framing, clock: Clock, telemetry: Telemetry
+) -> Guard:
     from .layers.redis import RedisBackend  # imported here, because memory alone must not need redis-py
 
     backend: Layer = RedisBackend(
         config,
         codec=codec,
+        framing=framing,
         clock=clock,
         damaged=lambda error: telemetry.error(names.L2, "get", f"frame_{error.reason}"),
     )
@@ -580,6 +584,7 @@ def _disk(
     shared: Guard | None,
     config: CacheConfig,
     codec: ValueCodec,
+    framing: Framing,
     clock: Clock,
     telemetry: Telemetry,
 ) -> Guard:
@@ -603,6 +608,7 @@ def _disk(
             timeout=patience,
             namespace=config.namespace,
             codec=codec,
+            framing=framing,
             clock=clock,
             damaged=damaged,
         )
@@ -611,12 +617,14 @@ def _disk(
         # Numbers of another server mean nothing, so what was stored by them is not seen.
         server = "" if config.redis_url is None else parse_redis_url(config.redis_url).identity
         scope = f"below {type(shared.layer).__name__} {server} {config.namespace}"
-        disk = DiskEntries(database, scope, codec, clock, damaged)
+        disk = DiskEntries(database, scope, codec, clock, damaged, framing)
     _observe_disk(telemetry, disk.database)
-    return _guarded(disk, seconds(layer.ttl), config, clock, telemetry)
+    return _guarded(disk, seconds(layer.ttl), config, clock, telemetry, timed=DISK_SAMPLE)
 
 
-def _guarded(layer: Layer, ttl: float, config: CacheConfig, clock: Clock, telemetry: Telemetry) -> Guard:
+def _guarded(
+    layer: Layer, ttl: float, config: CacheConfig, clock: Clock, telemetry: Telemetry, timed: int = 1
+) -> Guard:
     return Guard(
         layer,
         ttl,
@@ -624,6 +632,7 @@ def _guarded(layer: Layer, ttl: float, config: CacheConfig, clock: Clock, teleme
         telemetry,
         threshold=config.breaker_failures,
         pause=seconds(config.breaker_pause),
+        timed=timed,
     )
 
 

@@ -283,6 +283,15 @@ class Newsroom(Protocol):
         ...
 
 
+class ModelResponse(Protocol):
+    """An answer of a model, as `ModelResponseCache` keeps it: any object that the cache can store, with a status."""
+
+    @property
+    def status(self) -> object:
+        """How it went: a str, or an `Enum` of str. `error`: it is not to be kept."""
+        ...
+
+
 __all__ = [
     "Acquired",
     "Bypass",
@@ -302,6 +311,7 @@ __all__ = [
     "Load",
     "Lookup",
     "Message",
+    "ModelResponse",
     "Newsroom",
     "Pass",
     "Policy",

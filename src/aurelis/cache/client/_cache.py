@@ -100,8 +100,11 @@ class ClientCache(Generic[Q, R]):
             keep=options.keep,
             max_temperature=options.max_temperature,
             key_headers=options.key_headers,
+            cost=options.cost,
         )
         self._models: Exchange[ModelRequest] = Exchange(manager, models, max_body_bytes=options.max_body_bytes)
+        if options.cost is not None:
+            self._models.count_costs()
         http = HttpPolicy(
             shared=options.shared,
             # Apart, so that a shared cache never finds what only a private one may store.

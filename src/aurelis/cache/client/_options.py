@@ -11,6 +11,7 @@ from aurelis.cache._options import Duration, seconds, whole, yes_or_no
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES
 from aurelis.cache.http import target_names
+from aurelis.cache.models import Cost
 
 
 def require_transport(inner: object, method: str) -> None:
@@ -58,6 +59,8 @@ class ModelOptions(TypedDict, total=False):
         protocols: what is spoken below a base URL, in place of all that is known: a protocol (`openai`), one operation
             of it at any path (`openai/chat`), or `None` for nothing that is to be cached.
         pacing: how fast a stored stream is given: `burst`, `recorded`, or so many chunks a second.
+        cost: what calls have cost whose answers are used again: `genai-prices` (the list prices of providers, by the
+            extra `cost`), or a function of a `BilledCall` that gives US dollars, or `None` where they are not known.
     """
 
     namespace: Namespace
@@ -69,6 +72,7 @@ class ModelOptions(TypedDict, total=False):
     operations: Collection[str]
     protocols: Mapping[str, str | None]
     pacing: Pacing
+    cost: Cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +113,7 @@ class ClientOptions:
     operations: Collection[str] = ()
     protocols: Mapping[str, str | None] = field(default_factory=dict)
     pacing: Pacing = "burst"
+    cost: Cost = None
 
     def __post_init__(self) -> None:
         seconds(self.ttl)

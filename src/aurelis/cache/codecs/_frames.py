@@ -13,7 +13,7 @@ offset  length  content
 16      8       fresh for: float, seconds from then, ≥ 0, may be infinite
 24      8       stale for: float, seconds after that, ≥ 0, may be infinite
 32      8       generation: unsigned, what was known of invalidations when the value began to be loaded
-40      1       codec of the payload: 1 is `ValueCodec`
+40      1       how the payload is packed, see below
 41      4       length of the key, unsigned
 45      4       length of the details, unsigned
 49      8       length of the payload, unsigned
@@ -22,6 +22,11 @@ offset  length  content
                 ``spread`` (floats, seconds), ``etag`` and ``last_modified`` (strings)
 -       -       the payload, to the end
 ======  ======  ============================================================================
+
+How the payload is packed: the lower four bits are the codec, of which 1 is `ValueCodec`. The next two say how it
+was compressed: 0 not at all, 1 gzip (RFC 1952), 2 Zstandard (RFC 8878). The highest bit says that it was encrypted
+after that, and the details with it, so that there are none outside; see `_encryption` for what the payload is then.
+The bit between them is 0.
 
 The key is in it because the place where a frame was found proves nothing: keys get renamed, copied and
 restored. The check finds accidents. It is no signature: whoever can write to the store can write valid
@@ -45,6 +50,8 @@ from aurelis.cache.exceptions import FrameError
 
 MSGPACK_VALUES: Final = 1
 """The codec of payloads written by `ValueCodec`."""
+ENCRYPTED: Final = 0x80
+"""The bit of what is encrypted."""
 
 MAGIC: Final = b"AuC\x02"
 """What a frame begins with."""
@@ -74,7 +81,7 @@ class Frame:
         fresh_for: How long it is fresh from then; seconds, ≥ 0, may be infinite.
         stale_for: How long after that it may be served stale; seconds, ≥ 0, may be infinite.
         payload: The packed value.
-        codec: How it is packed; 0 to 255, `MSGPACK_VALUES` is the only one so far.
+        codec: How it is packed; 0 to 255, `MSGPACK_VALUES` unless it is compressed or encrypted.
         generation: See `aurelis.cache.typing.Entry`; 0 to 2**64 - 1.
         details: Likewise; the instant of a retry is not kept.
     """
@@ -96,15 +103,10 @@ def encode_frame(frame: Frame) -> bytes:
         FrameError: A time or the codec is outside of its range (reason ``"header"``).
     """
     _require_range(frame.created, frame.fresh_for, frame.stale_for)
-    if not (0 <= frame.codec <= 255 and 0 <= frame.generation <= _MAX_GENERATION):
-        raise FrameError("header", "the codec is not in 0 to 255, or the generation not in 0 to 2**64 - 1")
-    if not (0.0 <= frame.details.lead < math.inf and 0.0 <= frame.details.spread < math.inf):
-        raise FrameError("header", "lead and spread must be finite, 0 or more")
+    _require_numbers(frame)
     key = to_bytes(frame.key)
-    details = b"" if frame.details is NO_DETAILS else _pack_details(frame.details)
-    times = (frame.created, frame.fresh_for, frame.stale_for, frame.generation)
-    body = _BODY.pack(*times, frame.codec, len(key), len(details), len(frame.payload))
-    rest = b"".join((body, key, details, frame.payload))
+    details = pack_details(frame.details)
+    rest = b"".join((_body(frame, key, len(details), len(frame.payload)), key, details, frame.payload))
     return b"".join((MAGIC, _CHECK.pack(crc32(rest)), rest))
 
 
@@ -153,11 +155,25 @@ def open_frame(data: bytes, key: str) -> tuple[bytes, float, int, Details, float
     if data[_KEY_AT:details_at] != to_bytes(key):
         raise FrameError("key")
     _require_range(created, fresh_for, stale_for)
-    details = NO_DETAILS
-    if details_size:
-        unpack = _remembered_details if details_size <= _REMEMBERED_SIZE else _unpack_details
-        details = unpack(data[details_at:payload_at])
+    details = read_details(data[details_at:payload_at]) if details_size else NO_DETAILS
     return data[payload_at:], stale_for, generation, details, created, fresh_for, codec
+
+
+def outside(frame: Frame, payload_size: int) -> bytes:
+    """Return what of a frame without details is not its payload, from the times on to the key.
+
+    Raises:
+        FrameError: As `encode_frame`.
+    """
+    _require_range(frame.created, frame.fresh_for, frame.stale_for)
+    _require_numbers(frame)
+    key = to_bytes(frame.key)
+    return _body(frame, key, 0, payload_size) + key
+
+
+def outside_of(data: bytes, key: str) -> bytes:
+    """Return the same of the bytes of a frame that `open_frame` has opened."""
+    return data[_CHECKED_FROM : _KEY_AT + len(to_bytes(key))]
 
 
 def to_bytes(key: str) -> bytes:
@@ -168,7 +184,10 @@ def to_bytes(key: str) -> bytes:
         return key.encode("utf-8", "surrogatepass")  # naming an error handler costs more than all the rest
 
 
-def _pack_details(details: Details) -> bytes:
+def pack_details(details: Details) -> bytes:
+    """Return the bytes of details, which are few or none."""
+    if details is NO_DETAILS:
+        return b""
     found = {
         "tags": list(details.tags),
         "lead": details.lead,
@@ -178,6 +197,17 @@ def _pack_details(details: Details) -> bytes:
     }
     packed = {name: value for name, value in found.items() if value or value == ""}
     return bytes(packb(packed, unicode_errors="surrogatepass")) if packed else b""
+
+
+def read_details(data: bytes) -> Details:
+    """Return the details that bytes hold.
+
+    Raises:
+        FrameError: They hold none (reason ``"header"``).
+    """
+    if not data:
+        return NO_DETAILS
+    return _remembered_details(data) if len(data) <= _REMEMBERED_SIZE else _unpack_details(data)
 
 
 def _unpack_details(data: bytes) -> Details:
@@ -201,6 +231,11 @@ def _unpack_details(data: bytes) -> Details:
 _remembered_details = lru_cache(1024)(_unpack_details)
 
 
+def _body(frame: Frame, key: bytes, details_size: int, payload_size: int) -> bytes:
+    times = (frame.created, frame.fresh_for, frame.stale_for, frame.generation)
+    return _BODY.pack(*times, frame.codec, len(key), details_size, payload_size)
+
+
 def _foreign(start: bytes) -> str:
     if start == MAGIC[: len(start)]:
         return ""
@@ -211,3 +246,10 @@ def _require_range(created: float, fresh_for: float, stale_for: float) -> None:
     # Written so that NaN, for which every comparison is false, is refused.
     if not (isfinite(created) and fresh_for >= 0.0 and stale_for >= 0.0):
         raise FrameError("header", "created must be finite, fresh_for and stale_for 0 or more")
+
+
+def _require_numbers(frame: Frame) -> None:
+    if not (0 <= frame.codec <= 255 and 0 <= frame.generation <= _MAX_GENERATION):
+        raise FrameError("header", "the codec is not in 0 to 255, or the generation not in 0 to 2**64 - 1")
+    if not (0.0 <= frame.details.lead < math.inf and 0.0 <= frame.details.spread < math.inf):
+        raise FrameError("header", "lead and spread must be finite, 0 or more")

@@ -164,13 +164,21 @@ def hit_of(
 ) -> Hit:
     """The answer from an entry that holds a `StoredResponse`; counts what it saves. `now`: monotonic, seconds."""
     response: StoredResponse = entry.value  # type: ignore[assignment]  # that is what the policy serves
-    telemetry.saved_seconds.n += response.load_seconds
     if response.source == "model":
+        saved = telemetry.saved.get(response.model) or telemetry.saved_by(response.model)
+        saved.seconds.n += response.load_seconds
         if response.input_tokens is None or response.output_tokens is None:
-            telemetry.saved_unknown.n += 1
+            saved.unknown.n += 1
         else:
-            telemetry.saved_input.n += response.input_tokens
-            telemetry.saved_output.n += response.output_tokens
+            saved.input.n += response.input_tokens
+            saved.output.n += response.output_tokens
+        if telemetry.prices:
+            if response.cost is None:
+                saved.unpriced.n += 1
+            else:
+                saved.cost.n += response.cost
+    else:
+        telemetry.saved_seconds.n += response.load_seconds
     ttl = entry.fresh_until - now
     age = response.lifetime - ttl
     if response.overdue:

@@ -73,6 +73,10 @@ class Exchange(Generic[Q]):
         self._refreshes: set[asyncio.Task[None]] = set()
         self._unshareable: dict[int, float] = {}  # by hash, as a stranger chooses how long a key is
 
+    def count_costs(self) -> None:
+        """From now on count what answers have cost, and those whose cost is not known."""
+        self._telemetry.count_costs()
+
     def is_closed(self) -> bool:
         """Whether the cache was closed."""
         return self.engine.closed

@@ -16,7 +16,7 @@ from aurelis.cache._leases import Permit
 from aurelis.cache._packing import Keep
 from aurelis.cache._recording import Reader, Recording
 from aurelis.cache.exceptions import LayerError
-from aurelis.cache.http import Fields, LoadedResponse, ResponseHead
+from aurelis.cache.http import Fields, LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import close_span, current_in, current_span_context
 from aurelis.cache.typing import ExchangePolicy, Terminator
@@ -384,6 +384,9 @@ class Recorder(Generic[Q]):
         if not isinstance(decision, Store):
             engine.telemetry.store(decision.reason)
             return
+        stored = decision.value
+        if isinstance(stored, StoredResponse) and stored.source == "model":
+            engine.telemetry.expect_savings(stored.model)
         with self._flight.storing():
             await self._store_unless_fenced(decision)
 

@@ -119,6 +119,8 @@ class StoredResponse:
         load_seconds: how long the origin took, request to last byte.
         route: route template of the app that made it, empty where unknown.
         pauses: whole milliseconds before each chunk came, of a stream whose times are known; otherwise empty.
+        model: name of the model that made it, as the call gave it or else the answer; empty where neither did.
+        cost: US dollars that the call has cost; `None`: not known, or not asked for.
     """
 
     status: int
@@ -140,6 +142,8 @@ class StoredResponse:
     load_seconds: float = 0.0
     route: str = ""
     pauses: tuple[int, ...] = ()
+    model: str = ""
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

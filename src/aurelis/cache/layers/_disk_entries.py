@@ -12,7 +12,7 @@ from typing import Final
 
 from aurelis.cache._clock import Clock
 from aurelis.cache._entry import Entry
-from aurelis.cache.codecs import ValueCodec, to_bytes
+from aurelis.cache.codecs import Framing, ValueCodec, to_bytes
 from aurelis.cache.exceptions import FrameError
 
 from . import _disk_rows as rows
@@ -32,6 +32,7 @@ class DiskEntries(Framed):
         database: closed with this layer.
         scope: whose entries these are; those of others in the same file are not seen.
         damaged: called with the error for each frame that is damaged or not ours.
+        framing: how frames are written; `None`: neither compressed nor encrypted.
     """
 
     name = "l3"
@@ -43,10 +44,12 @@ class DiskEntries(Framed):
         codec: ValueCodec,
         clock: Clock,
         damaged: Callable[[FrameError], None] | None = None,
+        framing: Framing | None = None,
     ) -> None:
         self.database = database
         self._scope = int.from_bytes(hashlib.blake2b(to_bytes(scope), digest_size=8).digest(), "big", signed=True)
         self._codec = codec
+        self._framing = framing or self._framing
         self._clock = clock
         self._damaged = damaged or _log_damage
         # Who forgets a cache without closing it keeps no thread, and a program that ends leaves its file in order.

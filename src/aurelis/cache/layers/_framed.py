@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aurelis.cache._clock import Clock
 from aurelis.cache._entry import Entry
-from aurelis.cache.codecs import Frame, ValueCodec, encode_frame, is_immutable, open_frame
+from aurelis.cache.codecs import Frame, Framing, ValueCodec, is_immutable, open_frame
 from aurelis.cache.exceptions import FrameError
 
 _FOREVER: Final = 10 * 365 * 86_400.0
@@ -19,6 +19,7 @@ class Framed:
     """The part of a layer that frames what it keeps."""
 
     _codec: ValueCodec
+    _framing = Framing()
     _clock: Clock
     _damaged: Callable[[FrameError], None]
 
@@ -29,7 +30,9 @@ class Framed:
             now: monotonic, seconds, for who has read many at once.
         """
         try:
-            payload, stale_for, generation, details, *_ = open_frame(data, key)
+            payload, stale_for, generation, details, _, _, codec = open_frame(data, key)
+            if codec != self._framing.plain:
+                payload, details = self._framing.unwrap(data, key, codec, payload, details)
             value = self._codec.loads(payload)
         except FrameError as error:
             self._damaged(error)
@@ -47,9 +50,9 @@ class Framed:
         fresh_for = max(0.0, entry.fresh_until - now)
         more: dict[str, Any] = {"generation": entry.generation, "details": entry.details}
         if fresh_for > _FOREVER:
-            return encode_frame(Frame(key, self._clock.time(), fresh_for, 0.0, payload, **more)), None
+            return self._framing.encode(Frame(key, self._clock.time(), fresh_for, 0.0, payload, **more)), None
         # What is fresh for a time only gets an expiry, however long it may be served stale: freshness is read from it.
         life = min(max(0.0, entry.expires - now), _FOREVER)
         frame = Frame(key, self._clock.time(), fresh_for, max(0.0, life - fresh_for), payload, **more)
         # At least a millisecond: what stands under the key now must go in any case.
-        return encode_frame(frame), max(1, int(life * 1000))
+        return self._framing.encode(frame), max(1, int(life * 1000))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any, Final
 
 _TOGETHER: Final = 256
 """Jobs at most that are taken at once."""
+_YIELDS: Final = 3 if hasattr(os, "sched_yield") else 0
+"""How often a thread lets others run before it sleeps: some microseconds."""
 _WAITING: Final = 10_000
 """Jobs at most that wait. More come only while the disk hangs, and nobody waits for them any more."""
 
@@ -153,7 +156,7 @@ def _serve(
     # Holds on to nothing but the queue and what works: whoever handed something over may be forgotten meanwhile.
     last: Job | None = None
     while last is None:
-        jobs = [waiting.get()]
+        jobs = [_next(waiting)]
         with contextlib.suppress(queue.Empty):
             while len(jobs) < _TOGETHER:
                 jobs.append(waiting.get_nowait())
@@ -167,6 +170,16 @@ def _serve(
         del jobs
     end()
     _deliver([last])
+
+
+def _next(waiting: queue.SimpleQueue[Job]) -> Job:
+    # Whoever waited for the last result often has the next job at once. A thread that sleeps by then has to be woken
+    # twice, for the job and for the interpreter's lock, which costs a hit on the disk a quarter of its time.
+    for _ in range(_YIELDS):
+        with contextlib.suppress(queue.Empty):
+            return waiting.get_nowait()
+        os.sched_yield()  # which lets go of the interpreter
+    return waiting.get()
 
 
 def _deliver(jobs: list[Job]) -> None:

@@ -22,7 +22,7 @@ from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._deadline import Deadline
 from aurelis.cache._entry import Entry
 from aurelis.cache._options import Duration, seconds
-from aurelis.cache.codecs import ValueCodec, to_bytes
+from aurelis.cache.codecs import Framing, Keys, Method, ValueCodec, make_framing, to_bytes
 from aurelis.cache.exceptions import ConfigurationError, FrameError, LayerError, LayerTimeout
 from aurelis.cache.typing import Acquired, Kind, Message
 
@@ -57,10 +57,13 @@ class DiskBackend(DiskEntries):
         timeout: seconds that `get`, `set` and `delete` take at most, and that one process waits for another.
         namespace: caches with one namespace in one folder share their entries; others do not see them.
         types: as in `CacheConfig`.
+        compression: as in `CacheConfig`, for what has 1024 bytes or more.
+        encryption_key: as in `CacheConfig`.
         damaged: called with the error for each frame that is damaged or not ours.
 
     Raises:
         ConfigurationError: an argument is out of range, or this Python's SQLite is too old.
+        MissingExtraError: compression or encryption needs a package that is not installed.
     """
 
     own_thread = True
@@ -75,7 +78,10 @@ class DiskBackend(DiskEntries):
         timeout: Duration = 1.0,
         namespace: str = "aurelis",
         types: Sequence[type] = (),
+        compression: Method | None = None,
+        encryption_key: Keys | None = None,
         codec: ValueCodec | None = None,
+        framing: Framing | None = None,
         clock: Clock = SYSTEM_CLOCK,
         damaged: Callable[[FrameError], None] | None = None,
     ) -> None:
@@ -87,8 +93,9 @@ class DiskBackend(DiskEntries):
             raise ConfigurationError(f"DiskBackend: {error}") from None
         if self._timeout == 0:
             raise ConfigurationError("DiskBackend: timeout must be more than 0 seconds")
+        framing = framing or make_framing(namespace, compression=compression, encryption_key=encryption_key)
         database = Database(cache_dir, max_size, max_bytes, self._timeout, clock)
-        super().__init__(database, f"own {namespace}", codec or ValueCodec(types), clock, damaged)
+        super().__init__(database, f"own {namespace}", codec or ValueCodec(types), clock, damaged, framing)
         self._node = (0, "")
         self._known = 0
 

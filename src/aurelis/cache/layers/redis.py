@@ -20,7 +20,7 @@ from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
 from aurelis.cache._forking import renew_in_children
 from aurelis.cache._options import Duration, seconds
-from aurelis.cache.codecs import ValueCodec
+from aurelis.cache.codecs import Framing, ValueCodec
 from aurelis.cache.config import CacheConfig, require_config
 from aurelis.cache.exceptions import FrameError, LayerError, LayerTimeout, MissingExtraError
 
@@ -53,7 +53,8 @@ class RedisBackend(Framed, Coordination):
     `store`, `remove`, which raise them for the guard). Works from several event loops: each has a client of its own.
 
     Args:
-        config: its `redis_*` options, `namespace`, `types`, `timeout` and `ttl` are used.
+        config: its `redis_*` options, `namespace`, `types`, `timeout`, `ttl`, and what it says of compression and
+            encryption are used.
         damaged: called with the error for each frame that is damaged or not ours.
 
     Raises:
@@ -67,6 +68,7 @@ class RedisBackend(Framed, Coordination):
         config: CacheConfig,
         *,
         codec: ValueCodec | None = None,
+        framing: Framing | None = None,
         clock: Clock = SYSTEM_CLOCK,
         damaged: Callable[[FrameError], None] | None = None,
     ) -> None:
@@ -74,6 +76,7 @@ class RedisBackend(Framed, Coordination):
         self._topology = Topology.parse(config)
         self._config = config
         self._codec = codec or ValueCodec(config.types)
+        self._framing = framing or config.framing()
         self._clock = clock
         self._damaged = damaged or _log_damage
         self._timeout = seconds(config.timeout)

@@ -3,7 +3,8 @@
 from ._answer import AnswerSummary, Dialect, StreamTerminator
 from ._canonicalise import BodyRules, canonical_body, parse_object
 from ._catalogue import Catalogue
-from ._partition import clean_url, credential_partition, partition, selecting_fields
+from ._cost import BilledCall, Cost, Price
+from ._partition import clean_url, credential_partition, credentials, identifies_caller, partition, selecting_fields
 from ._policy import CATEGORY, KEEPABLE, ModelPolicy, ModelRequest
 from ._profiles import OPENAI_CHAT, OPTIONAL, PROFILES, Profile
 from ._recognise import ModelCall, recognise
@@ -21,8 +22,10 @@ __all__ = [
     "UNKNOWN",
     "AnswerSummary",
     "ArraySplitter",
+    "BilledCall",
     "BodyRules",
     "Catalogue",
+    "Cost",
     "Dialect",
     "EventSplitter",
     "Frame",
@@ -30,6 +33,7 @@ __all__ = [
     "ModelCall",
     "ModelPolicy",
     "ModelRequest",
+    "Price",
     "Profile",
     "Splitter",
     "StreamTerminator",
@@ -37,6 +41,8 @@ __all__ = [
     "canonical_body",
     "clean_url",
     "credential_partition",
+    "credentials",
+    "identifies_caller",
     "parse_object",
     "partition",
     "recognise",

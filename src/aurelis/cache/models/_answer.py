@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._splitting import Frame, Splitter
-from ._usage import UNKNOWN, Usage
+from ._usage import UNKNOWN, Usage, counts
 
 Document = Mapping[str, Any]
 """A JSON object. Any: whatever JSON can hold, which each reader checks."""
@@ -55,6 +55,8 @@ class Findings:
         ended: the protocol's own end was seen.
         input_tokens: the last count that was reported: several servers report a running total with each event.
         output_tokens: likewise.
+        details: other counts, by name, likewise; see `Usage`.
+        terms: what was said of how it is billed, by name.
         begun: the choices that have begun.
         over: those that have ended.
 
@@ -62,8 +64,8 @@ class Findings:
     """
 
     __slots__ = (
-        *("answered", "begun", "ended", "error", "finish_reasons", "input_tokens", "malformed", "model"),
-        *("output_tokens", "over"),
+        *("answered", "begun", "details", "ended", "error", "finish_reasons", "input_tokens", "malformed", "model"),
+        *("output_tokens", "over", "terms"),
     )
 
     def __init__(self) -> None:
@@ -74,6 +76,8 @@ class Findings:
         self.finish_reasons: list[str] = []
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
+        self.details: dict[str, int] = {}
+        self.terms: dict[str, str] = {}
         self.model: str | None = None
         self.begun: set[object] = set()
         self.over: set[object] = set()
@@ -89,6 +93,15 @@ class Findings:
             self.input_tokens = input_tokens
         if output_tokens is not None:
             self.output_tokens = output_tokens
+
+    def detailed(self, block: object, paths: Mapping[str, tuple[str, ...]]) -> None:
+        """Counts that may be somewhere in a block of usage, by the name that they have here."""
+        self.details |= counts(block, paths)
+
+    def billed(self, name: str, value: object) -> None:
+        """What an answer may say of how it is billed."""
+        if isinstance(value, str) and value:
+            self.terms[name] = value.lower()
 
     def choice(self, index: object, reason: object) -> None:
         """There is something of a choice; `reason` is why it ended, if it has."""
@@ -108,7 +121,12 @@ class Findings:
             error=self.error,
             answered=self.answered,
             finish_reasons=tuple(self.finish_reasons),
-            usage=Usage(self.input_tokens, self.output_tokens),
+            usage=Usage(
+                self.input_tokens,
+                self.output_tokens,
+                tuple((name, number) for name, number in self.details.items() if number),
+                tuple(self.terms.items()),
+            ),
             model=self.model,
         )
 

@@ -10,6 +10,13 @@ from ._usage import total
 _CLIENT_TOOLS = ("bash_", "memory_", "text_editor_")
 _STATEFUL_FIELDS = ("container", "mcp_servers")
 _INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+_DETAILS = {
+    "cache_read_tokens": ("cache_read_input_tokens",),
+    "cache_write_tokens": ("cache_creation_input_tokens",),
+    "cache_write_5m_tokens": ("cache_creation", "ephemeral_5m_input_tokens"),
+    "cache_write_1h_tokens": ("cache_creation", "ephemeral_1h_input_tokens"),
+    "output_reasoning_tokens": ("output_tokens_details", "thinking_tokens"),
+}
 
 
 def _runs_at_the_client(tool: object) -> bool:
@@ -38,10 +45,16 @@ def admits_on_vertex(body: Document) -> bool:
     return isinstance(body.get("anthropic_version"), str) and _admits(body)
 
 
+def _read_usage(usage: object, findings: Findings) -> None:
+    findings.used(total(usage, *_INPUT), total(usage, "output_tokens"))
+    findings.detailed(usage, _DETAILS)
+    for name in ("service_tier", "speed"):
+        findings.billed(name, members(usage).get(name))
+
+
 def _read_message(document: Document, findings: Findings) -> None:
     findings.named(document.get("model"))
-    usage = document.get("usage")
-    findings.used(total(usage, *_INPUT), total(usage, "output_tokens"))
+    _read_usage(document.get("usage"), findings)
     reason = document.get("stop_reason")
     if isinstance(document.get("content"), list):
         findings.choice(0, reason)
@@ -54,12 +67,10 @@ def _read_event(document: Document, findings: Findings) -> None:
         case "message_start":
             message = members(document.get("message"))
             findings.named(message.get("model"))
-            usage = message.get("usage")
-            findings.used(total(usage, *_INPUT), total(usage, "output_tokens"))
+            _read_usage(message.get("usage"), findings)
             findings.choice(0, None)
         case "message_delta":
-            usage = document.get("usage")
-            findings.used(total(usage, *_INPUT), total(usage, "output_tokens"))
+            _read_usage(document.get("usage"), findings)
             findings.choice(0, members(document.get("delta")).get("stop_reason"))
         case "message_stop":
             findings.ended = True

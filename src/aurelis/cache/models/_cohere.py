@@ -24,7 +24,15 @@ def admits_rerank(body: Document) -> bool:
     return isinstance(body.get("query"), str) and isinstance(body.get("documents"), list) and names_model(body)
 
 
+_BILLED = {
+    "billed_input_tokens": ("billed_units", "input_tokens"),
+    "billed_output_tokens": ("billed_units", "output_tokens"),
+    "rerank_searches": ("billed_units", "search_units"),
+}
+
+
 def _read_usage(usage: object, findings: Findings) -> None:
+    findings.detailed(usage, _BILLED)
     for name in ("billed_units", "tokens"):  # what was processed counts, what is billed where nothing else is known
         block = members(usage).get(name)
         findings.used(total(block, "input_tokens"), total(block, "output_tokens"))
@@ -63,6 +71,7 @@ def _read_list(document: Document, findings: Findings) -> None:
     if document.get("embeddings") or document.get("results"):
         findings.choice(0, "COMPLETE")
     meta = members(document.get("meta"))
+    findings.detailed(meta, _BILLED)
     tokens = total(meta.get("tokens"), "input_tokens")
     if tokens is None:
         tokens = total(meta.get("billed_units"), "input_tokens")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._answer import FILTERED, INCOMPLETE, LENGTH, Dialect, Document, Findings, items, members, parse
 from ._splitting import Frame
-from ._usage import total
+from ._usage import count, total
 
 _CLIENT_TOOLS = frozenset({"functionDeclarations", "function_declarations"})
 
@@ -62,13 +62,39 @@ def longest(body: Document) -> float:
     return 3600.0 if body.get("cachedContent", body.get("cached_content")) else float("inf")
 
 
-def _read(document: Document, findings: Findings) -> None:
-    findings.named(document.get("modelVersion"))
-    usage = document.get("usageMetadata")
+_DETAILS = {
+    "cache_read_tokens": ("cachedContentTokenCount",),
+    "output_reasoning_tokens": ("thoughtsTokenCount",),
+    "input_tool_tokens": ("toolUsePromptTokenCount",),
+}
+_BY_MODALITY = {
+    "promptTokensDetails": "input_{}_tokens",
+    "cacheTokensDetails": "cache_{}_read_tokens",
+    "candidatesTokensDetails": "output_{}_tokens",
+}
+_MODALITIES = {"TEXT": "text", "AUDIO": "audio", "IMAGE": "image", "DOCUMENT": "image", "VIDEO": "video"}
+
+
+def _read_usage(usage: object, findings: Findings) -> None:
     findings.used(
         total(usage, "promptTokenCount", "toolUsePromptTokenCount"),
         total(usage, "candidatesTokenCount", "thoughtsTokenCount"),
     )
+    findings.detailed(usage, _DETAILS)
+    for member, name in _BY_MODALITY.items():
+        numbers: dict[str, int] = {}
+        for one in items(members(usage).get(member)):
+            modality, number = members(one).get("modality"), count(members(one).get("tokenCount"))
+            if isinstance(modality, str) and modality in _MODALITIES and number is not None:
+                key = name.format(_MODALITIES[modality])
+                numbers[key] = numbers.get(key, 0) + number
+        findings.details |= numbers
+    findings.billed("service_tier", members(usage).get("serviceTier", members(usage).get("trafficType")))
+
+
+def _read(document: Document, findings: Findings) -> None:
+    findings.named(document.get("modelVersion"))
+    _read_usage(document.get("usageMetadata"), findings)
     if members(document.get("promptFeedback")).get("blockReason") is not None:
         findings.choice("prompt", "SAFETY")
     for candidate in items(document.get("candidates")):
@@ -125,9 +151,10 @@ CONTENT = Dialect(
 def _read_embeddings(document: Document, findings: Findings) -> None:
     if document.get("embedding") or document.get("embeddings"):
         findings.choice(0, "STOP")
-    tokens = total(document.get("usageMetadata"), "promptTokenCount")
-    if tokens is not None:
-        findings.used(tokens, 0)
+    usage = document.get("usageMetadata")
+    _read_usage(usage, findings)
+    if total(usage, "promptTokenCount") is not None:
+        findings.used(None, 0)
 
 
 EMBEDDINGS = Dialect(read=_read_embeddings)

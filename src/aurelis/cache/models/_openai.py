@@ -16,7 +16,7 @@ from ._answer import (
     items,
     members,
 )
-from ._usage import total
+from ._usage import counts, total
 
 # With these an answer depends on more than the request, or the call leaves behind what later calls use.
 _STATEFUL_FIELDS = (
@@ -105,10 +105,44 @@ def admits_speech(body: Document) -> bool:
     return isinstance(body.get("input"), str) and body.get("stream_format", "audio") in (None, "audio")
 
 
+_READ, _WRITTEN = "prompt_tokens_details", "completion_tokens_details"
+_CHAT_DETAILS = {
+    "cache_read_tokens": (_READ, "cached_tokens"),
+    "cache_write_tokens": (_READ, "cache_write_tokens"),
+    "input_audio_tokens": (_READ, "audio_tokens"),
+    "output_audio_tokens": (_WRITTEN, "audio_tokens"),
+    "output_reasoning_tokens": (_WRITTEN, "reasoning_tokens"),
+}
+_RESPONSE_DETAILS = {
+    "cache_read_tokens": ("input_tokens_details", "cached_tokens"),
+    "cache_write_tokens": ("input_tokens_details", "cache_write_tokens"),
+    "output_reasoning_tokens": ("output_tokens_details", "reasoning_tokens"),
+}
+_IMAGE_DETAILS = {
+    "input_text_tokens": ("input_tokens_details", "text_tokens"),
+    "input_image_tokens": ("input_tokens_details", "image_tokens"),
+    "output_text_tokens": ("output_tokens_details", "text_tokens"),
+    "output_image_tokens": ("output_tokens_details", "image_tokens"),
+}
+
+
+def _read_chat_usage(usage: object, findings: Findings) -> None:
+    if not isinstance(usage, dict):
+        return
+    read, written = total(usage, "prompt_tokens"), total(usage, "completion_tokens")
+    findings.detailed(usage, _CHAT_DETAILS)
+    if read is not None and written is not None:
+        # xAI does not count the reasoning among the rest, and its total says so.
+        reasoning = counts(usage, _CHAT_DETAILS).get("output_reasoning_tokens", 0)
+        if reasoning and total(usage, "total_tokens") == read + written + reasoning:
+            written += reasoning
+    findings.used(read, written)
+
+
 def _read_choices(document: Document, findings: Findings) -> None:
     findings.named(document.get("model"))
-    usage = document.get("usage")
-    findings.used(total(usage, "prompt_tokens"), total(usage, "completion_tokens"))
+    findings.billed("service_tier", document.get("service_tier"))
+    _read_chat_usage(document.get("usage"), findings)
     for choice in items(document.get("choices")):
         if not isinstance(choice, dict):
             findings.malformed = True
@@ -146,6 +180,8 @@ def _read_response(document: Document, findings: Findings) -> None:
     findings.named(document.get("model"))
     usage = document.get("usage")
     findings.used(total(usage, "input_tokens"), total(usage, "output_tokens"))
+    findings.detailed(usage, _RESPONSE_DETAILS)
+    findings.billed("service_tier", document.get("service_tier"))
     status = document.get("status")
     if status == "failed":
         findings.error = True
@@ -188,6 +224,7 @@ EMBEDDINGS = Dialect(read=_read_data)
 def _read_images(document: Document, findings: Findings) -> None:
     usage = document.get("usage")
     findings.used(total(usage, "input_tokens"), total(usage, "output_tokens"))
+    findings.detailed(usage, _IMAGE_DETAILS)
     if items(document.get("data")):
         findings.choice(0, "stop")
 

@@ -106,7 +106,7 @@ def credential_partition(fields: Mapping[bytes, bytes], secret: bytes) -> str:
     Raises:
         ValueError: `secret` is empty.
     """
-    return _token(_present(fields, _identifies_caller), secret)
+    return _token(_present(fields, identifies_caller), secret)
 
 
 @lru_cache(1024)
@@ -117,12 +117,28 @@ def _is_credential_field(name: bytes) -> bool:
 # A model's answer does not depend on cookies and sessions: clients send back the cookie of the provider's proxy
 # (`__cf_bm`), and the sessions of gateways group calls for people who read logs.
 @lru_cache(1024)
-def _identifies_caller(name: bytes) -> bool:
+def identifies_caller(name: bytes) -> bool:
+    """Whether a field of this name, in lower case, carries a credential or a session."""
     return _is_credential_field(name) or _SESSION_FIELD.search(name) is not None
 
 
 def _present(fields: Mapping[bytes, bytes], counts: Callable[[bytes], bool]) -> list[bytes]:
     return [name + b":" + fields[name] for name in sorted(filter(counts, fields))]
+
+
+def credentials(fields: Mapping[bytes, bytes], query: str) -> tuple[bytes, ...]:
+    """Values of all fields and parameters of a request that carry credentials or sessions, as they stand there.
+
+    Args:
+        fields: header fields by lower-case name.
+        query: of its URL without `?`.
+    """
+    values = [fields[name] for name in sorted(filter(identifies_caller, fields))]
+    for part in query.split("&"):
+        if part and _is_credential(part):
+            value = part.partition("=")[2]
+            values += [value.encode("utf-8", "surrogatepass"), unquote_plus(value).encode("utf-8", "surrogatepass")]
+    return tuple(value for value in values if value)
 
 
 def _token(credentials: list[bytes], secret: bytes) -> str:

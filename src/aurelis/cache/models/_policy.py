@@ -28,7 +28,9 @@ from aurelis.cache.http import (
 from aurelis.cache.typing import Terminator
 
 from ._answer import FILTERED, INCOMPLETE, LENGTH, AnswerSummary, Dialect
+from ._cost import BilledCall, Cost
 from ._partition import selecting_fields
+from ._pricing import pricing
 from ._recognise import ModelCall
 from ._replay import replay_fields
 
@@ -74,14 +76,16 @@ class ModelPolicy:
             `unterminated`.
         max_temperature: calls of a higher temperature pass by the cache; `None`: there is no limit.
         key_headers: names of more request fields that are part of the key.
+        cost: says what an answer has cost that is stored.
 
     Raises:
-        ConfigurationError: `keep` holds something else, or `max_temperature` is no number ≥ 0.
+        ConfigurationError: `keep` holds something else, `max_temperature` is no number ≥ 0, or `cost` gives no prices.
+        MissingExtraError: `cost` is a price list that is not installed.
         TypeError: `keep` or `key_headers` is a string.
         ValueError: `ttl` is negative or NaN.
     """
 
-    __slots__ = ("_honour_cache_control", "_keep", "_key_headers", "_keys", "_max_temperature", "_ttl")
+    __slots__ = ("_cost", "_honour_cache_control", "_keep", "_key_headers", "_keys", "_max_temperature", "_ttl")
 
     def __init__(
         self,
@@ -92,6 +96,7 @@ class ModelPolicy:
         keep: Collection[str] = (),
         max_temperature: float | None = None,
         key_headers: Collection[str] = (),
+        cost: Cost = None,
     ) -> None:
         if math.isnan(ttl) or ttl < 0:
             raise ValueError(f"ttl must be a number of seconds ≥ 0, not {ttl!r}")
@@ -103,6 +108,7 @@ class ModelPolicy:
             raise ConfigurationError(f"keep: {unknown[0]!r} is none of {', '.join(sorted(KEEPABLE))}")
         if max_temperature is not None and not _is_temperature(max_temperature):
             raise ConfigurationError(f"max_temperature must be a number ≥ 0, not {max_temperature!r}")
+        self._cost = pricing(cost)
         self._keys = keys
         self._ttl = float(ttl)
         self._honour_cache_control = honour_cache_control
@@ -206,12 +212,22 @@ class ModelPolicy:
             load_seconds=loaded.seconds,
             route=loaded.route,
             pauses=_pauses(loaded.times),
+            model=request.call.model or summary.model or "",
+            cost=self._price(request, summary),
         )
         return Store(stored, fresh_for=ttl, tags=_tags.tags(request.options.tags))
 
     def on_error(self, request: ModelRequest, entry: Entry | None, error: BaseException, now: float) -> Reraise:
         """The callers get the failure as it was."""
         return Reraise()
+
+    def _price(self, request: ModelRequest, summary: AnswerSummary) -> float | None:
+        """US dollars; `None`: not known, or nobody asks."""
+        if self._cost is None:
+            return None
+        call = request.call
+        name, operation = call.profile.name, call.operation
+        return self._cost(BilledCall(name, operation, request.url, call.model, summary.model or "", summary.usage))
 
     def _ttl_of(self, request: ModelRequest) -> float:
         ttl = request.options.ttl

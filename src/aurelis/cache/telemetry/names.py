@@ -41,6 +41,7 @@ KIND: Final = _P + "message.kind"
 GAP_REASON: Final = _P + "gap.reason"
 RECOVERY_RESULT: Final = _P + "recovery.result"
 TOKEN_TYPE: Final = _P + "token.type"
+MODEL: Final = "gen_ai.request.model"  # of OpenTelemetry's conventions, that it agrees with what SDKs report
 ERROR_TYPE: Final = "error.type"
 # Attributes of spans only; they say the same as the parameters of the Cache-Status field (RFC 9211).
 FWD: Final = _P + "fwd"
@@ -56,6 +57,11 @@ STALE: Final = "stale"
 REVALIDATED: Final = "revalidated"
 BYPASS: Final = "bypass"
 
+# A value of MODEL: the names beyond `MAX_MODELS`, which whoever calls may choose.
+OTHER_MODELS: Final = "_OTHER"
+MAX_MODELS: Final = 100
+"""Models that a cache keeps apart in its counts."""
+
 # Values of LAYER.
 L1: Final = "l1"
 L2: Final = "l2"
@@ -69,7 +75,7 @@ DURATION: Final = Metric(
     _P + "operation.duration",
     "histogram",
     "s",
-    "Duration of operations: every one that waits for I/O, and a sample (1 in 64) of hits in memory. Not a count.",
+    "Duration of operations: each that waits for I/O, 1 in 8 of the disk's gets, 1 in 64 hits in memory. Not a count.",
 )
 COALESCED: Final = Metric(
     _P + "coalesced",
@@ -118,6 +124,15 @@ SAVED_UNKNOWN: Final = Metric(
     "{request}",
     "Model calls answered from the cache whose usage is not known.",
 )
+SAVED_COST: Final = Metric(
+    _P + "saved.cost", "counter", "{USD}", "US dollars that calls of models have cost whose answers were used again."
+)
+SAVED_UNPRICED: Final = Metric(
+    _P + "saved.unpriced",
+    "counter",
+    "{request}",
+    "Model calls answered from the cache whose cost is not known, although prices were asked for.",
+)
 SAVED_TIME: Final = Metric(_P + "saved.time", "counter", "s", "Time that origins took for answers now reused.")
 
 METRICS: Final = (
@@ -141,6 +156,8 @@ METRICS: Final = (
     RECOVERED,
     SAVED_TOKENS,
     SAVED_UNKNOWN,
+    SAVED_COST,
+    SAVED_UNPRICED,
     SAVED_TIME,
 )
 """All instruments, in the order in which they are documented."""

@@ -20,10 +20,13 @@ from aurelis.cache._forking import renew_in_children
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
 from . import names
-from ._cells import REGISTRY, Cell, CellTable
+from ._cells import REGISTRY, Cell, CellTable, Sum
 from ._reading import Reading
 
 T = TypeVar("T")
+
+_LONGEST_NAME = 128
+"""Characters of a model's name that is counted by itself."""
 
 try:
     _VERSION = version("aurelis-cache")
@@ -32,6 +35,8 @@ except PackageNotFoundError:  # a checkout that was never installed
 
 SAMPLE_MASK = 63
 """The latency of hits in memory is recorded for one in 64."""
+DISK_SAMPLE = 8
+"""That of reads of the disk is recorded for one in 8: to record it takes half as long as such a read."""
 
 get_current_span = trace.get_current_span
 """For the hot path, which cannot afford a frame around it."""
@@ -147,6 +152,25 @@ def instrument(meter_provider: MeterProvider) -> None:
     _PROVIDERS.add(meter_provider)
 
 
+class Saved:
+    """What answers of one model have saved.
+
+    Args:
+        prices: the costs are asked for; otherwise their cells are nobody's, that a report does not say 0.
+    """
+
+    __slots__ = ("cost", "input", "output", "seconds", "unknown", "unpriced")
+
+    def __init__(self, table: CellTable, model: str, *, prices: bool) -> None:
+        named = {names.MODEL: model} if model else {}
+        self.seconds = table.sum(names.SAVED_TIME, **named)
+        self.input = table.cell(names.SAVED_TOKENS, **{names.TOKEN_TYPE: "input"}, **named)
+        self.output = table.cell(names.SAVED_TOKENS, **{names.TOKEN_TYPE: "output"}, **named)
+        self.unknown = table.cell(names.SAVED_UNKNOWN, **named)
+        self.cost = table.sum(names.SAVED_COST, **named) if prices else Sum()
+        self.unpriced = table.cell(names.SAVED_UNPRICED, **named) if prices else Cell()
+
+
 def read(name: str) -> Reading:
     """What OpenTelemetry reports now of the caches of this name; of durations, since this was first called for it.
 
@@ -186,9 +210,9 @@ class Telemetry:
         self.table.alias(self.hit_l1, names.LOOKUPS, **{names.LAYER: names.L1, names.RESULT: names.HIT})
         self.miss_l1 = self.lookup(names.L1, names.MISS)
         self.saved_seconds = self.table.sum(names.SAVED_TIME)
-        self.saved_input = self.table.cell(names.SAVED_TOKENS, **{names.TOKEN_TYPE: "input"})
-        self.saved_output = self.table.cell(names.SAVED_TOKENS, **{names.TOKEN_TYPE: "output"})
-        self.saved_unknown = self.table.cell(names.SAVED_UNKNOWN)
+        self.saved: dict[str, Saved] = {}  # by model, for those that have a place of their own
+        self._saved_by_others: Saved | None = None
+        self.prices = False
         self._tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
         self._durations: dict[tuple[str, str | None, str | None], dict[str, str]] = {}
 
@@ -207,6 +231,26 @@ class Telemetry:
     def lookup(self, layer: str, result: str) -> Cell:
         """The cell of lookups in one layer."""
         return self.table.cell(names.LOOKUPS, **{names.LAYER: layer, names.RESULT: result})
+
+    def saved_by(self, model: str) -> Saved:
+        """Where it is counted what an answer of this model saves. The hot path looks into `saved` first."""
+        if len(self.saved) < names.MAX_MODELS and len(model) <= _LONGEST_NAME:
+            self.saved[model] = saved = Saved(self.table, model, prices=self.prices)
+            return saved
+        if self._saved_by_others is None:
+            self._saved_by_others = Saved(self.table, names.OTHER_MODELS, prices=self.prices)
+        return self._saved_by_others
+
+    def expect_savings(self, model: str) -> None:
+        """Have the series of a model begin with zero: one that begins with its first hit has no increase by it."""
+        if model not in self.saved:
+            self.saved_by(model)
+
+    def count_costs(self) -> None:
+        """From now on count what answers have cost, and those whose cost is not known."""
+        if not self.prices:
+            self.prices = True
+            self.saved, self._saved_by_others = {}, None
 
     def store(self, result: str, count: int = 1) -> None:
         """Count decisions whether to keep something."""

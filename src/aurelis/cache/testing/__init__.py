@@ -3,6 +3,7 @@
 * `ManualClock`: time that moves only when it is told to.
 * `SharedMemory`: what several managers of one event loop share, in place of Redis.
 * `Chaos`, `Faults`, `ChaosLayer`, `ChaosSharedLayer`: layers and messages that fail as they do in production.
+* `Cassette`: calls of HTTP clients, recorded once and replayed; `UnmatchedCallError`: one was not recorded.
 * `LayerContract`, `SearchableLayerContract`, `SharedLayerContract`, `NewsroomContract`: the tests that a layer must
   pass, to be inherited by tests of its own.
 """
@@ -14,8 +15,11 @@ from ._searchable_contract import SearchableLayerContract
 from ._shared import SharedMemory, SharedNode
 from ._shared_contract import SharedLayerContract
 from ._time import ManualClock
+from .cassettes import Cassette, CassetteError, UnmatchedCallError
 
 __all__ = [
+    "Cassette",
+    "CassetteError",
     "Chaos",
     "ChaosLayer",
     "ChaosSharedLayer",
@@ -27,4 +31,5 @@ __all__ = [
     "SharedLayerContract",
     "SharedMemory",
     "SharedNode",
+    "UnmatchedCallError",
 ]

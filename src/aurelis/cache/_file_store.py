@@ -1,0 +1,408 @@
+"""Copies of files in a directory, by what is in them; several processes may share it.
+
+Everything here blocks, and is to be called in a thread.
+
+A copy is written apart and then takes its name in one step, so no other one is ever seen. Nobody waits until the disk
+has it: what a power failure tears does not have the digest that it is named by, which each reader compares.
+
+How much there is stands in a file that is locked while it is changed. It is counted before a copy takes its name, so
+that whoever dies in between leaves a number that is too high, never one that is too low.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import stat
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedReader, FileIO
+from pathlib import Path
+from secrets import token_hex
+from typing import Final
+from urllib.parse import unquote
+
+from ._clock import Clock
+from ._keys import escape
+from ._trouble import Trouble
+from .exceptions import ConfigurationError
+
+_LOG = logging.getLogger("aurelis.cache")
+
+_CHUNK: Final = 2**20
+_LONGEST_NAME: Final = 200
+"""Bytes of a directory's name; file systems take 255."""
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_USAGE: Final = struct.Struct(">QQI")
+"""Copies, bytes, and a check: after a power failure the file may be full of zeros, which would say that all is free."""
+_LOCK_WAIT: Final = 10.0
+"""Seconds to wait for another process, which needs milliseconds, unless it is stopped."""
+_LOCK_PAUSE: Final = 0.002
+_ABANDONED: Final = 60.0
+"""Seconds after which a copy that nobody has locked is what a dead process has left."""
+_KEPT: Final = 0.9
+"""Part of the bounds that is left when something must go, so that not each copy has to look at all others."""
+
+
+class _StoreProblem(Exception):
+    """The directory could not be used; the cause says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """One file of the store."""
+
+    used: int
+    size: int
+    path: Path
+
+
+def folder_of(category: str) -> str:
+    """The name of a category's directory. Different categories have different ones, and none leads elsewhere.
+
+    Raises:
+        ConfigurationError: the category is empty or too long.
+        TypeError: it is no string.
+    """
+    if not isinstance(category, str):
+        raise TypeError(f"a category must be a str, not {type(category).__name__}")
+    name = escape(category)
+    if name.startswith("."):  # neither "." nor "..", nor one of the store's own
+        name = "%2E" + name[1:]
+    if not 0 < len(name) <= _LONGEST_NAME:
+        raise ConfigurationError(f"a category must have 1 to {_LONGEST_NAME} characters, as they are written in keys")
+    return name
+
+
+def is_folder(name: str) -> bool:
+    """Whether it is the name of some category's directory."""
+    try:
+        return folder_of(unquote(name, errors="surrogatepass")) == name
+    except (ConfigurationError, UnicodeError):
+        return False
+
+
+def digest_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of what is in a file, in constant memory.
+
+    Raises:
+        OSError: it could not be read.
+        ConfigurationError: it is no regular file.
+    """
+    with _opened(path) as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+class FileStore:
+    """The copies in one directory.
+
+    Args:
+        directory: absolute; made when it is first needed, for this user alone.
+        max_size: copies at most.
+        max_bytes: bytes of all copies at most.
+    """
+
+    def __init__(self, directory: Path, max_size: int, max_bytes: int, clock: Clock) -> None:
+        self._directory = directory
+        self._partial = directory / ".partial"
+        self._max_size = max_size
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._is_ready = False
+        self._warned: set[str] = set()
+        self._trouble = Trouble("a directory of copied files", "copies are not kept, or not found")
+
+    def put(self, folder: str, path: str | os.PathLike[str]) -> str:
+        """Keep a copy of the file, if there is room and the directory can be used; returns the digest of its content.
+
+        Raises:
+            OSError: the file could not be read.
+            ConfigurationError: it is no regular file.
+        """
+        with _opened(path) as source:
+            digest = hashlib.file_digest(source, "sha256").hexdigest()
+            size = os.fstat(source.fileno()).st_size
+            if size > self._max_bytes:
+                self._warn("a file is larger than the whole cache may be")
+                return digest
+            try:
+                if self.verify(folder, digest) is not None:
+                    return digest
+                self._get_ready()
+                source.seek(0)
+                digest = self._copy(folder, source) or digest
+                self._trouble.over(self._clock.monotonic())
+                return digest
+            except _StoreProblem as problem:
+                self._failed(problem.__cause__)
+                return digest
+
+    def verify(self, folder: str, digest: str) -> Path | None:
+        """Where the copy with this digest is, after comparing it; one that is damaged goes."""
+        file = self.open(folder, digest)
+        if file is None:
+            return None
+        file.close()
+        return self._path(folder, digest)
+
+    def open(self, folder: str, digest: str) -> BufferedReader | None:
+        """The same, opened for reading."""
+        if _DIGEST.fullmatch(digest) is None:
+            return None
+        path = self._path(folder, digest)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                self._failed(error)
+            return None
+        file = os.fdopen(descriptor, "rb")
+        try:
+            is_whole = hashlib.file_digest(file, "sha256").hexdigest() == digest
+        except OSError as error:
+            file.close()
+            self._failed(error)
+            return None
+        if not is_whole:
+            with file:
+                self._warn("a kept file was damaged, and is removed")
+                with contextlib.suppress(_StoreProblem):
+                    self._discard(path, os.fstat(descriptor).st_ino)
+            return None
+        with contextlib.suppress(OSError):  # on a medium that cannot be written it is as old as it was
+            os.utime(descriptor)
+        file.seek(0)
+        return file
+
+    def remove(self, folder: str, digest: str) -> bool:
+        """Remove the copy; true if it was there."""
+        if _DIGEST.fullmatch(digest) is None:
+            return False
+        path = self._path(folder, digest)
+        try:
+            return path.exists() and self._discard(path, None)
+        except _StoreProblem as problem:
+            self._failed(problem.__cause__)
+            return False
+
+    # Writing
+
+    def _path(self, folder: str, digest: str) -> Path:
+        return self._directory / folder / f"{digest}.cache"
+
+    def _touch(self, path: Path, size: int) -> bool:
+        """Whether there is a copy of this size, which is in use then."""
+        try:
+            state = os.stat(path, follow_symlinks=False)
+            if not stat.S_ISREG(state.st_mode) or state.st_size != size:
+                return False
+            os.utime(path, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    def _get_ready(self) -> None:
+        with _problems():
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            self._partial.mkdir(mode=0o700, exist_ok=True)
+        if not self._is_ready:
+            self._is_ready = True
+            self._sweep()
+
+    def _copy(self, folder: str, source: BufferedReader) -> str | None:
+        """Copy the file and return the digest of what was copied; `None`: it has grown too large meanwhile."""
+        partial = self._partial / token_hex(16)
+        with _problems():
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb", buffering=0) as copy:
+                with _problems():
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # says that its writer is alive
+                digest, size = hashlib.sha256(), 0
+                while chunk := source.read(_CHUNK):
+                    size += len(chunk)
+                    if size > self._max_bytes:
+                        return None
+                    digest.update(chunk)
+                    with _problems():
+                        _write(copy, chunk)
+                with _problems():
+                    os.fchmod(descriptor, 0o400)
+                self._publish(partial, self._path(folder, digest.hexdigest()), size)
+                return digest.hexdigest()
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+    def _publish(self, partial: Path, path: Path, size: int) -> None:
+        with self._locked() as usage:
+            if self._touch(path, size):
+                return
+            with _problems():
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                if path.exists():  # and is damaged
+                    usage.forget()
+                    path.unlink()
+                count, total = usage.read() or self._count()
+                if count + 1 > self._max_size or total + size > self._max_bytes:
+                    count, total = self._evict(size)
+                usage.write(count + 1, total + size)
+                os.replace(partial, path)
+
+    # Room
+
+    def _copies(self) -> list[_Copy]:
+        found = []
+        for folder in os.scandir(self._directory):
+            if folder.name.startswith(".") or not folder.is_dir(follow_symlinks=False):
+                continue
+            for entry in os.scandir(folder):
+                with contextlib.suppress(FileNotFoundError):
+                    state = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(state.st_mode) and _DIGEST.fullmatch(entry.name.removesuffix(".cache")):
+                        found.append(_Copy(state.st_mtime_ns, state.st_size, Path(entry.path)))
+        return found
+
+    def _count(self) -> tuple[int, int]:
+        copies = self._copies()
+        return len(copies), sum(copy.size for copy in copies)
+
+    def _evict(self, size: int) -> tuple[int, int]:
+        """Make room for one more, the longest unused ones first; returns how many copies and bytes are left."""
+        copies = sorted(self._copies(), key=lambda copy: copy.used)
+        count, total = len(copies), sum(copy.size for copy in copies)
+        if count + 1 <= self._max_size and total + size <= self._max_bytes:
+            return count, total  # others have removed some
+        most = min(self._max_size - 1, int(self._max_size * _KEPT))
+        most_bytes = min(self._max_bytes - size, int(self._max_bytes * _KEPT))
+        for copy in copies:
+            if count <= most and total <= most_bytes:
+                break
+            copy.path.unlink(missing_ok=True)
+            count, total = count - 1, total - copy.size
+        self._sweep()
+        return count, total
+
+    def _discard(self, path: Path, inode: int | None) -> bool:
+        with self._locked() as usage, _problems():
+            try:
+                state = os.stat(path, follow_symlinks=False)
+                if inode is not None and state.st_ino != inode:
+                    return False  # it has been replaced
+                path.unlink()
+            except FileNotFoundError:
+                return False
+            usage.forget()
+            return True
+
+    def _sweep(self) -> None:
+        """Remove what dead processes have left unfinished."""
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self._partial):
+                with contextlib.suppress(OSError):
+                    if self._clock.time() - entry.stat(follow_symlinks=False).st_mtime < _ABANDONED:
+                        continue
+                    descriptor = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                    try:
+                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        os.unlink(entry.path)
+                    finally:
+                        os.close(descriptor)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[_Usage]:
+        """Nobody else changes what there is."""
+        with _problems():
+            descriptor = os.open(self._directory / ".usage", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = self._clock.monotonic() + _LOCK_WAIT
+            with _problems():
+                while not _lock(descriptor):
+                    if self._clock.monotonic() >= deadline:
+                        raise TimeoutError("another process holds the lock")
+                    time.sleep(_LOCK_PAUSE)
+            try:
+                yield _Usage(descriptor)
+            finally:
+                # Said, as a child that was forked meanwhile would hold it on.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+        finally:
+            os.close(descriptor)
+
+    def _failed(self, error: BaseException | None) -> None:
+        code = getattr(error, "errno", None)
+        cause = type(error).__name__ if code is None else errno.errorcode.get(code, str(code))
+        self._trouble.met(cause, self._clock.monotonic())
+
+    def _warn(self, what: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            _LOG.warning("file cache: %s", what)
+
+
+class _Usage:
+    """How many copies and bytes there are, in the file that is locked."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self) -> tuple[int, int] | None:
+        """Copies and bytes; `None`: not known, they must be counted."""
+        written = os.pread(self._descriptor, _USAGE.size + 1, 0)
+        if len(written) != _USAGE.size:
+            return None
+        count, total, _ = _USAGE.unpack(written)
+        return (count, total) if written == _packed(count, total) else None
+
+    def write(self, count: int, total: int) -> None:
+        os.pwrite(self._descriptor, _packed(count, total), 0)
+        os.ftruncate(self._descriptor, _USAGE.size)
+
+    def forget(self) -> None:
+        """From now on it is not known."""
+        os.ftruncate(self._descriptor, 0)
+
+
+def _packed(count: int, total: int) -> bytes:
+    return _USAGE.pack(count, total, zlib.crc32(f"{count} {total}".encode()))
+
+
+def _opened(path: str | os.PathLike[str]) -> BufferedReader:
+    # Not blocking, or a pipe would let us wait for whoever writes into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    file = os.fdopen(descriptor, "rb") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    if file is None:
+        os.close(descriptor)
+        raise ConfigurationError("only regular files can be cached; this is a directory, a device or a pipe")
+    return file
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+@contextlib.contextmanager
+def _problems() -> Iterator[None]:
+    """What goes wrong inside is a problem of the store, and not of the file that is to be kept."""
+    try:
+        yield
+    except OSError as error:
+        raise _StoreProblem from error

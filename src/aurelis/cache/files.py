@@ -1,0 +1,227 @@
+"""Copies of files by their content, and what was made of files, by the same."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeVar, overload
+
+from ._clock import SYSTEM_CLOCK
+from ._file_store import FileStore, digest_of, folder_of, is_folder
+from ._loading import current_load
+from ._options import Duration, whole
+from .exceptions import ConfigurationError
+from .manager import AnyManager, get_cache_manager, manager_of
+
+T = TypeVar("T")
+File = str | os.PathLike[str]
+
+_MAX_SIZE: Final = 10_000
+_MAX_BYTES: Final = 2**30
+
+
+class FileCacheManager:
+    """Keeps copies of files under what is in them, and results that were made of files.
+
+    Files are read and written in threads, in pieces, whatever their size. Any number of processes may share a
+    directory. A copy is complete or not there, and is compared with its digest each time it is asked for. The longest
+    unused ones go when there is no room.
+
+    Args:
+        cache_dir: directory for the copies, made when it is first needed, readable for this user alone.
+        max_size: copies at most.
+        max_bytes: bytes of all copies at most.
+        cache: keeps results; `None` means the process's manager, found at each call.
+
+    Attributes:
+        cache_dir: as an absolute path.
+
+    Raises:
+        ConfigurationError: a bound is no whole number of 1 or more, or the directory has no name.
+        TypeError: the directory is no path.
+
+    Example:
+        >>> import tempfile
+        >>> async def main(directory: str) -> bytes:
+        ...     report = Path(directory, "report.txt")
+        ...     report.write_bytes(b"figures")
+        ...     files = FileCacheManager(Path(directory, "cache"))
+        ...     key = await files.cache_file(report)
+        ...     report.unlink()
+        ...     copy = await files.get_cached_file(key)
+        ...     return b"" if copy is None else copy.read_bytes()
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     asyncio.run(main(directory))
+        b'figures'
+    """
+
+    def __init__(
+        self,
+        cache_dir: File = "./file_cache",
+        *,
+        max_size: int = _MAX_SIZE,
+        max_bytes: int = _MAX_BYTES,
+        cache: AnyManager | None = None,
+    ) -> None:
+        whole("FileCacheManager: max_size", max_size)
+        whole("FileCacheManager: max_bytes", max_bytes)
+        if not os.fspath(cache_dir):
+            raise ConfigurationError("FileCacheManager: cache_dir must not be empty")
+        self.cache_dir = Path(os.path.abspath(cache_dir))
+        self._cache = None if cache is None else manager_of(cache)
+        self._store = FileStore(self.cache_dir, max_size, max_bytes, SYSTEM_CLOCK)
+
+    async def cache_file(self, file_path: File, category: str = "files") -> str:
+        """Keep a copy of a file, and return the key to find it by: `category:digest`, with the SHA-256 of its content.
+
+        Where the directory is full, cannot be written, or is smaller than the file, nothing is kept, and a warning says
+        so once; the key is the same.
+
+        Raises:
+            OSError: the file could not be read.
+            ConfigurationError: it is no regular file, or the category is empty or too long.
+            TypeError: the category is no string.
+        """
+        folder = folder_of(category)
+        digest = await asyncio.to_thread(self._store.put, folder, file_path)
+        return f"{folder}:{digest}"
+
+    async def get_cached_file(self, cache_key: str) -> Path | None:
+        """The path of a copy whose content is what it was; `None`: there is none. What is no key has no copy.
+
+        Another process may remove it at any time; `open_cached_file` gives what cannot be taken away. It must not be
+        changed.
+
+        Raises:
+            TypeError: the key is no string.
+        """
+        folder, digest = _split(cache_key)
+        return await asyncio.to_thread(self._store.verify, folder, digest)
+
+    async def open_cached_file(self, cache_key: str) -> BinaryIO | None:
+        """The copy, opened for reading; it stays readable when it is evicted meanwhile. The caller closes it.
+
+        Raises:
+            TypeError: the key is no string.
+        """
+        folder, digest = _split(cache_key)
+        opening = asyncio.get_running_loop().run_in_executor(None, self._store.open, folder, digest)
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)  # what is opened when its caller has left
+            raise
+
+    async def remove_cached_file(self, cache_key: str) -> bool:
+        """Remove the copy; true if it was there.
+
+        Raises:
+            TypeError: the key is no string.
+        """
+        folder, digest = _split(cache_key)
+        return await asyncio.to_thread(self._store.remove, folder, digest)
+
+    @overload
+    async def cache_result(
+        self,
+        file: File,
+        category: str,
+        compute: Callable[[], Awaitable[T]] | Callable[[Path], Awaitable[T]],
+        *,
+        params: Mapping[str, Any] | None = None,
+        ttl: Duration | None = None,
+        tags: Iterable[str] = (),
+    ) -> T: ...
+    @overload
+    async def cache_result(
+        self,
+        file: File,
+        category: str,
+        compute: Callable[[], T] | Callable[[Path], T],
+        *,
+        params: Mapping[str, Any] | None = None,
+        ttl: Duration | None = None,
+        tags: Iterable[str] = (),
+    ) -> T: ...
+    async def cache_result(
+        self,
+        file: File,
+        category: str,
+        compute: Callable[..., Any],
+        *,
+        params: Mapping[str, Any] | None = None,
+        ttl: Duration | None = None,
+        tags: Iterable[str] = (),
+    ) -> Any:
+        """What `compute` makes of a file, kept by the content of the file: a copy of it elsewhere has the same result.
+
+        Kept in the cache, as by `get_or_compute`: one caller computes for all, and what it raises is not stored. If the
+        file is another one when it is done, the result goes to those who wait, and is not stored.
+
+        Args:
+            file: read each time, for its digest.
+            category: first part of the key: what is made of files.
+            compute: takes the path, or nothing; a coroutine function, or one that is called in a thread.
+            params: what else the result depends on.
+            ttl: as for `CacheManager.set`.
+            tags: likewise.
+
+        Raises:
+            OSError: the file could not be read.
+            ConfigurationError: it is no regular file, or `compute` is no function.
+            UnkeyableError: the category or a parameter cannot be part of a key.
+        """
+        if not callable(compute):
+            raise ConfigurationError("cache_result: compute is a function of the path, or without arguments")
+        path = Path(file)
+        digest = await asyncio.to_thread(digest_of, path)
+        manager = self._cache or get_cache_manager().manager
+        key = manager.key_builder.build_key(category, f"sha256:{digest}", params)
+
+        async def load() -> Any:
+            result = await _call(compute, path)
+            if not await asyncio.to_thread(_has_digest, path, digest):
+                current_load().skip()
+            return result
+
+        return await manager.get_or_compute(key, load, ttl, tags)
+
+
+def _split(cache_key: str) -> tuple[str, str]:
+    """Folder and digest of a key; the digest of what is no key is none."""
+    if not isinstance(cache_key, str):
+        raise TypeError(f"a key must be a str, not {type(cache_key).__name__}")
+    folder, _, digest = cache_key.rpartition(":")
+    return (folder, digest) if is_folder(folder) else ("", "")
+
+
+def _close(opening: asyncio.Future[BufferedReader | None]) -> None:
+    if not opening.cancelled() and opening.exception() is None and (file := opening.result()) is not None:
+        file.close()
+
+
+async def _call(compute: Callable[..., Any], path: Path) -> Any:
+    arguments = () if _needs_nothing(compute) else (path,)
+    if inspect.iscoroutinefunction(compute):
+        return await compute(*arguments)
+    result = await asyncio.to_thread(compute, *arguments)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _needs_nothing(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):  # it needs an argument, or does not say
+        return False
+    return True
+
+
+def _has_digest(path: Path, digest: str) -> bool:
+    try:
+        return digest_of(path) == digest
+    except (OSError, ConfigurationError):
+        return False
