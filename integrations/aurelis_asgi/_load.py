@@ -20,12 +20,13 @@ class AppLoad:
 
     Args:
         rule: what the app's owner declared for the request, or `None`.
+        route: template of the route that has answered it before; empty where that is not known.
     """
 
-    def __init__(self, app: ASGIApp, scope: Scope, rule: RuleEffect | None) -> None:
+    def __init__(self, app: ASGIApp, scope: Scope, rule: RuleEffect | None, route: str = "") -> None:
         self._app = app
         self._outer_scope = self._scope = scope
-        self._routing = Routing(scope)
+        self._routing = Routing(scope, route)
         # What does not count for the key must not decide about the response, so the app does not get to see it.
         self._query = None if rule is None else rule.query
         self._vary = () if rule is None else rule.vary

@@ -13,14 +13,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES, Alone, Exchange, Heeding
 from aurelis.cache.http import (
+    ELSEWHERE_FIELDS,
     SAFE_METHODS,
     CacheRule,
     CacheStatus,
+    Fields,
     HttpPolicy,
     HttpRequest,
     TargetRule,
     combine,
     target_names,
+    told_elsewhere,
 )
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.typing import Bypass
@@ -34,6 +37,7 @@ _LOG = logging.getLogger("aurelis.cache")
 _REMEMBERED_AGES = 4096
 _REMEMBERED_TARGETS = 4096
 _MAX_REMEMBERED_LENGTH = 1024  # in characters and bytes; what is remembered stays below some megabytes
+_MAX_REMEMBERED_TOLD = 256
 _WAYS_OUT = {
     "authorization": "requests with Authorization; give it principal= to say who is asking, or shared=True if everybody"
     " gets the same",
@@ -103,14 +107,15 @@ class CacheMiddleware:
         )
         self.exchange = Exchange(manager, policy, max_body_bytes=self._max_body_bytes)
         self.heeding = Heeding(self.exchange, policy)
+        self._hash_key = manager.config.hash_key()
         self._status = CacheStatus(manager.config.name)
         self._teller = Teller(self._status, self._tells)
-        self._hash_key = manager.config.hash_key()
         # Most requests are for few targets, and to read one costs as much as to find its answer.
-        self._make_target = partial(make_target, self.rules, policy.key, self._tells)
+        self._make_target = partial(make_target, self.rules, policy.key, self._tells, self._partition)
         self._remembered_target = lru_cache(_REMEMBERED_TARGETS)(self._make_target)
         # Where a request has none of these, and no rule asks for more, any fresh response answers it.
         self._speaking_fields = policy.reuse_fields | BODY_FIELDS
+        self._watched_fields = self._speaking_fields | ELSEWHERE_FIELDS
         # They change once a second, which is seldom where hits must be fast.
         self.fields_of_hit = lru_cache(_REMEMBERED_AGES)(self._teller.hit)
 
@@ -129,10 +134,14 @@ class CacheMiddleware:
             await Responder(self, scope, receive, send, self._teller).forward(Alone("method"), watched=watched)
             return
         fields = combine(scope["headers"])
-        target = self._target(scope, fields)
+        is_plain = self._watched_fields.isdisjoint(fields)
+        if is_plain or not (told := told_elsewhere(fields)):
+            target = self._target(scope, fields)
+        else:
+            target = self._target(scope, fields, told)
         if target.alternatives:
             target = target.chosen(method, fields)
-        if method == "GET" and not target.asks and self._speaking_fields.isdisjoint(fields):
+        if method == "GET" and not target.asks and (is_plain or self._speaking_fields.isdisjoint(fields)):
             hit = self.exchange.fresh(target.key)
             if hit is not None:
                 # Nothing of it is left to keep track of, so it has no responder.
@@ -140,8 +149,8 @@ class CacheMiddleware:
                 return
         if self._of_process and self.exchange.is_closed():
             self._stand_on(manager_of(None))  # somebody has closed it: there is a new one
-            target = self._target(scope, fields).chosen(method, fields)
-        request = HttpRequest(method, target.uri, fields, "", target.effect)
+            target = self._target(scope, fields, told_elsewhere(fields)).chosen(method, fields)
+        request = HttpRequest(method, target.uri, fields, target.partition, target.effect)
         refusal = self._refusal(request, scope, target.said)
         teller = self._teller
         if target.tells != self._tells or target.tells == "debug":
@@ -175,12 +184,30 @@ class CacheMiddleware:
             if isinstance(admission, Bypass):
                 return admission
             if admission.partition_source:
-                request.partition = self._partition(admission.partition_source)
+                apart = admission.partition_source
+                request.partition = self._partition(
+                    request.partition.encode() + b"/" + apart if request.partition else apart
+                )
         return Bypass("bypass", "body") if has_body(request.fields) else None
 
     def _unsafe_request(self, scope: Scope) -> HttpRequest:
+        # The app sees all of the query, whatever of it counts under a rule, so what it answers is for just this.
         fields = combine(scope["headers"])
-        return HttpRequest(scope["method"], self._target(scope, fields).uri, fields)
+        target = make_target(
+            (),
+            self.exchange.policy.key,
+            False,
+            self._partition,
+            scope.get("scheme", "http"),
+            fields.get(b"host"),
+            scope.get("raw_path"),
+            scope["path"],
+            scope["query_string"],
+            scope.get("root_path", ""),
+            told_elsewhere(fields),
+            scope.get("server"),
+        )
+        return HttpRequest(scope["method"], target.uri, fields, target.partition)
 
     def _addresses(self, scope: Scope, url: str) -> set[str]:
         """The URIs under which responses of one may be stored: rules differ in what of a query counts."""
@@ -192,12 +219,16 @@ class CacheMiddleware:
             own = self._target({**scope, **path, "query_string": parts.query.encode("latin-1")}, fields)
         return {url, own.uri, *(target.uri for target in own.alternatives)}
 
-    def _target(self, scope: Scope, fields: Mapping[bytes, bytes]) -> Target:
+    def _target(self, scope: Scope, fields: Mapping[bytes, bytes], told: Fields = ()) -> Target:
         scheme, path, query = scope.get("scheme", "http"), scope["path"], scope["query_string"]
         raw_path, root_path = scope.get("raw_path"), scope.get("root_path", "")
         host = fields.get(b"host")
         if host is None or len(host) + len(path) + len(query) + len(raw_path or b"") > _MAX_REMEMBERED_LENGTH:
-            return self._make_target(scheme, host, raw_path, path, query, root_path, scope.get("server"))
+            return self._make_target(scheme, host, raw_path, path, query, root_path, told, scope.get("server"))
+        if told:
+            is_short = sum([len(value) for _, value in told]) <= _MAX_REMEMBERED_TOLD
+            make = self._remembered_target if is_short else self._make_target
+            return make(scheme, host, raw_path, path, query, root_path, told)
         return self._remembered_target(scheme, host, raw_path, path, query, root_path)
 
     def _partition(self, source: bytes) -> str:

@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from aurelis.cache.http import CacheRule, HttpRequest, RuleEffect, TargetRule, rules_for
+from aurelis.cache.http import (
+    CacheRule,
+    Fields,
+    HttpRequest,
+    RuleEffect,
+    TargetRule,
+    encoded_elsewhere,
+    rules_for,
+)
 
 from ._telling import Tells
 
@@ -27,6 +35,7 @@ class Target:
         asks: each request has to be looked at.
         key: of the response, where requests are not kept apart.
         tells: how much responses say of the cache.
+        partition: what keeps requests apart that say that their target is another one; empty: they don't.
         alternatives: the same for rules that count for some requests, in order, before this one.
     """
 
@@ -36,6 +45,7 @@ class Target:
     asks: bool
     key: str
     tells: Tells
+    partition: str = ""
     alternatives: tuple[Target, ...] = ()
 
     def chosen(self, method: str, fields: Mapping[bytes, bytes]) -> Target:
@@ -50,15 +60,25 @@ def make_target(
     rules: Sequence[CacheRule],
     key_of: Callable[[HttpRequest], str],
     tells: Tells,
+    partition_of: Callable[[bytes], str],
     scheme: str,
     host: bytes | None,
     raw_path: bytes | None,
     path: str,
     query: bytes,
     root_path: str,
+    elsewhere: Fields = (),
     server: Sequence[object] | None = None,
 ) -> Target:
-    """Read what a scope says about the target. `tells`: where no rule does; `server`: where there is no `host`."""
+    """Read what a scope says about the target.
+
+    Args:
+        tells: where no rule says it.
+        partition_of: the keyed hash of what keeps requests apart.
+        elsewhere: what fields say about another target, as `told_elsewhere` gives it.
+        server: where there is no `host`.
+    """
+    partition = partition_of(encoded_elsewhere(elsewhere)) if elsewhere else ""
     name = (f"{server[0]}:{server[1]}" if server else "").encode() if host is None else host
     authority = authority_of(scheme, name)
     resource = f"{scheme}://{authority}{quote(path) if raw_path is None else raw_path.decode('latin-1')}"
@@ -66,12 +86,12 @@ def make_target(
     def seen_by(said: TargetRule | None, alternatives: tuple[Target, ...] = ()) -> Target:
         counts = query if said is None else said.query
         uri = f"{resource}?{counts.decode('latin-1')}" if counts else resource
-        key = key_of(HttpRequest("GET", uri, {}))
+        key = key_of(HttpRequest("GET", uri, {}, partition))
         asks = said is not None and (said.rule.separates or said.refusal is not None)
         own = tells if said is None or said.rule.cache_status is None else said.rule.cache_status
         # What all hits have in common is prepared; one that tells something else has to be made for its request.
         asks = asks or own != tells or own == "debug"
-        return Target(uri, said, None if said is None else said.effect, asks, key, own, alternatives)
+        return Target(uri, said, None if said is None else said.effect, asks, key, own, partition, alternatives)
 
     found = rules_for(rules, path_below_root(path, root_path), authority, query) if rules else ()
     last = found[-1] if found and not found[-1].rule.is_conditional else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from secrets import token_hex
@@ -16,6 +16,7 @@ from aurelis.cache.http import (
     Fields,
     HttpRequest,
     Part,
+    forwardable_fields,
     is_not_modified,
     not_modified_fields,
     part_of,
@@ -23,7 +24,7 @@ from aurelis.cache.http import (
 )
 from aurelis.cache.typing import Bypass, Pass, Record
 
-from ._heeding import HeadSend
+from ._heeding import HeadSend, PartSend, Watching
 from ._listening import Listener
 from ._load import AppLoad
 from ._routes import restore, without_telemetry
@@ -50,7 +51,7 @@ class Responder:
         self._send = send
 
     async def forward(
-        self, answer: Alone, receive: Receive | None = None, watched: Callable[[Send], Send] | None = None
+        self, answer: Alone, receive: Receive | None = None, watched: Callable[[Send], Watching] | None = None
     ) -> None:
         """Have the app answer this request alone, as if there were no cache.
 
@@ -65,10 +66,17 @@ class Responder:
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # A copy: the app may send the same message again.
-                message = {**message, "headers": [*message.get("headers", ()), *told]}
+                message = {**message, "headers": [*forwardable_fields([*message.get("headers", ())]), *told]}
             await forward(message)
 
-        await self._middleware.app(self._scope, receive or self._receive, watched(send) if watched else send)
+        if watched is None:
+            await self._middleware.app(self._scope, receive or self._receive, send)
+            return
+        watching = watched(send)
+        try:
+            await self._middleware.app(self._scope, receive or self._receive, watching)
+        finally:
+            await watching.close()
 
     async def respond(self, request: HttpRequest) -> None:
         """Answer from the cache, from a load under way, or from the app."""
@@ -107,7 +115,7 @@ class Responder:
     def _refresh(self, hit: Hit, request: HttpRequest) -> None:
         middleware = self._middleware
         # A copy: the app writes to it, and this request goes on with its own.
-        load = AppLoad(middleware.app, without_telemetry(self._scope), request.rule)
+        load = AppLoad(middleware.app, without_telemetry(self._scope), request.rule, hit.response.route)
         middleware.exchange.refresh(request, hit, load)
 
     async def _open(self, pending: Pending[HttpRequest]) -> None:
@@ -121,12 +129,20 @@ class Responder:
             elif isinstance(answer, Refused):
                 await self._refuse()
             elif answer is not None:
-                watched = None
-                if pending.request.method == "HEAD":
-                    watched = partial(HeadSend, self._middleware.heeding, pending.request)
-                await self.forward(answer, listener.receive, watched)
+                await self.forward(answer, listener.receive, self._watching(pending.request, answer))
         finally:
             listener.stop()
+
+    def _watching(self, request: HttpRequest, answer: Alone) -> Callable[[Send], Watching] | None:
+        """What looks at the response to a request that is answered alone for what it says of what is stored."""
+        rule = request.rule
+        if rule is not None and rule.query is not None and rule.query != self._scope["query_string"]:
+            return None  # the app has seen what does not count for the key
+        if request.method == "HEAD":
+            return partial(HeadSend, self._middleware.heeding, request)
+        if answer.detail == "range":
+            return partial(PartSend, self._middleware.heeding, request)
+        return None
 
     async def _has_hidden_body(self, request: HttpRequest, listener: Listener) -> bool:
         """Whether a body comes without a field that announces it: from HTTP/2 on, frames say where it ends."""
@@ -181,9 +197,10 @@ class Responder:
         if live.route:
             restore(self._scope, live.route)
         send = self._send
-        fields = live.head.headers
         if live.collapsed and isinstance(decision, Record):
-            fields = storable_fields(live.head, decision.left_out)
+            fields: Sequence[tuple[bytes, bytes]] = storable_fields(live.head, decision.left_out)
+        else:
+            fields = forwardable_fields(live.head.headers)
         await send(
             {
                 "type": "http.response.start",

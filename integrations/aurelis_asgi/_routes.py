@@ -29,13 +29,15 @@ class Routing:
 
     Args:
         scope: of the request, as it reaches the middleware.
+        before: template of the route that has answered the same request before; empty where that is not known.
     """
 
-    __slots__ = ("_prefix", "_root", "_selected")
+    __slots__ = ("_before", "_known", "_prefix", "_root", "_selected")
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, before: str = "") -> None:
+        self._before = before
         self._root: str = scope.get("root_path", "")
-        known = scope.get(_FASTAPI)
+        self._known = known = scope.get(_FASTAPI)
         self._prefix, self._selected = _prefix(known), getattr(known, "route", None)
 
     def template(self, scope: Scope) -> str:
@@ -44,12 +46,17 @@ class Routing:
         It begins below the middleware's own root path, and has the mounts on the way to the route in it: by their
         templates where FastAPI gives them, otherwise as they were matched.
         """
-        selected = getattr(scope.get(_FASTAPI), "route", None)
+        known = scope.get(_FASTAPI)
+        # Another record than that of the request belongs to an app below, which knows nothing of what is above it.
+        selected = getattr(known, "route", None) if known is self._known else None
         if isinstance(selected, str) and selected != self._selected and selected.startswith(self._prefix):
             return selected[len(self._prefix) :]
         template = route_template(scope)
         root: str = scope.get("root_path", "")
-        return root[len(self._root) :].rstrip("/") + template if template and root.startswith(self._root) else template
+        if template and root.startswith(self._root):
+            template = root[len(self._root) :].rstrip("/") + template
+        # Without that record, as in a refresh, the prefix of an included router is not known.
+        return self._before if template and self._before.endswith(template) else template
 
     def tell(self, outer: Scope, inner: Scope) -> None:
         """Leave the route of a scope of the app's own in that of the request."""

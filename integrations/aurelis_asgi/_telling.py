@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, Unpack
 
-from aurelis.cache.http import CacheStatus, Fields
+from aurelis.cache.http import CacheStatus, Fields, Going
 
 Tells: TypeAlias = bool | Literal["debug"]
 """Whether responses say what was done; `"debug"`: also why, and under which key."""
@@ -31,29 +31,13 @@ class Teller:
         stamp = (b"age", b"%d" % age)
         return (stamp, (b"cache-status", self._status.hit(ttl=ttl, key=self._key))) if self._tells else (stamp,)
 
-    def forwarded(
-        self,
-        reason: str,
-        *,
-        status: int | None = None,
-        ttl: float | None = None,
-        stored: bool = False,
-        collapsed: bool = False,
-        detail: str = "",
-    ) -> Fields:
-        """The fields of an answer for which the app was asked; arguments as `CacheStatus.forwarded`."""
+    def forwarded(self, reason: str, **going: Unpack[Going]) -> Fields:
+        """The fields of an answer for which the app was asked; arguments as of `CacheStatus.forwarded`."""
         if not self._tells:
             return ()
-        member = self._status.forwarded(
-            reason,
-            status=status,
-            ttl=ttl,
-            stored=stored,
-            collapsed=collapsed,
-            key=self._key,
-            detail=detail if self._tells == "debug" else "",
-        )
-        return ((b"cache-status", member),)
+        if self._tells != "debug":
+            going["detail"] = ""
+        return ((b"cache-status", self._status.forwarded(reason, key=self._key, **going)),)
 
     def refused(self) -> Fields:
         """The fields of the answer that nothing is stored where nothing else was wanted."""

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurelis.cache import CacheConfig, CacheManager
-from aurelis_asgi import CacheMiddleware, CacheRule
+from aurelis.cache.http._elsewhere import _ELSEWHERE
+from aurelis_asgi import CacheMiddleware, CacheRule, Purger
 from tests.asgi.conftest import MakeManager
 from tests.asgi.counts import stores
 from tests.asgi.origin import Call, Origin, fixed
@@ -35,12 +36,66 @@ async def test_a_stranger_cannot_store_a_page_for_another_host(manager: CacheMan
     assert (await ask(app, "/", "GET", {"host": "good.example"})).body == b"https://good.example/login"
 
 
-@pytest.mark.parametrize("field", ["x-forwarded-host", "x-original-url", "x-rewrite-url", "x-http-method-override"])
-async def test_fields_that_are_no_part_of_http_do_not_choose_the_entry(manager: CacheManager, field: str) -> None:
-    origin = fixed(**FRESH)
-    app = CacheMiddleware(origin, cache=manager)
-    await ask(app, "/", "GET", {field: "/admin"})
-    assert (await ask(app)).body == b"body 1"
+@pytest.mark.parametrize("rules", [[], [CacheRule("/**", shared=True)], [CacheRule("/**", key_headers=("x-a",))]])
+@pytest.mark.parametrize("field", [*sorted(map(bytes.decode, _ELSEWHERE)), "x_forwarded_host", "x-original_url"])
+async def test_who_says_that_the_target_is_another_one_has_entries_of_its_own(
+    manager: CacheManager, field: str, rules: list[CacheRule]
+) -> None:
+    """An app, or something in front of it, may answer for the host or path that the field names."""
+    prefix = "host=" if field == "forwarded" else ""
+
+    async def handler(call: Call) -> None:
+        await call.answer(f"https://{call.field(field)}/login {call.number}", **FRESH)
+
+    app = CacheMiddleware(Origin(handler), cache=manager, rules=rules)
+    crowd = [Visit(app, "/", "GET", fields).begin() for fields in ({field: prefix + "evil"}, {}) for _ in range(3)]
+    bodies = [(await visit.end()).body for visit in crowd]
+    assert len(set(bodies[:3])) == len(set(bodies[3:])) == 1
+    assert b"evil" in bodies[0]
+    assert bodies[3].startswith(b"https:///login")
+    for value in ("evil", "evil2", "", "evil evil2"):
+        for hit in (value == "evil", True):
+            visit = await ask(app, "/", "GET", {field: prefix + value})
+            assert ("; hit" in visit.cache_status) is hit
+            assert visit.body.startswith(f"https://{prefix + value}/login".encode())
+    assert (await ask(app, "/", "HEAD", {})).cache_status.startswith("default; hit")
+    await Purger(manager).url("http://example.com/")
+    assert "; hit" not in (await ask(app, "/", "GET", {field: prefix + "evil"})).cache_status
+
+
+async def test_a_proxy_that_tells_of_clients_keeps_them_not_apart(manager: CacheManager) -> None:
+    app = CacheMiddleware(fixed(**FRESH), cache=manager)
+    told = "host=shop.example;proto=https"
+    for number in range(5):
+        fields = {"x-forwarded-for": f"10.0.0.{number}", "forwarded": f'for="10.0.0.{number}:{number}";by=_p;{told}'}
+        assert (await ask(app, "/", "GET", fields)).body == b"body 1"
+    others = [
+        "host=evil.example;proto=https",
+        "proto=http;host=shop.example",
+        'for=x;Host="shop.example"',
+        f"{told},host=a",
+    ]
+    odd = ["host =evil", "for=a;host= evil", "host=a b", 'host="a', "for=a;;host=b", ";host=a", "host", "for=a\thost=b"]
+    seen = {(await ask(app)).body, (await ask(app, "/", "GET", {"forwarded": told})).body}
+    for other in (*others, *odd):
+        body = (await ask(app, "/", "GET", {"forwarded": other})).body
+        assert body not in seen
+        seen.add(body)
+    assert (await ask(app, "/", "GET", {"forwarded": "for=10.0.0.1"})).body == (await ask(app)).body
+
+
+async def test_users_are_kept_apart_behind_a_proxy_too(manager: CacheManager) -> None:
+    rules = [CacheRule("/**", ttl=60, principal=by_authorization)]
+
+    async def handler(call: Call) -> None:
+        await call.answer(f"{call.field('authorization')} {call.field('x-forwarded-host')}")
+
+    app = CacheMiddleware(Origin(handler), cache=manager, rules=rules)
+    for _ in range(2):
+        for user in ("alice", "bob"):
+            for host in ("a", "b"):
+                fields = {"authorization": user, "x-forwarded-host": host}
+                assert (await ask(app, "/", "GET", fields)).body == f"{user} {host}".encode()
 
 
 @pytest.mark.parametrize(
@@ -275,3 +330,67 @@ async def test_a_cookie_reaches_nobody_but_the_one_whose_request_the_app_has_ans
     if layers == "redis":
         other = await ask(CacheMiddleware(Origin(handler), cache=make_manager(redis_url=redis_url)))
         assert (other.body, other.fields("set-cookie")) == (b"body 1", [])
+
+
+@pytest.mark.parametrize("said", ["max-age=60", "max-age=60, must-revalidate", "max-age=60, stale-if-error=60"])
+async def test_a_page_whose_session_rolls_is_nobody_elses(manager: CacheManager, said: str) -> None:
+    """Its app means the browser by `max-age`, and may have put into it what only the new cookie can be used with."""
+
+    async def handler(call: Call) -> None:
+        user = call.field("cookie") or "nobody"
+        fields = {"set_cookie": f"{user}; token={call.number}"} if call.field("cookie") else {}
+        await call.answer(f"hello {user}, token {call.number}", cache_control=said, **fields)
+
+    app = CacheMiddleware(Origin(handler), cache=manager, cache_status="debug")
+    crowd = [Visit(app, "/", "GET", {"cookie": f"session={number}"}).begin() for number in range(5)]
+    for number, visit in enumerate(crowd):
+        assert (await visit.end()).body.startswith(b"hello session=%d, " % number)
+        assert visit.fields("set-cookie")[0].startswith(f"session={number}; ")
+        assert "stored" not in visit.cache_status
+    assert (await ask(app)).body.startswith(b"hello nobody, ")
+    assert "; hit" in (await ask(app)).cache_status
+
+
+async def test_the_answer_to_a_login_is_not_the_page_of_the_next(manager: CacheManager) -> None:
+    """RFC 9110 §9.3.3 lets a POST's answer be stored for later GET requests."""
+
+    async def handler(call: Call) -> None:
+        fields = {"set_cookie": "session=1"} if call.scope["method"] == "POST" else {}
+        await call.answer(f"page {call.number}", cache_control="max-age=60", content_location="/", **fields)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    assert (await ask(app, "/", "POST", body=b"user")).body == b"page 1"
+    assert (await ask(app)).body == b"page 2"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "fields"),
+    [
+        ("HEAD", "/?utm_x=evil", {"cache-control": "no-cache"}),
+        ("HEAD", "/", {"cache-control": "no-cache", "x-forwarded-host": "evil"}),
+        ("GET", "/?utm_x=evil", {"range": "bytes=0-", "cache-control": "no-cache"}),
+        ("GET", "/?utm_x=evil", {"range": "bytes=0-1"}),
+        ("GET", "/", {"range": "bytes=0-", "x-forwarded-host": "evil"}),
+        ("POST", "/?utm_x=evil", {}),
+        ("POST", "/", {"x-forwarded-host": "evil"}),
+    ],
+)
+async def test_what_passes_by_puts_nothing_of_a_stranger_into_what_is_stored(
+    manager: CacheManager, method: str, target: str, fields: dict[str, str]
+) -> None:
+    """The app sees all of such a request, also what does not count for the key."""
+
+    async def handler(call: Call) -> None:
+        seen = call.scope["query_string"].decode() + call.field("x-forwarded-host")
+        body = b"" if call.scope["method"] == "HEAD" else b"body"
+        said = {"cache_control": "max-age=60", "content_location": "/", "content_length": "4", "x_seen": seen or "-"}
+        status, more = (206, {"content_range": "bytes 0-3/4"}) if call.field("range") else (200, {})
+        await call.answer(body, status, **said, **more)
+
+    app = CacheMiddleware(Origin(handler), cache=manager, rules=[CacheRule("/**", ignore_query=("utm_*",))])
+    for _ in range(2):
+        visit = await ask(app, target, method, fields)
+        assert "; hit" in visit.cache_status or "evil" in (visit.field("x-seen") or "")
+        for harmless in ({}, {"range": "bytes=0-1"}):
+            visit = await ask(app, "/", "GET", harmless)
+            assert visit.field("x-seen") == "-"

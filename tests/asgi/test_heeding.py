@@ -8,6 +8,7 @@ from aurelis.cache import CacheManager
 from aurelis.cache.exceptions import LayerError
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule
+from tests.asgi.conftest import MakeManager
 from tests.asgi.origin import Call, Origin
 from tests.asgi.visits import ask
 
@@ -164,3 +165,34 @@ async def test_what_nobody_has_stored_costs_an_unsafe_request_nothing(manager: C
     for number in range(10):
         await ask(app, f"/orders/{number}", "POST")
     assert manager._engine.stack.generations.mark == mark
+
+
+@pytest.mark.parametrize("layers", ["memory", "redis"])
+@pytest.mark.parametrize("meanwhile", ["PUT", "GET", "clear", "tag"])
+async def test_the_answer_to_a_post_that_was_overtaken_is_not_stored(
+    make_manager: MakeManager, redis_url: str, layers: str, meanwhile: str
+) -> None:
+    """By a later change, or by a later response."""
+    manager = make_manager(redis_url=redis_url) if layers == "redis" else make_manager()
+
+    async def handler(call: Call) -> None:
+        fields = {"cache_control": "max-age=60", "content_location": "/", "cache_tag": "t"}
+        if call.scope["method"] != "POST":
+            await call.answer(f"{call.scope['method']} {call.number}", cache_control="max-age=60")
+            return
+        await call.start(200, **fields)
+        await call.chunk(b"post")
+        if meanwhile == "clear":
+            await manager.clear()
+        elif meanwhile == "tag":
+            await manager.invalidate_tags("t")
+        else:
+            await ask(app, "/", meanwhile)
+        await call.chunk(b"ed", more=False)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    assert (await ask(app, "/", "POST")).body == b"posted"
+    assert not manager._engine.flights._apart
+    visit = await ask(app)
+    assert visit.body.startswith(b"GET ")
+    assert ("; hit" in visit.cache_status) is (meanwhile == "GET")

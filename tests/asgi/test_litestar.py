@@ -85,9 +85,9 @@ def cached(shop: Shop, manager: CacheManager, *, inside: bool) -> ASGIApp:
     """The cache around the app, or among its own middleware."""
     # `cast`: Litestar has types of its own for the same messages.
     if not inside:
-        return CacheMiddleware(cast("ASGIApp", Litestar(shop.routes)), cache=manager, rules=RULES)
+        return CacheMiddleware(cast("ASGIApp", Litestar(shop.routes, logging_config=None)), cache=manager, rules=RULES)
     own = DefineMiddleware(cast("Any", CacheMiddleware), cache=manager, rules=RULES)
-    return cast("ASGIApp", Litestar(shop.routes, middleware=[own]))
+    return cast("ASGIApp", Litestar(shop.routes, middleware=[own], logging_config=None))
 
 
 either = pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
@@ -158,7 +158,7 @@ async def test_events_pass_live_to_each(manager: CacheManager, shop: Shop, insid
 
 async def test_nobody_gets_a_packed_response_who_cannot_read_it(manager: CacheManager, shop: Shop) -> None:
     """Its compression, inside of the cache, says `Vary` on the responses alone that it has packed."""
-    inner = Litestar(shop.routes, compression_config=CompressionConfig(backend="gzip"))
+    inner = Litestar(shop.routes, logging_config=None, compression_config=CompressionConfig(backend="gzip"))
     app = CacheMiddleware(cast("ASGIApp", inner), cache=manager)
     packed = [await ask(app, "/large", "GET", {"accept-encoding": "gzip"}) for _ in range(2)]
     assert [gzip.decompress(visit.body) for visit in packed] == [b"x" * 5000] * 2

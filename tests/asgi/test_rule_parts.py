@@ -213,7 +213,13 @@ async def test_a_host_has_several_spellings(manager: CacheManager) -> None:
         ("/static/x.css", True),
         ("/static/..%2faccount/x.css", False),
         ("/static/%2e%2e/account/x.css", False),
-        ("/static/%252e%252e/x.css", True),  # twice encoded: a name with a percent sign, once decoded
+        ("/static/%252e%252e/x.css", False),  # twice encoded: another path for who decodes once more
+        ("/static/%252e%252e%252faccount.css", False),
+        ("/static/a%252faccount.css", False),
+        ("/static/..%5caccount/x.css", False),
+        ("/static/..;/account/x.css", False),
+        ("/static/%2e%2e;a/account/x.css", False),
+        ("/static/a%2520b.css", True),
         ("/static%2fx.css", True),  # decoded by the app, too
         ("/static;/x.css", False),
         ("//static/x.css", False),

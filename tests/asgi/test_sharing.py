@@ -16,6 +16,7 @@ from tests.asgi.origin import Call, Gated, Origin, fixed
 from tests.asgi.sockets import fetch, listening_socket, served
 from tests.asgi.visits import Visit, ask
 from tests.conftest import ROOT
+from tests.managers import eventually
 from tests.servers import ServerProcess
 
 FRESH = {"cache_control": "max-age=60"}
@@ -87,6 +88,45 @@ async def test_so_do_requests_that_would_not_be_loaded_for(
     assert (visit.status, visit.cache_status.split(";")[1]) == (status, " hit")
     assert len(origin.calls) == 1
     assert hits_by_layer(two) == {"l2": 1}
+
+
+@pytest.mark.parametrize("vary", ["", "accept-language"])
+async def test_what_redis_has_and_does_not_suffice_is_no_miss(
+    make_manager: MakeManager, redis_url: str, vary: str
+) -> None:
+    """RFC 9211 §2.2: a stored response was selected, also where it was in Redis alone."""
+    held = asyncio.Event()
+
+    async def handler(call: Call) -> None:
+        if call.field("if-none-match") == '"v1"':
+            await held.wait()
+            await call.start(304, etag='"v1"', cache_control=kept)
+            await call.chunk(b"", more=False)
+            return
+        await held.wait()
+        await call.answer(f"body {call.number}", etag='"v1"', cache_control=kept, vary=vary)
+
+    def fresh_app() -> CacheMiddleware:
+        return CacheMiddleware(Origin(handler), cache=make_manager(redis_url=redis_url))
+
+    held.set()
+    kept = "max-age=0"
+    await ask(fresh_app())
+    told = (await ask(fresh_app())).cache_status
+    assert told == "default; fwd=stale; fwd-status=304; ttl=0; stored"
+    held.clear()
+    kept = "max-age=60"
+    app = fresh_app()
+    visits = [Visit(app).begin() for _ in range(3)]
+    await eventually(lambda: app.exchange.engine.flights.waiting == 2)
+    held.set()
+    told_all = [(await visit.end()).cache_status for visit in visits]
+    shared = "default; fwd=stale; fwd-status=304; ttl=60"
+    assert told_all == [f"{shared}; stored", f"{shared}; collapsed", f"{shared}; collapsed"]
+    unwilling = await ask(fresh_app(), "/", "GET", {"cache-control": "no-cache"})
+    assert unwilling.cache_status.startswith("default; fwd=request; fwd-status=304; ")
+    impatient = await ask(fresh_app(), "/", "GET", {"cache-control": "min-fresh=100", "if-none-match": '"v0"'})
+    assert (impatient.status, impatient.cache_status.split(";")[1]) == (200, " fwd=request")
 
 
 async def test_concurrent_requests_ask_redis_once(make_manager: MakeManager, redis_url: str) -> None:

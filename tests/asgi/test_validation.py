@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 
 import pytest
 
 from aurelis.cache import CacheConfig, CacheManager
+from aurelis.cache.exchange import MAX_REFRESHES
 from aurelis.cache.testing import ManualClock, SharedMemory
 from aurelis_asgi import CacheMiddleware
 from tests.asgi.counts import coalesced, loads, requests
@@ -179,6 +181,60 @@ async def test_a_refresh_that_is_confirmed_or_fails_is_counted_once(manager: Cac
         await eventually(lambda: is_settled(manager))
     assert requests(manager) == {"miss": 1, "stale": 3, "hit": 1}
     assert loads(manager) == len(origin.calls) == 4
+
+
+async def test_refreshes_are_few_at_once_whatever_is_stale(manager: CacheManager, clock: ManualClock) -> None:
+    gate = asyncio.Event()
+
+    async def handler(call: Call) -> None:
+        if call.number > targets:
+            await gate.wait()
+        await call.answer(f"{call.path} {call.number}", cache_control="max-age=10, stale-while-revalidate=300")
+
+    targets = MAX_REFRESHES + 10
+    origin = Origin(handler)
+    app = CacheMiddleware(origin, cache=manager)
+    for number in range(targets):
+        await ask(app, f"/{number}")
+    clock.advance(15)
+    for _ in range(2):
+        for number in range(targets):
+            assert (await ask(app, f"/{number}")).body == f"/{number} {number + 1}".encode()
+    await eventually(lambda: origin.running == MAX_REFRESHES)
+    await asyncio.sleep(0)
+    assert len(origin.calls) == targets + MAX_REFRESHES
+    gate.set()
+    await eventually(lambda: is_settled(manager))
+    for number in range(targets):  # those that had to wait are loaded anew later
+        await ask(app, f"/{number}")
+    await eventually(lambda: is_settled(manager))
+    assert len(origin.calls) == 2 * targets
+
+
+async def test_a_refresh_is_no_part_of_the_request_that_began_it(manager: CacheManager, clock: ManualClock) -> None:
+    """What belongs to the request, its context or the client behind its `receive`, may be over while the app runs."""
+    asking: ContextVar[str] = ContextVar("asking", default="nobody")
+    gate = asyncio.Event()
+    seen = []
+
+    async def handler(call: Call) -> None:
+        if call.number > 1:
+            await gate.wait()
+        seen.append(asking.get())
+        await call.answer(f"body {call.number}", cache_control="max-age=10, stale-while-revalidate=300")
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    asking.set("somebody")
+    await ask(app)
+    clock.advance(15)
+    visit = Visit(app).begin()
+    await visit.end()
+    visit.leave()
+    assert (visit.body, visit.complete) == (b"body 1", True)
+    gate.set()
+    await eventually(lambda: is_settled(manager))
+    assert (await ask(app)).body == b"body 2"
+    assert seen == ["somebody", "nobody"]
 
 
 async def test_a_refresh_of_what_may_not_be_kept_ends_early(manager: CacheManager, clock: ManualClock) -> None:

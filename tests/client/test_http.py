@@ -340,3 +340,28 @@ async def test_a_response_that_took_the_place_of_another_is_answered(stack: Stac
         again = await stack.get(upstream.url)
         assert (again.body, again.headers["x-version"]) == (b"2", "2")
     assert upstream.calls == 2
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("field", ["X-Forwarded-Host", "x-original-url", "Forwarded"])
+async def test_what_is_said_about_another_target_has_entries_of_its_own(
+    stack: Stack, upstream: Upstream, field: str, shared: bool
+) -> None:
+    """A gateway hands on what its clients say, and the origin may answer for the host that they name."""
+
+    def answer(asked: Asked) -> Reply:
+        return page(("cache-control", "max-age=60"), body=asked.headers.get(field.lower(), "none").encode())
+
+    upstream.answer = answer
+    client = stack.client(shared=shared)
+    told = {field: "host=evil"}
+    for fields, body, hits in (
+        (told, b"host=evil", [False, True]),
+        ({}, b"none", [False, True]),
+        (told, b"host=evil", [True]),
+    ):
+        for hit in hits:
+            found = await stack.get(upstream.url, client=client, headers=fields)
+            assert (found.body, found.is_hit) == (body, hit)
+    await stack.send("DELETE", upstream.url, client=client)
+    assert not (await stack.get(upstream.url, client=client, headers=told)).is_hit

@@ -4,7 +4,9 @@ import asyncio
 import base64
 import contextlib
 import http.client
+import select
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,22 +20,43 @@ import pytest
 from tests.client.stack import Stack
 from tests.client.upstream import Reply, Upstream
 from tests.managers import WITHIN
+from tests.servers import Certificates
 
 FRESH = [("cache-control", "max-age=60")]
 
 
 class Proxy:
-    """A forward proxy for plain HTTP.
+    """A forward proxy, and one that makes tunnels.
 
     Attributes:
         asked: target and fields of each request.
+        refusals: statuses by which the next tunnels are refused.
     """
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.refusals: list[int] = []
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_CONNECT(self) -> None:
+                proxy.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+                self.close_connection = True
+                if proxy.refusals:
+                    self.send_error(proxy.refusals.pop())
+                    return
+                host, _, port = self.path.partition(":")
+                with socket.create_connection((host, int(port)), WITHIN) as origin:
+                    self.send_response(200)
+                    self.end_headers()
+                    other = {self.connection: origin, origin: self.connection}
+                    while ready := select.select(list(other), [], [], WITHIN)[0]:
+                        for end in ready:
+                            data = end.recv(65536)
+                            if not data:
+                                return
+                            other[end].sendall(data)
+
             def do_GET(self) -> None:
                 proxy.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
                 target = urlsplit(self.path)
@@ -116,6 +139,104 @@ async def test_the_environment_is_left_alone_where_that_is_wanted(
     for hit in (False, True):
         assert (await stack.get(upstream.url, client=client)).is_hit is hit
     assert proxy.asked == []
+
+
+class Secure:
+    """A server of HTTPS.
+
+    Attributes:
+        url: of the server.
+        asked: fields of each request.
+    """
+
+    def __init__(self, certificates: Certificates) -> None:
+        self.asked: list[dict[str, str]] = []
+        secure = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                secure.asked.append({name.lower(): value for name, value in self.headers.items()})
+                self.send_response(200)
+                for name, value in (*FRESH, ("content-length", "4")):
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(b"page")
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificates.server, certificates.key)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.authority = f"127.0.0.1:{self._server.server_port}"
+        self.url = f"https://{self.authority}/a"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["Secure"]:
+        """The server while it runs."""
+        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join(WITHIN)
+
+
+@pytest.mark.parametrize("way", ["transport", "mounted", "wrapped", "environment"])
+async def test_what_comes_through_a_tunnel_is_cached(
+    stack: Stack, proxy: Proxy, certificates: Certificates, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An https origin behind a proxy, which sees nothing but CONNECT, and a hit does not even ask for that."""
+    trust = ssl.create_default_context(cafile=certificates.authority)
+    address = f"http://ada:secret@{proxy.authority}"
+    with Secure(certificates).running() as origin:
+        if way == "transport":
+            client = stack.client(stack.transport(stack.network(proxy=address, verify=trust)))
+        elif way == "mounted":
+            mounts = {"https://": stack.transport(stack.network(proxy=address, verify=trust))}
+            client = stack.client(stack.mock(lambda request: None), {"mounts": mounts})
+        else:
+            settings: dict[str, Any] = {"proxy": address}
+            if way == "environment":
+                settings = {"trust_env": True}
+                for name in ("ALL_PROXY", "HTTP_PROXY", "NO_PROXY", "all_proxy", "https_proxy", "no_proxy"):
+                    monkeypatch.delenv(name, raising=False)
+                monkeypatch.setenv("HTTPS_PROXY", address)
+            client = stack.keep(stack.maker(verify=trust, **settings))
+            stack.package.wrap(client, cache=stack.manager)
+        for hit in (False, True, True):
+            answer = await stack.get(origin.url, client=client)
+            assert (answer.body, answer.is_hit) == (b"page", hit)
+        other = await stack.get(origin.url + "?other", client=client)
+        assert (other.body, other.is_hit) == (b"page", False)
+        ((target, fields),) = proxy.asked
+        assert target == origin.authority
+        assert fields["proxy-authorization"] == "Basic " + base64.b64encode(b"ada:secret").decode()
+        assert len(origin.asked) == 2
+        assert not any("proxy-authorization" in asked for asked in origin.asked)
+        await stack.aclose()
+
+
+@pytest.mark.parametrize("status", [407, 502])
+async def test_a_tunnel_that_is_refused_is_the_librarys_error_and_is_not_stored(
+    stack: Stack, proxy: Proxy, certificates: Certificates, status: int
+) -> None:
+    trust = ssl.create_default_context(cafile=certificates.authority)
+    proxy.refusals.append(status)
+    with Secure(certificates).running() as origin:
+        client = stack.client(stack.transport(stack.network(proxy=proxy.url, verify=trust)))
+        with pytest.raises(stack.library.ProxyError):
+            await stack.get(origin.url, client=client)
+        for hit in (False, True):
+            answer = await stack.get(origin.url, client=client)
+            assert (answer.body, answer.is_hit) == (b"page", hit)
+        assert len(origin.asked) == 1
+        await stack.aclose()
 
 
 class Http2:

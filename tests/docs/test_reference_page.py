@@ -18,7 +18,6 @@ _ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]*) ?\| `(tests/[\w/]+\.py)::(\w+)` \|
 NOT_YET: frozenset[str] = frozenset(
     {
         "CacheAside",
-        "SimilarityCache",
         "WriteBehind",
         "WriteThrough",
     }

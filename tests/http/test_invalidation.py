@@ -70,6 +70,7 @@ def test_any_bytes_name_something_of_the_same_origin_or_nothing(value: bytes, fi
         ("POST", 200, {"cache_control": "max-age=9"}, False),
         ("POST", 200, {"content_location": URL}, False),
         ("POST", 200, {"content_location": URL, "cache_control": "public"}, False),
+        ("POST", 200, {"content_location": URL, "cache_control": "max-age=9", "set_cookie": "a=b"}, False),
         ("POST", 303, {"content_location": URL, "cache_control": "max-age=9"}, False),
         ("PUT", 200, {"content_location": URL, "cache_control": "max-age=9"}, False),
     ],

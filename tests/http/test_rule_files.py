@@ -1,7 +1,9 @@
 """Rules from TOML."""
 
 import re
+import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,50 @@ def test_a_document_gives_the_rules_that_code_would() -> None:
     )
     assert second == CacheRule(re.compile("/[0-9]+"), ttl=5.5, principal=user)
     assert third == CacheRule("/admin/**", bypass=True)
+
+
+OPTIONS = {
+    "ttl": "60",
+    "cookies": '["lang"]',
+    "shared": "true",
+    "method": '["HEAD"]',
+    "host": '"*.example"',
+    "headers": '{Accept = "*json*"}',
+    "statuses": "[200, 410]",
+    "stale_while_revalidate": "30",
+    "stale_if_error": "0.5",
+    "vary": '["Accept"]',
+    "tags": '["catalog"]',
+    "query": '["page", "q_*"]',
+    "ignore_query": '["utm_*"]',
+    "sort_query": "true",
+    "key_headers": '["X-Country"]',
+    "bypass": "true",
+    "override": '["no-store", "private"]',
+    "cache_status": '"debug"',
+    "max_body_bytes": "1000",
+}
+
+
+def test_there_is_a_key_for_each_argument() -> None:
+    assert {each.name for each in fields(CacheRule) if each.init} == {"path", "principal", *OPTIONS}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_each_argument_means_the_same_in_a_document(name: str) -> None:
+    lines = {"path": '"/a"', name: OPTIONS[name]} | ({} if name == "bypass" else {"ttl": "60"})
+    text = "".join(f"{key} = {value}\n" for key, value in lines.items())
+    (rule,) = load_rules("[[rules]]\n" + text)
+    assert rule == CacheRule(**tomllib.loads(text))
+    assert getattr(rule, name) not in (None, False, (), frozenset())
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_value_of_another_kind_is_an_error_that_names_rule_and_argument(name: str) -> None:
+    wrong = "07:32:00"  # a time of day is none of what an argument may be
+    text = f'[[rules]]\npath = "/a"\n{"" if name == "ttl" else "ttl = 60"}\n{name} = {wrong}'
+    with pytest.raises(ConfigurationError, match=rf"^rule 1 \('/a'\): {name}"):
+        load_rules(text)
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:

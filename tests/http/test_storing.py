@@ -23,7 +23,12 @@ FRESH = "max-age=60"
 
 
 def reason(
-    response: ResponseHead, request: HttpRequest | None = None, *, shared: bool = True, honour: bool = True
+    response: ResponseHead,
+    request: HttpRequest | None = None,
+    *,
+    shared: bool = True,
+    honour: bool = True,
+    targets: tuple[bytes, ...] = (),
 ) -> str:
     """Why the response must not be stored; empty where it may."""
     verdict = may_store(
@@ -32,6 +37,7 @@ def reason(
         shared=shared,
         response_time=NOW,
         honour_request_directives=honour,
+        targets=targets,
     )
     return verdict.reason if isinstance(verdict, Unstorable) else ""
 
@@ -112,6 +118,31 @@ def test_a_response_that_says_how_long_it_is_fresh_is_stored_without_its_cookies
     assert isinstance(answer, Storable)
     assert answer.left_out == {b"set-cookie"}
     assert b"set-cookie" not in dict(storable_fields(response, answer.left_out))
+
+
+@pytest.mark.parametrize(
+    ("said", "shared", "private"),
+    [
+        ({"cache_control": FRESH}, "cookie", ""),
+        ({"expires": "Sun, 06 Nov 1994 09:49:37 GMT"}, "cookie", ""),
+        ({"cache_control": "max-age=60, must-revalidate"}, "cookie", ""),
+        ({"cache_control": "max-age=60, public"}, "", ""),
+        ({"cache_control": "s-maxage=60"}, "", "not-fresh"),
+        ({"cache_control": FRESH, "cdn_cache_control": "max-age=60"}, "", ""),
+        ({"cache_control": 'max-age=60, private="set-cookie"'}, "", ""),
+        ({"cache_control": 'max-age=60, no-cache="Set-Cookie"'}, "", ""),
+    ],
+)
+def test_a_page_that_changes_the_cookies_of_its_client_is_for_all_only_if_it_says_so(
+    said: dict[str, str], shared: str, private: str
+) -> None:
+    response = head(set_cookie="session=2", **said)
+    request = get({"cookie": "session=1"})
+    assert reason(response, request, targets=(b"cdn-cache-control",)) == shared
+    assert reason(response, request, shared=False) == private
+    assert reason(response, get(), targets=(b"cdn-cache-control",)) == ""
+    allowing = get({"cookie": "session=1"}, rule=RuleEffect(60, credentials_allowed=True))
+    assert reason(response, allowing, targets=(b"cdn-cache-control",)) == ""
 
 
 def test_directives_of_several_lines_count_together() -> None:

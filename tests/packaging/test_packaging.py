@@ -35,6 +35,9 @@ PROMISES: Mapping[str, str] = {
 
         says_what_is_missing("settings", with_variable)
         says_what_is_missing("otel", CacheMonitor, CacheManager())
+        from aurelis.cache import SimilarityCache
+
+        says_what_is_missing("similarity", SimilarityCache)
         says_what_is_missing("redis", CacheConfig, redis_url="redis://127.0.0.1:6379/0")
         says_what_is_missing("crypto", CacheConfig, encryption_key=bytes(range(32)))
         if sys.version_info < (3, 14):
@@ -57,6 +60,21 @@ PROMISES: Mapping[str, str] = {
     "cost": "from aurelis.cache.models import ModelPolicy; ModelPolicy(keys=str, cost='genai-prices')",
     "httpx2": "from aurelis_httpx2 import AsyncCacheTransport, CacheTransport",
     "httpx": "from aurelis_httpx import AsyncCacheTransport, CacheTransport",
+    "similarity": """
+        from aurelis.cache import SimilarityCache
+        SimilarityCache(mode="verified")
+    """,
+    "usearch": """
+        from aurelis.cache import SimilarityCache
+
+        class Embedder:
+            name = "e"
+
+            async def embed(self, texts):
+                return [[1.0] for _ in texts]
+
+        SimilarityCache(embedder=Embedder(), index="usearch")
+    """,
     "zstd": """
         from aurelis.cache import CacheConfig
         CacheConfig(compression="zstd")
@@ -90,12 +108,15 @@ NOT_IMPORTED = (
     "hiredis",
     "httpx",
     "httpx2",
+    "numpy",
     "openai",
     "opentelemetry.sdk",
     "pydantic",
+    "rapidfuzz",
     "redis",
     "rich",
     "starlette",
+    "usearch",
 )
 
 

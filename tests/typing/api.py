@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, assert_type
 
+import httpx2
 from openai import OpenAI
 
 from aurelis.cache import (
@@ -29,7 +30,11 @@ from aurelis.cache import (
     FileCacheManager,
     MemoryBackend,
     ModelResponseCache,
+    OpenAIEmbedder,
     RedisBackend,
+    SimilarityCache,
+    SimilarityReport,
+    SimilarMatch,
     UnifiedCacheManager,
     WarmReport,
     cache_options,
@@ -53,6 +58,7 @@ from aurelis.cache.typing import (
     CachedFunction,
     CachedSyncFunction,
     Clock,
+    Embedder,
     Layer,
     Newsroom,
     SearchableLayer,
@@ -166,6 +172,27 @@ async def models(cache: CacheManager, unified: UnifiedCacheManager) -> None:
     await answers.cache_response("m", "p", None, {"status": "success"})  # type: ignore[arg-type]
     await answers.get_or_compute("m", "p", None, number)  # type: ignore[type-var]
     await answers.get_response("m", "p", [1])  # type: ignore[arg-type]
+
+
+def judge(known: Answer, own: Answer) -> bool:
+    """Says whether one answer would have done for the other."""
+    return known == own
+
+
+async def similar_prompts(cache: CacheManager, embedder: Embedder, client: httpx2.AsyncClient) -> None:
+    """Answers to similar prompts."""
+    similar = SimilarityCache(cache, 0.9, mode="shadow", embedder=embedder, judge=judge)
+    assert_type(await similar.find_similar_response("p", "m"), Any)
+    assert_type(await similar.find_match("p", "m", {"temperature": 0}, provider="x"), SimilarMatch | None)
+    assert_type(await similar.get_or_compute("m", "p", None, answer), Answer)
+    assert_type(similar.report(), SimilarityReport)
+    async with SimilarityCache(embedder=OpenAIEmbedder(client, "e"), index="usearch") as inside:
+        assert_type(inside, SimilarityCache)
+
+    SimilarityCache(cache, mode="semantic")  # type: ignore[arg-type]
+    SimilarityCache(cache, embedder=judge)  # type: ignore[arg-type]
+    SimilarityCache(cache, 0.9, "shadow")  # type: ignore[call-arg]
+    await similar.get_or_compute("m", "p", None, number)  # type: ignore[type-var]
 
 
 @cached()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .files import FileCacheManager
     from .layers.disk import DiskBackend
     from .layers.redis import RedisBackend
+    from .similarity import OpenAIEmbedder, SimilarityCache, SimilarityReport, SimilarMatch
 
 __all__ = [
     "CacheConfig",
@@ -45,7 +46,11 @@ __all__ = [
     "LoadContext",
     "MemoryBackend",
     "ModelResponseCache",
+    "OpenAIEmbedder",
     "RedisBackend",
+    "SimilarMatch",
+    "SimilarityCache",
+    "SimilarityReport",
     "UnifiedCacheManager",
     "WarmFailure",
     "WarmReport",
@@ -80,4 +85,8 @@ def __getattr__(name: str) -> object:
         from .files import FileCacheManager
 
         return FileCacheManager
+    if name in ("OpenAIEmbedder", "SimilarMatch", "SimilarityCache", "SimilarityReport"):
+        from . import similarity
+
+        return getattr(similarity, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -209,6 +209,11 @@ class Flights:
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
 
+    def is_loading(self, key: str) -> bool:
+        """Whether a load of the key is under way that others can join."""
+        with self._lock:
+            return key in self._flights
+
     def claim(self, flight: Flight[Any]) -> bool:
         """Whether the caller's request is the one that the flight's load is counted for: the first to ask, if any."""
         with self._lock:

@@ -10,6 +10,7 @@ The tree::
     ├── LayerError                               a layer failed (Redis, disk, ...)
     │   ├── LayerTimeout(TimeoutError)           it did not answer before its deadline
     │   └── LayerUnavailableError                it was not asked: its breaker is open
+    ├── EmbeddingError                           an embedder gave no vectors that can be used
     ├── RecursiveLoadError(RuntimeError)         a load waits for the result of itself
     ├── LoadTimeoutError(TimeoutError)           a load took longer than its caller wanted to wait
     ├── CacheClosedError(RuntimeError)           the cache was used after it was closed
@@ -28,6 +29,7 @@ __all__ = [
     "CacheClosedError",
     "CacheError",
     "ConfigurationError",
+    "EmbeddingError",
     "FrameError",
     "LayerError",
     "LayerTimeout",
@@ -148,6 +150,10 @@ class LayerUnavailableError(LayerError):
     """A layer was not asked, because it failed repeatedly and its breaker is open."""
 
     _says = "is not asked while its breaker is open, refused"
+
+
+class EmbeddingError(CacheError):
+    """An embedder gave no vectors, or none that can be compared."""
 
 
 class RecursiveLoadError(CacheError, RuntimeError):

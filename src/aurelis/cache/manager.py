@@ -24,10 +24,11 @@ from ._recovery import Recovery
 from ._redis_url import parse_redis_url
 from ._settings import load_config
 from ._stack import Stack
+from ._watching import Watchers
 from .codecs import Framing, ValueCodec
 from .config import CacheConfig, CacheLayer, require_categories, require_config
 from .exceptions import ConfigurationError, FrameError
-from .http import StoredResponse, VariantIndex
+from .http import StoredPart, StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
 from .telemetry import names
 from .telemetry.otel import DISK_SAMPLE, Telemetry
@@ -82,6 +83,7 @@ class CacheManager:
         self._engine = _build_engine(self.config, clock, lower)
         self._read_memory = self._engine.read_memory
         self._computing = Computing(self._engine, seconds(self.config.lease))
+        self._watchers = Watchers()
 
     async def get(self, key: str, default: Any = None) -> Any:
         """The value, or `default` when nothing is stored or no layer answers in time.
@@ -508,7 +510,7 @@ def set_cache_manager(manager: AnyManager | None) -> UnifiedCacheManager | None:
 
 def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> Engine:
     telemetry = Telemetry(config.name, spans=config.spans, span_attributes=config.span_attributes)
-    codec = ValueCodec((*config.types, StoredResponse, VariantIndex))
+    codec = ValueCodec((*config.types, StoredPart, StoredResponse, VariantIndex))
     framing = config.framing()
     memory: MemoryBackend | None = None
     memory_ttl = 0.0

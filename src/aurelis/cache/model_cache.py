@@ -6,14 +6,16 @@ For calls that go through an HTTP client a caching transport does all of this, a
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar
 
 from ._canonical import digest
 from ._keys import CacheKeyBuilder
-from ._loading import current_load
+from ._loading import LoadContext, current_load
 from ._options import Duration, EntryOptions, seconds
 from ._tags import tags as checked
+from ._watching import Answered
 from .exceptions import ConfigurationError, type_name
 from .manager import AnyManager, UnifiedCacheManager, get_cache_manager, manager_of
 from .typing import ModelResponse
@@ -26,6 +28,28 @@ SUCCESS_TTL: Final = 3600.0
 """Seconds that an answer lives whose status is `success`, if the caller does not say."""
 OTHER_TTL: Final = 300.0
 """Likewise with any other status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the answer to a prompt is kept.
+
+    Attributes:
+        apart: what keeps it apart from those of other providers and namespaces; begins the identifier.
+        model_key: by `CacheKeyBuilder.build_model_key`.
+        tags: those of the model, the provider and the namespace.
+        namespace: that counts for this call.
+    """
+
+    apart: str
+    model_key: str
+    tags: tuple[str, ...]
+    namespace: str | None
+
+    @property
+    def identifier(self) -> str:
+        """In `CATEGORY`."""
+        return self.apart + self.model_key
 
 
 class ModelResponseCache:
@@ -100,8 +124,8 @@ class ModelResponseCache:
         Raises:
             UnkeyableError: something in `parameters` cannot be part of a key.
         """
-        identifier, _ = self._place(model_type, prompt, parameters, provider)
-        return await self.cache.get(CATEGORY, identifier)
+        place = self.place(model_type, prompt, parameters, provider)
+        return await self.cache.get(CATEGORY, place.identifier)
 
     async def cache_response(
         self,
@@ -131,12 +155,15 @@ class ModelResponseCache:
             UnstorableValueError: it is of a type that is neither built in nor registered in `types`.
             ValueError: the ttl is negative or not a number.
         """
-        identifier, own = self._place(model_type, prompt, parameters, provider)
+        place = self.place(model_type, prompt, parameters, provider)
         life = life_of(response, ttl)
-        every = (*own, *_names(tags))
+        every = (*place.tags, *_names(tags))
         if life is None:
             return False
-        return await self.cache.set(CATEGORY, identifier, response, life, tags=every) and life > 0
+        kept = await self.cache.set(CATEGORY, place.identifier, response, life, tags=every)
+        if life > 0:
+            await tell(self.cache, place, model_type, prompt, parameters, provider, life, every)
+        return kept and life > 0
 
     async def get_or_compute(
         self,
@@ -165,21 +192,29 @@ class ModelResponseCache:
 
         Beside that as `CacheManager.get_or_compute`.
         """
-        identifier, own = self._place(model_type, prompt, parameters, provider)
+        place = self.place(model_type, prompt, parameters, provider)
         if ttl is None and options is not None:
             ttl = options.ttl
         given = None if ttl is None else seconds(ttl)
+        every = (*place.tags, *_names(tags))
+        loaded: list[tuple[LoadContext, float]] = []
 
         async def load() -> R:
+            context = current_load()
             response = await compute()
             life = life_of(response, given)
             if life is None:
-                current_load().skip()
+                context.skip()
             else:
-                current_load().set_ttl(life)
+                context.set_ttl(life)
+                loaded.append((context, life))
             return response
 
-        return await self.cache.get_or_compute(CATEGORY, identifier, load, None, given, (*own, *_names(tags)), options)
+        response = await self.cache.get_or_compute(CATEGORY, place.identifier, load, None, given, every, options)
+        for context, life in loaded:
+            if context.outcome in ("stored", "incomplete"):
+                await tell(self.cache, place, model_type, prompt, parameters, provider, life, every)
+        return response
 
     async def invalidate_model_cache(self, model_type: str, *, soft: bool = False) -> None:
         """Make all answers of a model out of date, whoever offers it. Raises as `CacheManager.invalidate_tags`."""
@@ -201,11 +236,16 @@ class ModelResponseCache:
         """Make all answers of all models out of date. Raises as `CacheManager.invalidate_tags`."""
         await self.cache.invalidate_category(CATEGORY, soft=soft)
 
-    def _place(
-        self, model_type: str, prompt: str, parameters: Mapping[str, object] | None, provider: str | None
-    ) -> tuple[str, tuple[str, ...]]:
-        """Where an answer is kept: its identifier; and the tags that follow from that."""
-        identifier = self.key_builder.build_model_key(model_type, prompt, parameters)
+    def place(
+        self, model_type: str, prompt: str, parameters: Mapping[str, object] | None, provider: str | None = None
+    ) -> Place:
+        """Where an answer is kept.
+
+        Raises:
+            ConfigurationError: a name is empty or none.
+            UnkeyableError: something in `parameters` cannot be part of a key.
+        """
+        key = self.key_builder.build_model_key(model_type, prompt, parameters)
         apart: dict[str, str] = {}
         tags = [model_tag(model_type)] if model_type else []  # a server of one model needs no name for it
         if provider is not None:
@@ -215,10 +255,37 @@ class ModelResponseCache:
         if namespace is not None:
             apart["namespace"] = namespace
             tags.append(namespace_tag(namespace))
-        if apart:
-            # Not as params, by which each answer would have a tag of its own. No key of a model has an equals sign.
-            identifier = f"{digest(apart)}={identifier}"
-        return identifier, tuple(tags)
+        # Not as params, by which each answer would have a tag of its own. No key of a model has an equals sign.
+        return Place(f"{digest(apart)}=" if apart else "", key, tuple(tags), namespace)
+
+
+async def tell(
+    cache: UnifiedCacheManager,
+    place: Place,
+    model_type: str,
+    prompt: str,
+    parameters: Mapping[str, object] | None,
+    provider: str | None,
+    life: float,
+    tags: tuple[str, ...],
+) -> None:
+    """Tell those who want to know of it that an answer is in the cache."""
+    watchers = cache.manager._watchers
+    if watchers:
+        key = cache.key_builder.build_key(CATEGORY, place.identifier)
+        await watchers.tell(
+            Answered(
+                model_type,
+                prompt,
+                parameters or {},
+                provider,
+                place.namespace,
+                key,
+                life,
+                place.tags,
+                tags,
+            )
+        )
 
 
 def unified(cache: AnyManager | None) -> UnifiedCacheManager | None:

@@ -292,6 +292,22 @@ class ModelResponse(Protocol):
         ...
 
 
+class Embedder(Protocol):
+    """Makes vectors of texts, such that what means the same is near to each other. `SimilarityCache` takes one."""
+
+    @property
+    def name(self) -> str:
+        """Which vectors these are: the model and all else that changes them. Those of another name are never compared.
+
+        It becomes part of keys, so it must not be a secret.
+        """
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """One vector for each text, in their order, all of one number of dimensions. May raise anything."""
+        ...
+
+
 __all__ = [
     "Acquired",
     "Bypass",
@@ -303,6 +319,7 @@ __all__ = [
     "Confirm",
     "Details",
     "Discard",
+    "Embedder",
     "Entry",
     "ExchangePolicy",
     "Follow",

@@ -12,7 +12,7 @@ from ._loading import LoadContext, current_load
 from ._options import Duration, seconds, whole
 from .exceptions import CacheError, ConfigurationError, MissingExtraError
 from .manager import AnyManager, UnifiedCacheManager, get_cache_manager
-from .model_cache import CATEGORY, SUCCESS_TTL, is_error, model_tag, unified
+from .model_cache import CATEGORY, SUCCESS_TTL, ModelResponseCache, is_error, tell, unified
 
 J = TypeVar("J")
 
@@ -231,14 +231,23 @@ class CacheWarmer:
             raise ConfigurationError("models must name one model at least")
         life = seconds(ttl)
         cache = self.cache
+        answers = ModelResponseCache(cache)
 
         async def ask(job: tuple[str, str]) -> bool:
             prompt, model = job
-            identifier = cache.key_builder.build_model_key(model, prompt, {})
-            tags = (model_tag(model),) if model else ()
-            return await _warmed(
-                cache, CATEGORY, identifier, lambda: generate(model, prompt), life, tags, is_error=is_error
+            place = answers.place(model, prompt, None)
+            loaded = await _warmed(
+                cache,
+                CATEGORY,
+                place.identifier,
+                lambda: generate(model, prompt),
+                life,
+                place.tags,
+                is_error=is_error,
             )
+            if loaded:
+                await tell(cache, place, model, prompt, None, None, life, place.tags)
+            return loaded
 
         return await self._run(((prompt, model) for prompt in asked for model in named), ask, len(asked) * len(named))
 

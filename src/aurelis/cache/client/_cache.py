@@ -33,6 +33,7 @@ from aurelis.cache.http import (
     HttpRequest,
     ResponseHead,
     StoredResponse,
+    append_status,
     is_not_modified,
     not_modified_fields,
     part_of,
@@ -452,6 +453,6 @@ def _is_as_it_is(fields: Fields) -> bool:
 
 def _mark(response: R, member: bytes) -> R:
     headers = response.headers
-    text = member.decode("ascii")
-    headers["cache-status"] = f"{headers['cache-status']}, {text}" if "cache-status" in headers else text
+    before = headers["cache-status"].encode("latin-1") if "cache-status" in headers else None
+    headers["cache-status"] = append_status(before, member).decode("latin-1")
     return response

@@ -7,7 +7,17 @@ from hashlib import blake2b
 
 from aurelis.cache._call_options import NO_CALL_OPTIONS, CallOptions
 from aurelis.cache._tags import tags
-from aurelis.cache.http import SAFE_METHODS, Fields, HttpRequest, ResponseHead, RuleEffect, combine, storable_fields
+from aurelis.cache.http import (
+    SAFE_METHODS,
+    Fields,
+    HttpRequest,
+    ResponseHead,
+    RuleEffect,
+    combine,
+    encoded_elsewhere,
+    storable_fields,
+    told_elsewhere,
+)
 from aurelis.cache.models import (
     Catalogue,
     ModelRequest,
@@ -153,6 +163,10 @@ class Recogniser:
             # Keys can be read in a shared layer: of credentials in the query only a hash goes into them.
             token = blake2b(f"{token} {address}".encode("ascii"), digest_size=16, key=self._secret).hexdigest()
             address = clean_url(address)
+        if told := told_elsewhere(fields):
+            # Who hands on the requests of others hands on what they say of the target, too.
+            source = b"%b %b" % (token.encode("ascii"), encoded_elsewhere(told))
+            token = blake2b(source, digest_size=16, key=self._secret).hexdigest()
         if namespace:
             named = ascii((token, namespace)).encode("ascii")
             token = blake2b(named, digest_size=16, key=self._secret).hexdigest()

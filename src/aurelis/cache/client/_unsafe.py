@@ -35,9 +35,12 @@ class Unsafe(Generic[R]):
         upload = await self._invalidate(request, options, response)
         if upload is None:
             return response
-        chunks: tuple[bytes, ...] = tuple([chunk async for chunk in response.stream])
-        await response.aclose()
-        await upload.chunk(b"".join(chunks), last=True)
+        try:
+            chunks: tuple[bytes, ...] = tuple([chunk async for chunk in response.stream])
+            await response.aclose()
+            await upload.chunk(b"".join(chunks), last=True)
+        finally:
+            await upload.close()
         return self._as_it_was(request, response, chunks)
 
     def heed_blocking(self, request: Request, options: CallOptions, response: R) -> R:
@@ -47,9 +50,12 @@ class Unsafe(Generic[R]):
         upload = self._heeding.run(self._invalidate(request, options, response))
         if upload is None:
             return response
-        chunks: tuple[bytes, ...] = tuple(response.stream)
-        response.close()
-        self._heeding.run(upload.chunk(b"".join(chunks), last=True))
+        try:
+            chunks: tuple[bytes, ...] = tuple(response.stream)
+            response.close()
+            self._heeding.run(upload.chunk(b"".join(chunks), last=True))
+        finally:
+            self._heeding.run(upload.close())
         return self._as_it_was(request, response, chunks)
 
     async def _invalidate(self, request: Request, options: CallOptions, response: R) -> Upload | None:

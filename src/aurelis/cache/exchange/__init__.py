@@ -7,9 +7,10 @@ waits) and, when nothing is at hand, `open` or `open_blocking`. It gets one of a
 from aurelis.cache._recording import Reader, ReaderClosed, WaitTimeout
 
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused
-from ._exchange import DEFAULT_MAX_BODY_BYTES, MAX_REFRESHES, Exchange
+from ._exchange import DEFAULT_MAX_BODY_BYTES, Exchange
 from ._heeding import Heeding, Upload
 from ._leading import Lead
+from ._loads import MAX_REFRESHES
 from ._purging import Purging, StoredEntry
 from ._recorder import Recorder
 

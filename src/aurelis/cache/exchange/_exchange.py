@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from contextvars import Context
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from aurelis.cache._bridge import run_inline
-from aurelis.cache._decisions import Bypass, Follow, Load, Lookup, Pass, Record, Refuse, Serve
+from aurelis.cache._decisions import Bypass, Follow, Load, Pass, Record, Refuse, Serve
 from aurelis.cache._entry import Entry
 from aurelis.cache._first_layer import Found
-from aurelis.cache._flight import Abandoned, Failed, Flight, enter
-from aurelis.cache._guard import Budget
+from aurelis.cache._flight import Abandoned, Failed, Flight
 from aurelis.cache._options import whole
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
@@ -22,24 +19,22 @@ from aurelis.cache.telemetry import names
 from aurelis.cache.typing import ExchangePolicy
 
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused, hit_of
+from ._judgements import MISSES, is_for_its_leader, may_be_below, of_variant, why, would_block_itself
 from ._leading import Lead
-from ._recorder import Loading, Recorder, Seat, Substitute, answer_of
+from ._loads import Loads
+from ._outcomes import Loading, Seat, Substitute, answer_of
+from ._recorder import Recorder
 from ._ways import Async, Blocking, Ways
 
 Q = TypeVar("Q")
 
 DEFAULT_MAX_BODY_BYTES: Final = 4 * 2**20
 _MAX_HOPS: Final = 4
-_MISSES: Final = frozenset({"miss", "uri-miss", "vary-miss", "stale", "partial"})
 _MAX_LEADERS: Final = 3
 """Loads of others that a request waits for, one after the other, before it asks for itself."""
 _UNSHAREABLE_SECONDS: Final = 30.0
 _MAX_UNSHAREABLE: Final = 4096
-MAX_REFRESHES: Final = 64
-"""Refreshes in the background at once; more would take the origin away from those who wait."""
 _FAILURE: Final = ConnectionError("the origin has failed")
-_LONGEST_LOAD: Final = 3600.0
-"""Seconds after which a response that is still being loaded is not stored in a shared layer any more."""
 
 
 class Exchange(Generic[Q]):
@@ -70,7 +65,7 @@ class Exchange(Generic[Q]):
         self._telemetry = self.engine.telemetry
         self._monotonic = self.engine.clock.monotonic
         self.max_body_bytes = max_body_bytes
-        self._refreshes: set[asyncio.Task[None]] = set()
+        self._loads: Loads[Q] = Loads(self)
         self._unshareable: dict[int, float] = {}  # by hash, as a stranger chooses how long a key is
 
     def count_costs(self) -> None:
@@ -105,7 +100,7 @@ class Exchange(Generic[Q]):
         if type(decision) is Follow:
             key = decision.key
             entry = engine.peek(key, now)
-            decision = _of_variant(policy.on_lookup(request, entry, now))
+            decision = of_variant(policy.on_lookup(request, entry, now))
         if type(decision) is Serve:
             return self._from_memory(decision, now, key)
         return Pending(request, key, entry, decision)
@@ -166,7 +161,7 @@ class Exchange(Generic[Q]):
         with engine.telemetry.span("get") as span:
             for _ in range(_MAX_HOPS):
                 now = engine.clock.monotonic()
-                if entry is None and engine.stack.lower and _may_be_below(decision):
+                if entry is None and engine.stack.lower and may_be_below(decision):
                     try:
                         found = await ways.run(engine.stack.lookup(key, engine.stack.budget()))
                     except BaseException:
@@ -178,7 +173,7 @@ class Exchange(Generic[Q]):
                 if isinstance(decision, Follow):
                     key, layer = decision.key, names.L1
                     entry = engine.stack.peek(key)
-                    decision = _of_variant(self.policy.on_lookup(request, entry, now))
+                    decision = of_variant(self.policy.on_lookup(request, entry, now))
                     continue
                 if isinstance(decision, Serve):
                     fresh = now < decision.entry.fresh_until
@@ -239,7 +234,7 @@ class Exchange(Generic[Q]):
             def leave(flight: Flight[Any] = flight, leads: bool = leads) -> None:
                 flights.leave(flight, leads=leads)
 
-            if not leads and _would_block_itself(flight, blocking=load is None):
+            if not leads and would_block_itself(flight, blocking=load is None):
                 leave()
                 return self._alone(decision.reason, "recursive")
             stays = False
@@ -249,12 +244,12 @@ class Exchange(Generic[Q]):
                 if leads:
                     below = bool(engine.stack.lower) and decision.reason != "request"
                     if load is not None:
-                        flights.start(flight, self._lead(flight, request, key, entry, below, load, seat))
+                        flights.start(flight, self._loads.run(flight, request, key, entry, below, load, seat))
                     else:
-                        lead = await self._lead_blocking(flight, request, key, entry, below, ways)
+                        lead = await self._loads.begin(flight, request, key, entry, below, ways)
                         if lead is not None:
                             stays = True
-                            return Lead(lead, decision.reason, leave, flight)
+                            return Lead(lead, why(decision, lead.found), leave, flight)
                 outcome = await ways.outcome(flight, None if leads else patience)
                 if isinstance(outcome, Failed):
                     raise outcome.again()
@@ -269,16 +264,16 @@ class Exchange(Generic[Q]):
                 if isinstance(result, Substitute):
                     if leads or self._fits(request, result):
                         own = flight if leads and load is not None else None
-                        return answer_of(result, decision.reason, engine, collapsed=not leads, flight=own)
+                        reason = why(decision, result.found)
+                        return answer_of(result, reason, engine, collapsed=not leads, flight=own)
                     if tries := tries - 1:
                         continue
                     return self._alone(decision.reason)
                 if leads:
                     stays = True
-                    return Live(
-                        result.head, result.decision, decision.reason, False, seat.reader, result.raw, leave, flight
-                    )
-                if _is_for_its_leader(result.decision) and (tries := tries - 1):
+                    reason = why(decision, result.found)
+                    return Live(result.head, result.decision, reason, False, seat.reader, result.raw, leave, flight)
+                if is_for_its_leader(result.decision) and (tries := tries - 1):
                     continue
                 followed = self._share(request, result, decision, leave, flight)
                 stays = isinstance(followed, Live)
@@ -322,36 +317,11 @@ class Exchange(Generic[Q]):
 
         The load runs in a task that belongs to no request. So many go on at once and no more.
         """
-        flight = self._behind(hit)
-        if flight is None:
-            return
-        seat = Seat()
-        seat.leave()
-        below = bool(self.engine.stack.lower)
-        # What belongs to the request that happens to come first (its span, its context) is over before this is.
-        work = self._lead(flight, request, hit.key, None, below, load, seat, hit.refresh)
-        task = self.engine.flights.start(flight, work, Context())
-        self._refreshes.add(task)
-        task.add_done_callback(self._refreshes.discard)
+        self._loads.refresh(request, hit, load)
 
     def lead_refresh(self, request: Q, hit: Hit) -> Lead | None:
         """The same for a thread of its own, which then loads; `None`: there is nothing to load."""
-        flight = self._behind(hit)
-        if flight is None:
-            return None
-        ways = Blocking(self.engine)
-        below = bool(self.engine.stack.lower)
-        recorder = run_inline(self._lead_blocking(flight, request, hit.key, None, below, ways, hit.refresh))
-        return None if recorder is None else Lead(recorder, "stale", _nothing, flight)
-
-    def _behind(self, hit: Hit) -> Flight[Any] | None:
-        if self.engine.closed or not hit.key:
-            return None
-        if len(self._refreshes) >= MAX_REFRESHES:
-            self._refreshes -= {task for task in self._refreshes if task.get_loop().is_closed()}
-            if len(self._refreshes) >= MAX_REFRESHES:
-                return None
-        return self.engine.flights.behind(hit.key)
+        return self._loads.lead_refresh(request, hit)
 
     def _count_absent(self) -> None:
         """Count a request whose load failed, or whose caller left before there was an answer."""
@@ -381,149 +351,15 @@ class Exchange(Generic[Q]):
             return self._alone(decision.reason, "too-large")
         self.engine.telemetry.miss.n += 1
         self.engine.telemetry.coalesced.n += 1
-        route = loading.route
-        return Live(loading.head, loading.decision, decision.reason, True, reader, None, leave, flight, route)
-
-    async def _lead(
-        self,
-        flight: Flight[Any],
-        request: Q,
-        key: str,
-        stale: Entry | None,
-        below: bool,
-        load: Callable[[Recorder[Q]], Awaitable[None]],
-        seat: Seat,
-        behind: str = "",
-    ) -> None:
-        enter(flight)
-        recorder: Recorder[Q] | None = None
-        try:
-            budget = self.engine.stack.budget()
-            recorder = await self._look_below(flight, request, key, stale, below, budget, Async(), seat, behind)
-            if recorder is not None:
-                seat.loads = True
-                await self.engine.load(flight, load(recorder))
-                await recorder.end()
-        except asyncio.CancelledError:
-            if recorder is not None:
-                recorder.abort()
-            flight.abandon()
-            raise
-        except BaseException as error:
-            if recorder is None:
-                flight.fail(error)
-            else:
-                recorder.fail(error)
-            if not isinstance(error, Exception) or (recorder is not None and recorder.ended):
-                raise  # what an app raises after its response belongs to whoever runs the app
-        finally:
-            self.engine.flights.land(flight)
-            if recorder is not None:
-                await recorder.release()
-
-    async def _lead_blocking(
-        self,
-        flight: Flight[Any],
-        request: Q,
-        key: str,
-        stale: Entry | None,
-        below: bool,
-        ways: Ways,
-        behind: str = "",
-    ) -> Recorder[Q] | None:
-        try:
-            budget = self.engine.stack.budget()
-            return await self._look_below(flight, request, key, stale, below, budget, ways, None, behind)
-        except BaseException as error:
-            flight.fail(error)
-            self.engine.flights.land(flight)
-            raise
-
-    async def _look_below(
-        self,
-        flight: Flight[Any],
-        request: Q,
-        key: str,
-        stale: Entry | None,
-        below: bool,
-        budget: Budget,
-        ways: Ways,
-        seat: Seat | None,
-        behind: str,
-    ) -> Recorder[Q] | None:
-        """Settle the flight with what has been stored meanwhile or what lower layers have, or give the recorder."""
-        entry = self.engine.stack.peek(key)
-        if entry is not None and entry is not stale:
-            # Between a caller's look into memory and its turn to load, one in another loop or thread may have loaded.
-            if _answers(self.policy.on_lookup(request, entry, self.engine.clock.monotonic()), behind):
-                flight.settle(Found(entry, names.L1))
-                self.engine.flights.land(flight)
-                return None
-            stale = entry
-        if below:
-            found = await ways.run(self.engine.stack.lookup(key, budget))
-            if found is not None:
-                decision = self.policy.on_lookup(request, found.entry, self.engine.clock.monotonic())
-                if _answers(decision, behind):
-                    flight.settle(found)
-                    self.engine.flights.land(flight)
-                    return None
-                stale = found.entry
-        # Processes do not wait for each other here, as a stream cannot be shared between them. The permit only says
-        # whether an invalidation has overtaken the load.
-        _, permit = await ways.run(self.engine.acquire(key, budget, again=True, life=_LONGEST_LOAD))
-        flight.generation = permit.generation
-        flight.holds = partial(self.engine.stack.holds, permit, self.engine.stack.implied(key), _LONGEST_LOAD)
-        return Recorder(self, request, flight, key, stale, budget, ways, seat, permit, behind)
+        reason, route = why(decision, loading.found), loading.route
+        return Live(loading.head, loading.decision, reason, True, reader, None, leave, flight, route)
 
     def _alone(self, reason: str, detail: str = "") -> Alone:
-        if reason in _MISSES or reason == "request":
+        if reason in MISSES or reason == "request":
             self.engine.telemetry.miss.n += 1
         else:
             self.engine.telemetry.bypass.n += 1
         return Alone(reason, detail)
-
-
-def _nothing() -> None:
-    pass
-
-
-def _answers(decision: Lookup, behind: str) -> bool:
-    """Whether what was found makes a load needless: any answer to a caller, something fresh to a refresh."""
-    if isinstance(decision, Serve):
-        return not (behind and decision.refresh)
-    return isinstance(decision, Follow)
-
-
-def _is_for_its_leader(decision: Record | Pass) -> bool:
-    """Whether those who waited for a response ask again, rather than all at once."""
-    if isinstance(decision, Record):
-        return not decision.shared  # it will be stored, and they can ask whether it holds for them
-    return not decision.lasting  # the leader's request or luck was special
-
-
-def _may_be_below(decision: Lookup) -> bool:
-    """Whether a request that nobody loads for could still be answered by a lower layer."""
-    return isinstance(decision, Refuse) or (isinstance(decision, Bypass) and decision.reason in _MISSES)
-
-
-def _of_variant(decision: Lookup) -> Lookup:
-    """What the rules say about the key of a variant; they don't know that an index led there (RFC 9211 §2.2)."""
-    if type(decision) is Serve:  # a hit: this is its hot path
-        return decision
-    if isinstance(decision, Load) and decision.reason == "uri-miss":
-        return Load("vary-miss")
-    if isinstance(decision, Bypass) and decision.reason == "uri-miss":
-        return Bypass("vary-miss", decision.detail)
-    return decision
-
-
-def _would_block_itself(flight: Flight[Any], *, blocking: bool) -> bool:
-    """Whether the load goes on only when this very thread does something else than wait for it.
-
-    Another response of the same thread that is not read yet, or a task of the event loop which a blocking call stops.
-    """
-    return flight.is_of_this_thread() and (blocking or flight.task is None)
 
 
 def _described(answer: Found | Follow | Hit | Alone | Live | Lead) -> dict[str, str | bool]:
@@ -545,7 +381,7 @@ def _described(answer: Found | Follow | Hit | Alone | Live | Lead) -> dict[str, 
                 names.STORED: forwarded.stored,
             }
         case Alone():
-            result = names.MISS if answer.reason in _MISSES else names.BYPASS
+            result = names.MISS if answer.reason in MISSES else names.BYPASS
             return {names.RESULT: result, names.FWD: answer.reason}
         case _:
             return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aurelis.cache import _patterns, _tags
@@ -11,7 +11,7 @@ from aurelis.cache._first_layer import Found
 from aurelis.cache._keys import escape
 from aurelis.cache._searching import matching, stored
 from aurelis.cache.exceptions import ConfigurationError
-from aurelis.cache.http import StoredResponse
+from aurelis.cache.http import StoredPart, StoredResponse, identifier_of
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 
 _MAX_SHOWN: Final = 100
@@ -23,7 +23,7 @@ class StoredEntry:
 
     Attributes:
         layer: `l1`, `l2`, …
-        status: of the response.
+        status: of the response; 206: a part of one.
         age: seconds since the origin made it, ≥ 0.
         ttl: seconds for which it is fresh; negative: since when it is not.
         life: seconds until the layer forgets it.
@@ -75,7 +75,7 @@ class Purging:
         Raises:
             LayerError: a shared layer could not be reached, so other processes may still serve them.
         """
-        manager, identifier = self.manager, _identifier(url)
+        manager, identifier = self.manager, identifier_of(url)
         # Everything with params, variants and principals, has the tag of the identifier; the plain key has not.
         apart = _tags.identifier(self._category, identifier)
         try:
@@ -103,7 +103,7 @@ class Purging:
         if pattern.startswith("*") and not everything:
             raise ConfigurationError("a pattern that begins with '*' means every host: say so by everything=True")
         manager = self.manager
-        names = "*".join(escape(part) for part in _identifier(pattern).split("*"))
+        names = "*".join(escape(part) for part in identifier_of(pattern).split("*"))
         whole = f"{escape(self._category)}:{names}"
         if not soft:
             return await manager.invalidate_pattern(whole)
@@ -120,7 +120,7 @@ class Purging:
             LayerError: a shared layer failed.
         """
         engine, clock = self.manager._engine, self.manager._engine.clock
-        whole = f"{escape(self._category)}:{escape(_identifier(url))}"
+        whole = f"{escape(self._category)}:{escape(identifier_of(url))}"
         matches = _patterns.matcher(whole, escape(self.manager.config.namespace) + ":", everything=False)
         shown: list[StoredEntry] = []
         seen: set[str] = set()
@@ -129,17 +129,15 @@ class Purging:
                 continue
             seen.add(key)
             for found in await stored(engine.stack, key):
-                if isinstance(found.entry.value, StoredResponse):
-                    apart = _tags.identifier(self._category, _identifier(url)) in engine.stack.implied(key)
-                    shown.append(_shown(found, found.entry, found.entry.value, clock.monotonic(), apart=apart))
+                value = found.entry.value
+                if isinstance(value, StoredPart):
+                    value = replace(value.response, status=206)
+                if isinstance(value, StoredResponse):
+                    apart = _tags.identifier(self._category, identifier_of(url)) in engine.stack.implied(key)
+                    shown.append(_shown(found, found.entry, value, clock.monotonic(), apart=apart))
             if len(shown) >= limit:
                 break
         return shown
-
-
-def _identifier(url: str) -> str:
-    """As in the keys of `HttpPolicy`."""
-    return f"GET {url}"
 
 
 def _shown(found: Found, entry: Entry, response: StoredResponse, now: float, *, apart: bool) -> StoredEntry:

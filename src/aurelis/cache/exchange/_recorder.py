@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from aurelis.cache._decisions import Confirm, Pass, Record, Serve, Store
 from aurelis.cache._engine import Engine
-from aurelis.cache._entry import NO_DETAILS, Details, Entry
+from aurelis.cache._entry import Entry
 from aurelis.cache._flight import Flight, Settled
 from aurelis.cache._guard import Budget
 from aurelis.cache._leases import Permit
-from aurelis.cache._packing import Keep
-from aurelis.cache._recording import Reader, Recording
+from aurelis.cache._recording import Recording
 from aurelis.cache.exceptions import LayerError
 from aurelis.cache.http import Fields, LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import close_span, current_in, current_span_context
 from aurelis.cache.typing import ExchangePolicy, Terminator
 
-from ._answers import Forwarded, Hit, hit_of
+from ._answers import Hit
+from ._keeping import announced_length, pack, publish
+from ._outcomes import Loading, Seat, Substitute, answer_of
 from ._ways import Ways
 
 Q = TypeVar("Q")
 
 
-class _Exchange(Protocol[Q]):
+class Exchanging(Protocol[Q]):
     """What a recorder needs of its exchange."""
 
     engine: Engine
@@ -42,63 +42,6 @@ class _Exchange(Protocol[Q]):
 _GONE = frozenset({404, 410})
 
 
-@dataclass(slots=True)
-class Substitute:
-    """Outcome of a flight: what is stored takes the place of the response.
-
-    Attributes:
-        entry: what is stored.
-        result: `revalidated` or `stale`.
-        status: what the origin has answered; `None`: it has raised.
-        stored: its answer has updated what is stored.
-        shared: others who wait may have it.
-    """
-
-    entry: Entry
-    result: str
-    status: int | None
-    stored: bool = False
-    shared: bool = True
-
-
-@dataclass(slots=True)
-class Loading:
-    """Outcome of a flight: a response is coming."""
-
-    head: ResponseHead
-    decision: Record | Pass
-    recording: Recording | None
-    raw: object
-    request: Any
-    response_time: float
-    route: str
-
-
-class Seat:
-    """Where the caller whose load runs in a task finds its reader, which is there before the first chunk comes.
-
-    Attributes:
-        reader: `None`: no body comes this way.
-        loads: the origin is asked, which counts the caller's request.
-    """
-
-    def __init__(self) -> None:
-        self.reader: Reader | None = None
-        self.loads = False
-        self._left = False
-
-    def reserve(self, recording: Recording) -> None:
-        """Have the caller read the body from its start, unless it has left."""
-        if not self._left:
-            self.reader = recording.reader()
-
-    def leave(self) -> None:
-        """The caller has left without taking its reader."""
-        self._left = True
-        if self.reader is not None:
-            self.reader.close()
-
-
 class Recorder(Generic[Q]):
     """Takes one response from its origin: first `take`, then each `chunk`, then `end`.
 
@@ -106,11 +49,13 @@ class Recorder(Generic[Q]):
         conditions: fields by which the origin is to be asked whether what is stored still holds, in place of all
             conditions of the caller's own; empty: it is just asked.
         route: template of the route that answers, empty where unknown.
+        found: why the origin is asked in spite of what a lower layer has, a `fwd` token of RFC 9211 §2.2; empty: it has
+            nothing.
     """
 
     def __init__(
         self,
-        exchange: _Exchange[Q],
+        exchange: Exchanging[Q],
         request: Q,
         flight: Flight[Any],
         key: str,
@@ -120,6 +65,7 @@ class Recorder(Generic[Q]):
         seat: Seat | None,
         permit: Permit,
         behind: str = "",
+        found: str = "",
     ) -> None:
         self._exchange = exchange
         self._engine = exchange.engine
@@ -132,6 +78,7 @@ class Recorder(Generic[Q]):
         self._seat = seat
         self._permit = permit
         self._behind = behind
+        self.found = found
         self._published = False
         self.conditions: Fields = tuple(exchange.policy.conditions(request, stale))
         # One that loads in a thread has a span of its own; one that runs in a task is inside of the engine's.
@@ -187,7 +134,7 @@ class Recorder(Generic[Q]):
         stand_in = policy.on_refused(self._request, stale, head, engine.clock.monotonic())
         if stand_in is None:
             return False
-        self._substitute(Substitute(stand_in.entry, names.STALE, head.status), "error")
+        self._substitute(Substitute(stand_in.entry, names.STALE, head.status, found=self.found), "error")
         return True
 
     async def _confirm(self, decision: Confirm, head: ResponseHead) -> None:
@@ -202,7 +149,8 @@ class Recorder(Generic[Q]):
         fresh_until = self._engine.clock.monotonic() + decision.fresh_for
         entry = Entry(decision.value, None, fresh_until, math.inf, 0)
         shared = store is not None and store.key in (None, self._key)
-        self._substitute(Substitute(entry, names.REVALIDATED, head.status, store is not None, shared), "validated")
+        substitute = Substitute(entry, names.REVALIDATED, head.status, store is not None, shared, self.found)
+        self._substitute(substitute, "validated")
 
     def _substitute(self, substitute: Substitute, reason: str) -> None:
         self._flight.keep()  # callers leave with what is stored, and the origin may have more to do after its answer
@@ -225,7 +173,7 @@ class Recorder(Generic[Q]):
         limit = self._exchange.max_body_bytes
         if isinstance(decision, Record):
             self._limit = limit = limit if decision.max_body_bytes is None else decision.max_body_bytes
-            if _announced(head) > limit:
+            if announced_length(head) > limit:
                 decision = Pass("too-large", lasting=True)
         self._exchange.note(self._key, decision)
         if isinstance(decision, Record):
@@ -252,6 +200,7 @@ class Recorder(Generic[Q]):
                 self._request,
                 self._response_time,
                 self.route,
+                self.found,
             )
         )
         return decision
@@ -302,7 +251,7 @@ class Recorder(Generic[Q]):
             decision = policy.on_error(self._request, self._stale, error, self._engine.clock.monotonic())
             if isinstance(decision, Serve):
                 ended = self.ended
-                self._substitute(Substitute(decision.entry, names.STALE, None), "error")
+                self._substitute(Substitute(decision.entry, names.STALE, None, found=self.found), "error")
                 self.ended = ended  # nothing of the error is left to be raised
             else:
                 self._count_load()
@@ -395,43 +344,6 @@ class Recorder(Generic[Q]):
         if self._flight.fenced:
             engine.telemetry.store("fenced")
             return
-        values = {decision.key or self._key: engine.stack.pack(decision.value, trusted=True)}
-        displaced: tuple[str, ...] = ()
-        if decision.index is not None:
-            index_key, index = decision.index
-            known = engine.stack.peek(index_key)
-            index, displaced = self._exchange.policy.on_indexed(
-                self._request, index, None if known is None else known.value
-            )
-            values[index_key] = engine.stack.pack(index, trusted=True)
+        packed = pack(engine, self._exchange.policy, self._request, decision, self._key)
         self._published = True
-        engine.note_apart(values)
-        details = Details(decision.tags) if decision.tags else NO_DETAILS
-        keep = Keep(decision.fresh_for, decision.stale_for, details=details)
-        engine.telemetry.store(await engine.stack.publish(values, keep, self._permit, self._budget))
-        for key in displaced:
-            with suppress(LayerError):  # that layer is told later
-                await engine.stack.remove(key, self._budget)
-
-
-def answer_of(
-    substitute: Substitute, reason: str, engine: Engine, *, collapsed: bool = False, flight: Flight[Any] | None = None
-) -> Hit:
-    """What a caller gets for whom the origin was asked, and in the end not needed; counts the request.
-
-    Args:
-        reason: why the origin was asked.
-        collapsed: for another caller.
-        flight: the caller's own; `None`: it need not wait for its end.
-    """
-    engine.telemetry.request(substitute.result).n += 1
-    stored = substitute.stored and not collapsed
-    forwarded = Forwarded(reason, substitute.status, stored, collapsed, flight)
-    return hit_of(substitute.entry, substitute.result, engine.clock.monotonic(), engine.telemetry, forwarded=forwarded)
-
-
-def _announced(head: ResponseHead) -> int:
-    for name, value in head.headers:
-        if name == b"content-length":
-            return int(value) if value.isdigit() and len(value) < 19 else 0
-    return 0
+        await publish(engine, packed, decision, self._permit, self._budget)

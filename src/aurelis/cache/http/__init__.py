@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._addresses import KeyBuilder, identifier_of
 from ._age import (
     Freshness,
     age_brought,
@@ -17,6 +18,7 @@ from ._directives import (
     target_names,
     targeted_directives,
 )
+from ._elsewhere import ELSEWHERE_FIELDS, encoded_elsewhere, told_elsewhere
 from ._grammar import MAX_DELTA_SECONDS, http_date
 from ._invalidation import SAFE_METHODS, as_get, invalidated
 from ._key_parts import TRACKING_PARAMETERS
@@ -26,22 +28,24 @@ from ._messages import (
     LoadedResponse,
     ResponseHead,
     RuleEffect,
+    StoredPart,
     StoredResponse,
     VariantIndex,
     combine,
 )
-from ._policy import HttpPolicy, KeyBuilder
+from ._policy import HttpPolicy
 from ._ranges import MAX_RANGES, Part, part_of
 from ._reuse import is_not_modified, not_modified_fields
 from ._rule_files import Principal, load_rules
 from ._rules import Admission, CacheRule, TargetRule, match_rule, rules_for
-from ._status import CacheStatus, append_status
-from ._storing import Storable, Unstorable, is_complete, may_store, storable_fields
+from ._status import CacheStatus, Going, append_status
+from ._storing import Storable, Unstorable, forwardable_fields, is_complete, may_store, storable_fields
 from ._tagging import group_tag, invalidated_groups
 from ._validation import conditional
 from ._variants import selects_same, variant_digest, vary_names
 
 __all__ = [
+    "ELSEWHERE_FIELDS",
     "MAX_DELTA_SECONDS",
     "MAX_RANGES",
     "SAFE_METHODS",
@@ -51,6 +55,7 @@ __all__ = [
     "CacheStatus",
     "Fields",
     "Freshness",
+    "Going",
     "HttpPolicy",
     "HttpRequest",
     "KeyBuilder",
@@ -62,6 +67,7 @@ __all__ = [
     "ResponseHead",
     "RuleEffect",
     "Storable",
+    "StoredPart",
     "StoredResponse",
     "TargetRule",
     "Unstorable",
@@ -73,9 +79,12 @@ __all__ = [
     "conditional",
     "corrected_initial_age",
     "current_age",
+    "encoded_elsewhere",
+    "forwardable_fields",
     "freshness",
     "group_tag",
     "http_date",
+    "identifier_of",
     "invalidated",
     "invalidated_groups",
     "is_complete",
@@ -92,6 +101,7 @@ __all__ = [
     "storable_fields",
     "target_names",
     "targeted_directives",
+    "told_elsewhere",
     "variant_digest",
     "vary_names",
 ]

@@ -34,7 +34,7 @@ def as_get(request: HttpRequest, head: ResponseHead) -> HttpRequest | None:
     """The GET request whose response this one may be stored as; `None`: it may not (RFC 9110 §9.3.3).
 
     That is so where a POST is answered with what the URI names by now, and the answer says itself how long that is
-    fresh. No rule of the app speaks for it.
+    fresh. No rule of the app speaks for it. One that sets a cookie is for the client that has sent the POST.
 
     Args:
         request: with any method.
@@ -46,6 +46,8 @@ def as_get(request: HttpRequest, head: ResponseHead) -> HttpRequest | None:
         return None
     fields = combine(head.headers)
     directives = response_directives(fields.get(b"cache-control"))
+    if b"set-cookie" in fields:
+        return None
     if directives.max_age is None and directives.s_maxage is None and b"expires" not in fields:
         return None
     return HttpRequest("GET", request.url, request.fields, request.partition)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
+from urllib.parse import unquote
 
 from aurelis.cache.exceptions import ConfigurationError
 
@@ -17,6 +18,9 @@ MAX_PATH_LENGTH: Final = 4096
 
 MAX_VALUE_LENGTH: Final = 4096
 """The same for a host or the value of a field."""
+
+_MAX_DECODINGS: Final = 3
+"""Of a path that was decoded already: what is encoded more often is meant by nobody."""
 
 _WILDCARD = re.compile(r"((?<=/)\*\*/|\*+|\{[^{}]*\})")
 _CROSSING = {"**": (".*", ".*?"), "**/": ("(?:.*/)?", "(?:.*?/)??")}
@@ -53,11 +57,12 @@ class PathPattern:
     def match(self, path: str) -> Mapping[str, str] | None:
         """The parameters of a path, by name; `None`: it is not meant. One with `.` or `..` segments never is.
 
-        What such a path means depends on who resolves it: the app may see another path than the rule.
+        What such a path means depends on who resolves it: the app may see another path than the rule. The same is true
+        of one that has such segments, or more slashes, when it is decoded once more.
         """
         if not path.startswith(self._prefix) or len(path) > MAX_PATH_LENGTH:
             return None
-        if "/." in path and not {".", ".."}.isdisjoint(path.split("/")):
+        if ("/." in path or "%" in path or "\\" in path) and _is_ambiguous(path):
             return None
         found = self._expression.fullmatch(path)
         return None if found is None else {name: value or "" for name, value in found.groupdict().items()}
@@ -119,6 +124,24 @@ class HostPattern:
             return True
         name, ports = _PORT.subn("", authority)
         return bool(ports) and self._expression.fullmatch(name) is not None
+
+
+def _is_ambiguous(path: str) -> bool:
+    """Whether somebody may take a path for another one: by its dot segments, or by decoding it once more.
+
+    Some take `\\` for a slash, and some let parameters follow the dots (`/..;/`).
+    """
+    for _ in range(_MAX_DECODINGS):
+        segments = path.replace("\\", "/").split("/")
+        if any(segment.partition(";")[0] in (".", "..") for segment in segments):
+            return True
+        decoded = unquote(path)
+        if decoded == path:
+            return False
+        if decoded.count("/") > path.count("/") or decoded.count("\\") > path.count("\\"):
+            return True
+        path = decoded
+    return True
 
 
 def names_expression(patterns: Iterable[object], where: str) -> re.Pattern[str]:

@@ -147,6 +147,23 @@ class StoredResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredPart:
+    """Kept under a URI's key when only a part of a response is known (RFC 9111 §3.3).
+
+    Attributes:
+        response: as a whole one is kept, with the part for its body.
+        first: position of the first byte of the part in the whole.
+        last: of the last one.
+        size: bytes of the whole.
+    """
+
+    response: StoredResponse
+    first: int
+    last: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class VariantIndex:
     """Kept under a URI's key when its responses vary: which request fields select (RFC 9111 §4.1).
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
-from typing import Protocol
 
 from aurelis.cache._decisions import (
     Bypass,
@@ -21,27 +19,34 @@ from aurelis.cache._decisions import (
     Store,
 )
 from aurelis.cache._entry import Entry
-from aurelis.cache._tags import identifier as identifier_tag
 
+from ._addresses import Addresses, KeyBuilder, selected_variant
 from ._age import age_brought, corrected_initial_age, date_of
 from ._directives import NO_REQUEST_DIRECTIVES
-from ._messages import Fields, HttpRequest, LoadedResponse, ResponseHead, StoredResponse, VariantIndex, combine
+from ._messages import (
+    Fields,
+    HttpRequest,
+    LoadedResponse,
+    ResponseHead,
+    StoredPart,
+    StoredResponse,
+    VariantIndex,
+    combine,
+)
+from ._ranges import as_whole, content_range, without_range
 from ._reuse import (
     PRIVATE_REUSE_FIELDS,
     SHARED_REUSE_FIELDS,
     directives_of,
     refused_by_request,
     reuse,
+    reuse_part,
     stand_in,
 )
 from ._storing import Storable, Unstorable, is_complete, may_store, refused_credentials, storable_fields
 from ._tagging import confirmed_tags, response_tags
 from ._validation import FAILED, conditions, first, updated, updated_by_head
-from ._variants import MAX_CHOICE_LENGTH, chosen_language, language_of, normalised, selects_same, variant_digest
-
-# Bounds of what is remembered about keys, some megabytes whatever clients send. Lengths are in characters.
-_REMEMBERED_KEYS = 4096
-_MAX_REMEMBERED_LENGTH = 512
+from ._variants import MAX_CHOICE_LENGTH, chosen_language, language_of, normalised, selects_same
 
 _URI_MISS = Load("uri-miss")
 _RERAISE = Reraise()
@@ -55,18 +60,9 @@ MAX_STALE_SECONDS = 60.0
 """Seconds after its freshness for which any response is kept that a request with `max-stale` may get."""
 
 _ACCEPT_LANGUAGE = b"accept-language"
-_CHOSEN_LANGUAGE = b"=language"
 
 # What a URL's responses say of themselves; other reasons lie in the request that got this one.
 _SAID_BY_RESPONSE = frozenset({"events", "no-cache", "no-store", "not-fresh", "private", "set-cookie", "vary"})
-
-
-class KeyBuilder(Protocol):
-    """Builds keys that differ whenever category, identifier or params do: `CacheKeyBuilder.build_key`."""
-
-    def __call__(self, category: str, identifier: str, params: Mapping[str, object] | None = None) -> str:
-        """The key."""
-        ...
 
 
 class HttpPolicy:
@@ -88,11 +84,8 @@ class HttpPolicy:
     """
 
     __slots__ = (
-        "_build_key",
-        "_category",
+        "_addresses",
         "_honour",
-        "_keys",
-        "_remembered_key",
         "_shared",
         "_targets",
         "reuse_fields",
@@ -108,21 +101,14 @@ class HttpPolicy:
         targets: Sequence[bytes] | None = None,
     ) -> None:
         self._shared = shared
-        self._category = category
-        self._keys = keys
         self._targets = (CDN_CACHE_CONTROL if shared else ()) if targets is None else tuple(targets)
         self._honour = honour_request_directives
         self.reuse_fields = SHARED_REUSE_FIELDS if shared else PRIVATE_REUSE_FIELDS
-        # Most requests are for few URLs, and building a key costs several times as much as finding it here.
-        self._build_key = partial(_build_key, keys, category)
-        self._remembered_key = lru_cache(_REMEMBERED_KEYS)(self._build_key)
+        self._addresses = Addresses(category, keys)
 
     def key(self, request: HttpRequest) -> str:
         """The key of the URI in the request's partition, the same for GET and HEAD (RFC 9111 §2)."""
-        url = request.url
-        if len(url) > _MAX_REMEMBERED_LENGTH:
-            return self._build_key(url, request.partition)
-        return self._remembered_key(url, request.partition)
+        return self._addresses.uri(request.url, request.partition)
 
     def on_lookup(self, request: HttpRequest, entry: Entry | None, now: float) -> Lookup:
         """What to do with what was found (RFC 9111 §4).
@@ -146,7 +132,9 @@ class HttpPolicy:
         if entry is not None and isinstance(entry.value, VariantIndex):
             index = entry.value
             value = request.fields.get(_ACCEPT_LANGUAGE) if index.languages else None
-            return Follow(self._variant_key(request, index.vary, chosen_language(value, index.languages)))
+            return Follow(self._addresses.variant(request, index.vary, chosen_language(value, index.languages)))
+        if entry is not None and isinstance(entry.value, StoredPart):
+            return reuse_part(request, entry, entry.value, now, directives, shared=self._shared)
         return reuse(request, entry, now, directives, shared=self._shared)
 
     def on_response(self, request: HttpRequest, head: ResponseHead, response_time: float) -> Record | Pass:
@@ -194,7 +182,7 @@ class HttpPolicy:
         if verdict.must_validate or verdict.freshness.lifetime <= 0:
             return Bypass("miss", "not-fresh")  # it is for the one who asked, and to be validated for all others
         if not selects_same(verdict.vary, leader.fields, request.fields):
-            return Follow(self._variant_key(request, verdict.vary))
+            return Follow(self._addresses.variant(request, verdict.vary))
         return None
 
     def conditions(self, request: HttpRequest, entry: Entry | None) -> Fields:
@@ -246,9 +234,40 @@ class HttpPolicy:
         assert isinstance(decision.value, StoredResponse)
         return replace(decision, value=replace(decision.value, load_seconds=stored.load_seconds, route=stored.route))
 
+    def on_part(self, request: HttpRequest, loaded: LoadedResponse) -> Store | Discard:
+        """What to keep of the response to a request with Range (RFC 9111 §3.3).
+
+        A part is kept for those who ask for what is in it; one that is the whole, as the whole that it is.
+        """
+        head = loaded.head
+        place = content_range(combine(head.headers).get(b"content-range")) if head.status == 206 else None
+        if head.status != 200 and place is None:
+            return Discard("partial")
+        decision = self.on_loaded(without_range(request), replace(loaded, head=as_whole(head)))
+        if isinstance(decision, Discard) or place is None:
+            return decision
+        first_byte, last_byte, size = place
+        length = last_byte + 1 - first_byte
+        if sum(map(len, loaded.chunks)) != length:
+            return Discard("incomplete")
+        if length == size:
+            return decision
+        if decision.index is not None:
+            return Discard("vary")
+        if decision.fresh_for <= 0:
+            return Discard("not-fresh")
+        assert isinstance(decision.value, StoredResponse)
+        return replace(decision, value=StoredPart(decision.value, first_byte, last_byte, size), stale_for=0.0)
+
+    def may_keep_part(self, request: HttpRequest, head: ResponseHead, response_time: float) -> Record | Pass:
+        """Whether the body of such a response is worth recording, by its head; as `on_response`."""
+        if head.status not in (200, 206):
+            return Pass("partial")
+        return self.on_response(without_range(request), as_whole(head), response_time)
+
     def addresses(self, url: str) -> tuple[str, str]:
         """The key of a URI, and the tag of all that is stored under it with params."""
-        return self.key(HttpRequest("GET", url, {})), identifier_tag(self._category, _identifier(url))
+        return self._addresses.whole(url)
 
     def on_refused(self, request: HttpRequest, entry: Entry | None, head: ResponseHead, now: float) -> Serve | None:
         """What stands in for a response that says that the origin has failed (RFC 9111 §4.3.3, RFC 5861 §4)."""
@@ -322,12 +341,12 @@ class HttpPolicy:
             language = language_of(verdict.fields.get(b"content-language"))
             if language is not None:
                 choices = ((normalised(_ACCEPT_LANGUAGE, value), language),)
-        digest = variant_digest(*_selecting(request, verdict.vary, language))
+        digest = selected_variant(request, verdict.vary, language)
         return Store(
             stored,
             fresh_for,
             stale_for,
-            key=self._variant_key(request, verdict.vary, language),
+            key=self._addresses.variant(request, verdict.vary, language),
             index=(uri_key, VariantIndex(verdict.vary, choices, (digest,))),
             tags=tags,
         )
@@ -337,8 +356,7 @@ class HttpPolicy:
         if not isinstance(index, VariantIndex):
             return index, ()
         index, displaced = index.after(known)
-        place = partial(_place, self._keys, self._category, request.url, request.partition)
-        return index, tuple(map(place, displaced))
+        return index, self._addresses.variants(request, displaced)
 
     def on_error(self, request: HttpRequest, entry: Entry | None, error: BaseException, now: float) -> Serve | Reraise:
         """What callers get when the load failed: something stale where that is allowed (RFC 5861 §4)."""
@@ -357,29 +375,11 @@ class HttpPolicy:
             targets=self._targets,
         )
 
-    def _variant_key(self, request: HttpRequest, names: tuple[bytes, ...], language: bytes | None = None) -> str:
-        names, fields = _selecting(request, names, language)
-        values = tuple(map(fields.get, names))
-        length = len(request.url) + sum(len(value) for value in values if value)
-        build = self._build_key if length > _MAX_REMEMBERED_LENGTH else self._remembered_key
-        return build(request.url, request.partition, names, values)
-
 
 def _with_tags(decision: Store, request: HttpRequest, entry: Entry, stored: StoredResponse) -> Store | Discard:
     """What to store of a response that was confirmed, with the tags that it was given before."""
     tags = confirmed_tags(request.url, entry.details.tags, combine(stored.headers), decision.tags)
     return Discard("tags") if tags is None else replace(decision, tags=tags)
-
-
-def _selecting(
-    request: HttpRequest, names: tuple[bytes, ...], language: bytes | None
-) -> tuple[tuple[bytes, ...], Mapping[bytes, bytes]]:
-    """What selects a variant: names of fields, and fields with these names."""
-    if language is None:
-        return names, request.fields
-    # In place of what the request says. No field has such a name, so no request can pass for it.
-    place = names.index(_ACCEPT_LANGUAGE)
-    return (*names[:place], _CHOSEN_LANGUAGE, *names[place + 1 :]), {**request.fields, _CHOSEN_LANGUAGE: language}
 
 
 def _of_use_for(verdict: Storable) -> float:
@@ -388,31 +388,3 @@ def _of_use_for(verdict: Storable) -> float:
     if verdict.has_validator:
         return max(useful, VALIDATION_SECONDS)
     return max(useful, MAX_STALE_SECONDS) if verdict.may_be_stale else useful
-
-
-def _build_key(
-    keys: KeyBuilder,
-    category: str,
-    url: str,
-    partition: str,
-    names: tuple[bytes, ...] = (),
-    values: tuple[bytes | None, ...] = (),
-) -> str:
-    """Everything of one URI has the same identifier, so that it can be addressed as a whole."""
-    if not names:
-        return _place(keys, category, url, partition)
-    fields = {name: value for name, value in zip(names, values, strict=True) if value is not None}
-    return _place(keys, category, url, partition, variant_digest(names, fields))
-
-
-def _place(keys: KeyBuilder, category: str, url: str, partition: str, variant: str = "") -> str:
-    params: dict[str, object] = {}
-    if partition:
-        params["partition"] = partition
-    if variant:
-        params["variant"] = variant
-    return keys(category, _identifier(url), params or None)
-
-
-def _identifier(url: str) -> str:
-    return f"GET {url}"

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ._grammar import entity_tag, http_date
-from ._messages import Fields, StoredResponse
+from ._messages import Fields, HttpRequest, ResponseHead, StoredPart, StoredResponse
 from ._validation import first
 
 MAX_RANGES: Final = 16
 """Parts in one response."""
 
 _MAX_LENGTH: Final = 1024
+_CONTENT_RANGE = re.compile(rb"bytes[ \t]+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", re.IGNORECASE)
 _RANGE_SET = re.compile(rb"bytes[ \t]*=(.*)", re.IGNORECASE | re.DOTALL)
 _RANGE = re.compile(rb"(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))")
 # What describes the whole body and not its parts.
@@ -105,6 +106,46 @@ def part_of(fields: Mapping[bytes, bytes], stored: StoredResponse, boundary: byt
     kept = tuple(line for line in kept if line[0] != b"content-type")
     kind = (b"content-type", b"multipart/byteranges; boundary=" + boundary)
     return Part(206, (*kept, kind, (b"content-length", b"%d" % len(parts))), parts)
+
+
+def content_range(value: bytes | None) -> tuple[int, int, int] | None:
+    """First and last byte, and bytes of the whole, as Content-Range has them; `None`: it does not say all of it."""
+    match = _CONTENT_RANGE.fullmatch(value.strip(b" \t")) if value is not None and len(value) <= _MAX_LENGTH else None
+    if match is None:
+        return None
+    start, end, size = map(int, match.groups())
+    return (start, end, size) if start <= end < size else None
+
+
+def without_range(request: HttpRequest) -> HttpRequest:
+    """The request for the whole."""
+    fields = {name: value for name, value in request.fields.items() if name not in (b"range", b"if-range")}
+    return replace(request, fields=fields)
+
+
+def as_whole(head: ResponseHead) -> ResponseHead:
+    """The head of the response to a request with Range, as if its body were the whole."""
+    return ResponseHead(200, tuple(line for line in head.headers if line[0] != b"content-range"))
+
+
+def within(fields: Mapping[bytes, bytes], part: StoredPart) -> StoredResponse | None:
+    """What a stored part gives to a GET request with Range; `None`: it is not enough (RFC 9111 §3.3).
+
+    Args:
+        fields: of the request, by lower-case name.
+        part: fresh.
+    """
+    wanted, stored = fields.get(b"range"), part.response
+    spans = None if wanted is None else ranges(wanted, part.size)
+    if spans is None or len(spans) != 1 or not _is_same(fields.get(b"if-range"), stored):
+        return None
+    ((start, end),) = spans
+    if start < part.first or end > part.last:
+        return None
+    body = b"".join(stored.chunks)[start - part.first : end + 1 - part.first]
+    kept = tuple(line for line in stored.headers if line[0] not in _OF_THE_WHOLE)
+    place = (b"content-range", b"bytes %d-%d/%d" % (start, end, part.size))
+    return replace(stored, status=206, headers=(*kept, place, (b"content-length", b"%d" % len(body))), chunks=(body,))
 
 
 def _multipart(body: bytes, spans: list[tuple[int, int]], media_type: bytes | None, boundary: bytes) -> bytes:

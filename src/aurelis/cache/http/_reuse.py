@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from aurelis.cache._decisions import Bypass, Load, Lookup, Refuse, Serve
 from aurelis.cache._entry import Entry
@@ -10,7 +11,8 @@ from aurelis.cache._entry import Entry
 from ._age import current_age
 from ._directives import NO_REQUEST_DIRECTIVES, RequestDirectives, request_directives
 from ._grammar import entity_tag, entity_tags, http_date, weakly_equal
-from ._messages import Fields, HttpRequest, StoredResponse
+from ._messages import Fields, HttpRequest, StoredPart, StoredResponse
+from ._ranges import within
 from ._storing import refused_credentials
 from ._validation import CONDITIONS, conditions, first
 
@@ -83,6 +85,23 @@ def reuse(
     if _demands_more(directives, stored, entry.fresh_until, now):
         return _miss("request", request, stored, directives, shared=shared)
     return Serve(entry)
+
+
+def reuse_part(
+    request: HttpRequest, entry: Entry, part: StoredPart, now: float, directives: RequestDirectives, *, shared: bool
+) -> Lookup:
+    """The same where only a part of a response is stored (RFC 9111 §3.3): it answers requests for what is in it."""
+    refused = _refused_credentials(request, part.response, shared=shared)
+    if refused:
+        return _REFUSE if directives.only_if_cached else Bypass("bypass", refused)
+    if now >= entry.fresh_until:
+        return _miss("stale", request, None, directives, shared=shared)
+    if _demands_more(directives, part.response, entry.fresh_until, now):
+        return _miss("request", request, None, directives, shared=shared)
+    answer = within(request.fields, part) if request.method == "GET" else None
+    if answer is None:
+        return _miss("partial", request, None, directives, shared=shared)
+    return Serve(replace(entry, value=answer, payload=None))
 
 
 def stand_in(

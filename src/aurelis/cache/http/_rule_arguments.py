@@ -40,7 +40,7 @@ def methods(value: object) -> tuple[str, ...]:
     """The methods a rule speaks for."""
     found = (value,) if isinstance(value, str) else _listed("method", value, '("GET",)')
     for method in found:
-        if method not in METHODS:
+        if not isinstance(method, str) or method not in METHODS:
             raise ConfigurationError(f"method: {method!r} cannot be cached; a rule speaks for GET, HEAD or both")
     if not found:
         raise ConfigurationError("method=(): the rule would match nothing; leave it out, or name GET or HEAD")
@@ -111,7 +111,7 @@ def overridden(value: object) -> frozenset[str]:
     """Response directives that a rule sets aside."""
     found = _listed("override", value, '("no-store",)')
     for directive in found:
-        if directive not in OVERRIDABLE:
+        if not isinstance(directive, str) or directive not in OVERRIDABLE:
             names = ", ".join(sorted(OVERRIDABLE))
             raise ConfigurationError(f"override: {directive!r} cannot be set aside; a rule may override {names}")
     return frozenset(map(str, found))
@@ -131,7 +131,8 @@ def _listed(name: str, value: object, example: str) -> tuple[object, ...]:
 
 
 def _field(argument: str, name: object) -> str:
-    if not isinstance(name, str) or not is_token(name.encode("utf-8", "replace")):
+    # `*` is a token, and in Vary it means that no request selects the response.
+    if not isinstance(name, str) or not is_token(name.encode("utf-8", "replace")) or name == "*":
         raise ConfigurationError(f"{argument}: {name!r} is not the name of a header field")
     return name.lower()
 

@@ -176,7 +176,7 @@ class CacheRule:
             raise ConfigurationError("query= names what counts and ignore_query= what does not: leave one of them out")
         if self.override and self.ttl is None:
             raise ConfigurationError("override= sets aside what a response says, so say how long it is kept: ttl=60")
-        if self.cache_status not in (None, True, False, "debug"):
+        if self.cache_status not in (None, "debug") and not isinstance(self.cache_status, bool):
             raise ConfigurationError(f"cache_status={self.cache_status!r}: pass True, False, 'debug' or None")
         said = {each.name for each in fields(self) if each.init and getattr(self, each.name) != each.default}
         said -= {"path", "method", "host", "headers", "bypass"}
@@ -230,7 +230,8 @@ class CacheRule:
     def matches(self, path: str, host: str | None = None) -> bool:
         """Whether the rule speaks for a decoded path. One with `.` or `..` segments never matches.
 
-        What such a path means depends on who resolves it: the app may see another path than the rule.
+        What such a path means depends on who resolves it: the app may see another path than the rule. That is also so
+        if it gets such segments, or more slashes, by being decoded once more.
 
         Args:
             host: of the request, with or without a port; `None`: not looked at.

@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import re
+from typing import TypedDict, Unpack
 
 _SF_TOKEN = re.compile(r"[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*")
 _FORWARD_REASONS = frozenset({"bypass", "method", "uri-miss", "vary-miss", "miss", "request", "stale", "partial"})
+
+
+class Going(TypedDict, total=False):
+    """How a request that was forwarded went.
+
+    Attributes:
+        status: what the origin answered (RFC 9211 §2.3); `None` or absent: not said.
+        ttl: freshness of what was stored, seconds (§2.4); likewise.
+        stored: the answer was stored (§2.5).
+        collapsed: the answer was made for another request too (§2.6).
+        detail: for people (§2.8); empty: not said.
+    """
+
+    status: int | None
+    ttl: float | None
+    stored: bool
+    collapsed: bool
+    detail: str
 
 
 class CacheStatus:
@@ -41,38 +60,25 @@ class CacheStatus:
         member = self._hit if ttl is None else b"%b; ttl=%d" % (self._hit, ttl // 1)
         return member if not key and not detail else member + _explained(key, detail)
 
-    def forwarded(
-        self,
-        reason: str,
-        *,
-        status: int | None = None,
-        ttl: float | None = None,
-        stored: bool = False,
-        collapsed: bool = False,
-        key: str = "",
-        detail: str = "",
-    ) -> bytes:
+    def forwarded(self, reason: str, *, key: str = "", **going: Unpack[Going]) -> bytes:
         """The member for a request that went to the origin, alone or together with others (RFC 9211 §2.2).
 
         Args:
             reason: why, one of the tokens of §2.2; any other counts as `miss`, the one that is always true.
-            status: what the origin answered (§2.3); `None`: not said.
-            ttl: freshness of what was stored, seconds (§2.4); `None`: not said.
-            stored: the answer was stored (§2.5).
-            collapsed: the answer was made for another request too (§2.6).
             key: under which it is looked for (§2.7); empty: not said.
-            detail: for people (§2.8); empty: not said.
+            going: how it went.
         """
         member = b"%b; fwd=%b" % (self._name, (reason if reason in _FORWARD_REASONS else "miss").encode())
+        status, ttl = going.get("status"), going.get("ttl")
         if status is not None:
             member += b"; fwd-status=%d" % status
         if ttl is not None:
             member += b"; ttl=%d" % (ttl // 1)
-        if stored:
+        if going.get("stored"):
             member += b"; stored"
-        if collapsed:
+        if going.get("collapsed"):
             member += b"; collapsed"
-        return member + _explained(key, detail)
+        return member + _explained(key, going.get("detail", ""))
 
     def refused(self, *, detail: bool = True) -> bytes:
         """The member for a request that asked for nothing but a stored answer where there was none."""

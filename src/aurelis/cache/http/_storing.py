@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ._age import Freshness, freshness
@@ -36,6 +36,10 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+
+
+_OF_THE_CONNECTION = frozenset({b"close", b"connection", b"keep-alive", b"upgrade"})
+"""Options that end, keep or change the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,8 @@ def may_store(
         return Unstorable("events")
     allows_authorization = fresh.source == "explicit" and _allows_authorization(directives)
     left_out = directives.no_cache_fields | directives.private_fields if shared else directives.no_cache_fields
+    if shared and _answers_a_cookie(request, fields, left_out, directives, is_targeted=targeted is not None):
+        return Unstorable("cookie")
     if fresh.source == "explicit" or (fresh.source == "validation" and not shared):
         # The response may be used again, as it says itself; the cookie was for one request (RFC 9111 §7.3).
         left_out |= _COOKIES & fields.keys()
@@ -199,6 +205,26 @@ def _refused_by_response(status: int, directives: ResponseDirectives, *, shared:
     if shared and directives.private and "private" not in override:
         return "private"
     return ""
+
+
+def _answers_a_cookie(
+    request: HttpRequest,
+    fields: Mapping[bytes, bytes],
+    left_out: frozenset[bytes],
+    directives: ResponseDirectives,
+    *,
+    is_targeted: bool,
+) -> bool:
+    """Whether a response changes the cookies of a client that has some, and does not say that it is for all the same.
+
+    That is what logging in, a session that rolls, or a token for the next form look like. A lifetime alone, which is
+    meant for the browser more often than not, is too little to give such a page to others.
+    """
+    if b"set-cookie" not in fields or b"set-cookie" in left_out or b"cookie" not in request.fields:
+        return False
+    if request.rule is not None and request.rule.credentials_allowed:
+        return False
+    return not (directives.public or directives.s_maxage is not None or is_targeted)
 
 
 def _refused_by_credentials(
@@ -286,6 +312,28 @@ def _length(value: bytes) -> int | None:
     return int(value) if value.isdigit() and len(value) <= 20 else None
 
 
+def nominated(fields: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """The names in `Connection`, lower case: fields that are for the next recipient alone (RFC 9110 §7.6.1)."""
+    return frozenset(
+        option.strip(b" \t").lower()
+        for name, value in fields
+        if name.lower() == b"connection"
+        for option in value.split(b",")
+    )
+
+
+def forwardable_fields(fields: Sequence[tuple[bytes, bytes]]) -> Sequence[tuple[bytes, bytes]]:
+    """The fields of a response without those that `Connection` names, which are not for whoever comes after.
+
+    What it says of the connection itself stays: it is for the server, as the cache has no connection of its own.
+
+    Args:
+        fields: names in any case.
+    """
+    dropped = nominated(fields) - _OF_THE_CONNECTION
+    return [line for line in fields if line[0].lower() not in dropped] if dropped else fields
+
+
 def storable_fields(head: ResponseHead, left_out: frozenset[bytes] = frozenset()) -> Fields:
     """The fields to store: names in lower case, without Age and those of the connection (RFC 9111 §3.1).
 
@@ -296,8 +344,5 @@ def storable_fields(head: ResponseHead, left_out: frozenset[bytes] = frozenset()
         left_out: names of further fields that are not for storing, lower case.
     """
     lines = [(name.lower(), value) for name, value in head.headers]
-    dropped = _HOP_BY_HOP | {b"age"} | left_out
-    for name, value in lines:
-        if name == b"connection":
-            dropped |= {option.strip(b" \t").lower() for option in value.split(b",")}
+    dropped = _HOP_BY_HOP | {b"age"} | left_out | nominated(lines)
     return tuple(line for line in lines if line[0] not in dropped)

@@ -63,7 +63,7 @@ class TagTemplates:
         """
         if callable(source):
             return cls(source, None, ())
-        if isinstance(source, (str, bytes)) or not isinstance(source, Iterable):
+        if isinstance(source, (str, bytes, Mapping)) or not isinstance(source, Iterable):
             raise ConfigurationError(f"tags={source!r}: pass a list of texts, for instance [{source!r}], or a function")
         given = tuple(source)
         pieces = [cls._split(each, parameters) for each in given]

@@ -42,6 +42,9 @@ GAP_REASON: Final = _P + "gap.reason"
 RECOVERY_RESULT: Final = _P + "recovery.result"
 TOKEN_TYPE: Final = _P + "token.type"
 MODEL: Final = "gen_ai.request.model"  # of OpenTelemetry's conventions, that it agrees with what SDKs report
+SIMILARITY_MODE: Final = _P + "similarity.mode"
+SIMILARITY_RESULT: Final = _P + "similarity.result"
+VERDICT: Final = _P + "similarity.verdict"
 ERROR_TYPE: Final = "error.type"
 # Attributes of spans only; they say the same as the parameters of the Cache-Status field (RFC 9211).
 FWD: Final = _P + "fwd"
@@ -66,6 +69,8 @@ MAX_MODELS: Final = 100
 L1: Final = "l1"
 L2: Final = "l2"
 L3: Final = "l3"
+SIMILARITY: Final = "similarity"
+"""What a process has at hand to find similar prompts; no layer, and never what has answered a request."""
 
 REQUESTS: Final = Metric(
     _P + "requests", "counter", "{request}", "Requests to the cache, each counted once with its final result."
@@ -134,6 +139,15 @@ SAVED_UNPRICED: Final = Metric(
     "Model calls answered from the cache whose cost is not known, although prices were asked for.",
 )
 SAVED_TIME: Final = Metric(_P + "saved.time", "counter", "s", "Time that origins took for answers now reused.")
+SIMILARITY_LOOKUPS: Final = Metric(
+    _P + "similarity.lookups", "counter", "{lookup}", "Searches for the answer to a similar prompt."
+)
+SIMILARITY_VERDICTS: Final = Metric(
+    _P + "similarity.verdicts",
+    "counter",
+    "{verdict}",
+    "Answers to similar prompts that were compared with what the model has answered.",
+)
 
 METRICS: Final = (
     REQUESTS,
@@ -159,6 +173,8 @@ METRICS: Final = (
     SAVED_COST,
     SAVED_UNPRICED,
     SAVED_TIME,
+    SIMILARITY_LOOKUPS,
+    SIMILARITY_VERDICTS,
 )
 """All instruments, in the order in which they are documented."""
 

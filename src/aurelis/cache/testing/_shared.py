@@ -12,7 +12,7 @@ from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
 from aurelis.cache.codecs import ValueCodec, generation_of
 from aurelis.cache.exceptions import FrameError
-from aurelis.cache.http import StoredResponse, VariantIndex
+from aurelis.cache.http import StoredPart, StoredResponse, VariantIndex
 from aurelis.cache.layers._framed import Framed
 from aurelis.cache.typing import Acquired, Message
 
@@ -47,7 +47,7 @@ class SharedMemory:
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK, *, types: Sequence[type] = (), cluster: bool = False) -> None:
         self._clock = clock
-        self._codec = ValueCodec((*types, StoredResponse, VariantIndex))
+        self._codec = ValueCodec((*types, StoredPart, StoredResponse, VariantIndex))
         self._cluster = cluster
         self._records = Records(clock)
         self._numbers = itertools.count(1)

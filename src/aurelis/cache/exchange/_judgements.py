@@ -1,0 +1,56 @@
+"""What follows from the answers of a policy and from how a load has gone: pure functions."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aurelis.cache._decisions import Bypass, Follow, Load, Lookup, Pass, Record, Refuse, Serve
+from aurelis.cache._flight import Flight
+
+MISSES: Final = frozenset({"miss", "uri-miss", "vary-miss", "stale", "partial"})
+"""Reasons for asking the origin (RFC 9211 §2.2) that count as misses."""
+
+_ABSENT: Final = frozenset({"uri-miss", "vary-miss"})
+
+
+def answers(decision: Lookup, behind: str) -> bool:
+    """Whether what was found makes a load needless: any answer to a caller, something fresh to a refresh."""
+    if isinstance(decision, Serve):
+        return not (behind and decision.refresh)
+    return isinstance(decision, Follow)
+
+
+def is_for_its_leader(decision: Record | Pass) -> bool:
+    """Whether those who waited for a response ask again, rather than all at once."""
+    if isinstance(decision, Record):
+        return not decision.shared  # it will be stored, and they can ask whether it holds for them
+    return not decision.lasting  # the leader's request or luck was special
+
+
+def why(decision: Load, found: str) -> str:
+    """Why the origin was asked: what was not in memory may have been in a lower layer. `found`: as of `Recorder`."""
+    return found if found and decision.reason in _ABSENT else decision.reason
+
+
+def may_be_below(decision: Lookup) -> bool:
+    """Whether a request that nobody loads for could still be answered by a lower layer."""
+    return isinstance(decision, Refuse) or (isinstance(decision, Bypass) and decision.reason in MISSES)
+
+
+def of_variant(decision: Lookup) -> Lookup:
+    """What the rules say about the key of a variant; they don't know that an index led there (RFC 9211 §2.2)."""
+    if type(decision) is Serve:  # a hit: this is its hot path
+        return decision
+    if isinstance(decision, Load) and decision.reason == "uri-miss":
+        return Load("vary-miss")
+    if isinstance(decision, Bypass) and decision.reason == "uri-miss":
+        return Bypass("vary-miss", decision.detail)
+    return decision
+
+
+def would_block_itself(flight: Flight[Any], *, blocking: bool) -> bool:
+    """Whether the load goes on only when this very thread does something else than wait for it.
+
+    Another response of the same thread that is not read yet, or a task of the event loop which a blocking call stops.
+    """
+    return flight.is_of_this_thread() and (blocking or flight.task is None)

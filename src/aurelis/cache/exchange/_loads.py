@@ -1,0 +1,178 @@
+"""Loads of responses: in a task or in a thread, for those who wait or behind those who have an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from aurelis.cache._bridge import run_inline
+from aurelis.cache._decisions import Load
+from aurelis.cache._entry import Entry
+from aurelis.cache._first_layer import Found
+from aurelis.cache._flight import Flight, enter
+from aurelis.cache._guard import Budget
+from aurelis.cache.telemetry import names
+
+from ._answers import Hit
+from ._judgements import answers
+from ._leading import Lead
+from ._outcomes import Seat
+from ._recorder import Exchanging, Recorder
+from ._ways import Async, Blocking, Ways
+
+Q = TypeVar("Q")
+
+MAX_REFRESHES: Final = 64
+"""Refreshes in the background at once; more would take the origin away from those who wait."""
+
+_LONGEST_LOAD: Final = 3600.0
+"""Seconds after which a response that is still being loaded is not stored in a shared layer any more."""
+
+
+class Loads(Generic[Q]):
+    """The loads of one exchange.
+
+    Attributes:
+        refreshes: tasks of those in the background.
+    """
+
+    def __init__(self, exchange: Exchanging[Q]) -> None:
+        self._exchange = exchange
+        self._engine = exchange.engine
+        self.refreshes: set[asyncio.Task[None]] = set()
+
+    async def run(
+        self,
+        flight: Flight[Any],
+        request: Q,
+        key: str,
+        stale: Entry | None,
+        below: bool,
+        load: Callable[[Recorder[Q]], Awaitable[None]],
+        seat: Seat,
+        behind: str = "",
+    ) -> None:
+        """Load in the running task, and end the flight. `below`: look into lower layers before the origin is asked."""
+        enter(flight)
+        recorder: Recorder[Q] | None = None
+        try:
+            budget = self._engine.stack.budget()
+            recorder = await self._look_below(flight, request, key, stale, below, budget, Async(), seat, behind)
+            if recorder is not None:
+                seat.loads = True
+                await self._engine.load(flight, load(recorder))
+                await recorder.end()
+        except asyncio.CancelledError:
+            if recorder is not None:
+                recorder.abort()
+            flight.abandon()
+            raise
+        except BaseException as error:
+            if recorder is None:
+                flight.fail(error)
+            else:
+                recorder.fail(error)
+            if not isinstance(error, Exception) or (recorder is not None and recorder.ended):
+                raise  # what an app raises after its response belongs to whoever runs the app
+        finally:
+            self._engine.flights.land(flight)
+            if recorder is not None:
+                await recorder.release()
+
+    async def begin(
+        self,
+        flight: Flight[Any],
+        request: Q,
+        key: str,
+        stale: Entry | None,
+        below: bool,
+        ways: Ways,
+        behind: str = "",
+    ) -> Recorder[Q] | None:
+        """The recorder for a thread that loads by itself; `None`: there is nothing to load, and the flight is over."""
+        try:
+            budget = self._engine.stack.budget()
+            return await self._look_below(flight, request, key, stale, below, budget, ways, None, behind)
+        except BaseException as error:
+            flight.fail(error)
+            self._engine.flights.land(flight)
+            raise
+
+    async def _look_below(
+        self,
+        flight: Flight[Any],
+        request: Q,
+        key: str,
+        stale: Entry | None,
+        below: bool,
+        budget: Budget,
+        ways: Ways,
+        seat: Seat | None,
+        behind: str,
+    ) -> Recorder[Q] | None:
+        """Settle the flight with what has been stored meanwhile or what lower layers have, or give the recorder."""
+        entry = self._engine.stack.peek(key)
+        if entry is not None and entry is not stale:
+            # Between a caller's look into memory and its turn to load, one in another loop or thread may have loaded.
+            if answers(self._exchange.policy.on_lookup(request, entry, self._engine.clock.monotonic()), behind):
+                flight.settle(Found(entry, names.L1))
+                self._engine.flights.land(flight)
+                return None
+            stale = entry
+        reason = ""
+        if below:
+            found = await ways.run(self._engine.stack.lookup(key, budget))
+            if found is not None:
+                decision = self._exchange.policy.on_lookup(request, found.entry, self._engine.clock.monotonic())
+                if answers(decision, behind):
+                    flight.settle(found)
+                    self._engine.flights.land(flight)
+                    return None
+                stale = found.entry
+                reason = decision.reason if isinstance(decision, Load) else ""
+        # Processes do not wait for each other here, as a stream cannot be shared between them. The permit only says
+        # whether an invalidation has overtaken the load.
+        _, permit = await ways.run(self._engine.acquire(key, budget, again=True, life=_LONGEST_LOAD))
+        flight.generation = permit.generation
+        flight.holds = partial(self._engine.stack.holds, permit, self._engine.stack.implied(key), _LONGEST_LOAD)
+        return Recorder(self._exchange, request, flight, key, stale, budget, ways, seat, permit, behind, reason)
+
+    def refresh(self, request: Q, hit: Hit, load: Callable[[Recorder[Q]], Awaitable[None]]) -> None:
+        """As `Exchange.refresh`."""
+        flight = self._behind(hit)
+        if flight is None:
+            return
+        seat = Seat()
+        seat.leave()
+        below = bool(self._engine.stack.lower)
+        # What belongs to the request that happens to come first (its span, its context) is over before this is.
+        work = self.run(flight, request, hit.key, None, below, load, seat, hit.refresh)
+        task = self._engine.flights.start(flight, work, Context())
+        self.refreshes.add(task)
+        task.add_done_callback(self.refreshes.discard)
+
+    def lead_refresh(self, request: Q, hit: Hit) -> Lead | None:
+        """As `Exchange.lead_refresh`."""
+        flight = self._behind(hit)
+        if flight is None:
+            return None
+        ways = Blocking(self._engine)
+        below = bool(self._engine.stack.lower)
+        recorder = run_inline(self.begin(flight, request, hit.key, None, below, ways, hit.refresh))
+        return None if recorder is None else Lead(recorder, "stale", _nothing, flight)
+
+    def _behind(self, hit: Hit) -> Flight[Any] | None:
+        if self._engine.closed or not hit.key:
+            return None
+        if len(self.refreshes) >= MAX_REFRESHES:
+            self.refreshes -= {task for task in self.refreshes if task.get_loop().is_closed()}
+            if len(self.refreshes) >= MAX_REFRESHES:
+                return None
+        return self._engine.flights.behind(hit.key)
+
+
+def _nothing() -> None:
+    pass
