@@ -547,7 +547,7 @@ async def test_a_remembered_failure_may_be_dropped_by_another_thread_at_any_mome
 ) -> None:
     options = EntryOptions(negative_ttl=5)
     origin.error = OSError("origin")
-    failures = cache._computing._loader.failures
+    failures = cache._engine.failures._known
 
     dropped = True
 

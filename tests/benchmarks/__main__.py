@@ -29,6 +29,7 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
     "decorator_hit": ("on", "off"),
     "asgi_hit": ("on", "off"),
     "transport_hit": ("on", "off"),
+    "streams": ("on", "off"),
     "l2_hit": ("on", "off"),
     "l2_many": ("on",),
     "disk": ("on", "off"),

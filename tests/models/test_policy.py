@@ -1,11 +1,15 @@
 """The policy keeps whole and good answers, and serves them while they are fresh."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
+import httpx2
 import pytest
 
+from aurelis.cache._call_options import call_options
 from aurelis.cache._decisions import Discard, Load, Pass, Record, Reraise, Serve, Store
-from aurelis.cache._entry import Entry
+from aurelis.cache._entry import Details, Entry
 from aurelis.cache._keys import CacheKeyBuilder
 from aurelis.cache.http import Fields, LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.models import ModelPolicy, ModelRequest, StreamTerminator
@@ -85,6 +89,99 @@ def test_the_requests_cache_control_does_not_count() -> None:
 
 def test_a_failure_is_raised_as_it_was() -> None:
     assert POLICY.on_error(PLAIN, entry(0.0), OSError("refused"), 1.0) == Reraise()
+
+
+STALE = ModelPolicy(keys=POLICY._keys, stale_while_revalidate=5, stale_if_error=50, throttle=3, negative_ttl=20)
+
+
+def with_options(**options: Any) -> ModelRequest:
+    return replace(PLAIN, options=call_options(**options))
+
+
+def test_what_is_stale_is_served_in_its_windows() -> None:
+    old = entry(fresh_until=10.0)
+    assert STALE.on_lookup(PLAIN, old, 14.9) == Serve(old, "revalidate")
+    assert STALE.on_lookup(PLAIN, old, 15.0) == Load("stale")
+    assert STALE.on_error(PLAIN, old, OSError(), 59.9) == Serve(old, retry_in=3)
+    assert STALE.on_error(PLAIN, old, OSError(), 60.0) == Reraise(20)
+    assert STALE.on_error(PLAIN, None, OSError(), 0.0) == Reraise(20)
+    assert STALE.on_error(PLAIN, old, KeyboardInterrupt(), 11.0) == Reraise()
+
+
+def test_what_was_tried_a_moment_ago_is_served_as_it_is() -> None:
+    old = replace(entry(fresh_until=10.0), details=Details(retry_at=30.0))
+    assert STALE.on_lookup(PLAIN, old, 29.9) == Serve(old)
+    assert STALE.on_lookup(PLAIN, old, 30.0) == Load("stale")
+    assert POLICY.on_lookup(PLAIN, old, 20.0) == Load("stale")
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503, 529])
+def test_what_is_stale_stands_in_for_a_failure(status: int) -> None:
+    old = entry(fresh_until=10.0)
+    assert STALE.on_refused(PLAIN, old, ResponseHead(status, ()), 20.0) == Serve(old, retry_in=3)
+    assert STALE.on_refused(PLAIN, old, ResponseHead(status, ()), 60.0) is None
+    assert STALE.on_refused(with_options(refresh=True), old, ResponseHead(status, ()), 20.0) is None
+    assert POLICY.on_refused(PLAIN, old, ResponseHead(status, ()), 20.0) is None
+
+
+@pytest.mark.parametrize("status", [200, 304, 400, 401, 404, 409, 422])
+def test_other_responses_are_no_failures(status: int) -> None:
+    assert STALE.on_refused(PLAIN, entry(10.0), ResponseHead(status, ()), 20.0) is None
+    if status != 200:
+        assert STALE.on_response(PLAIN, ResponseHead(status, JSON_HEADERS), 0.0) == Pass("status")
+
+
+def test_options_of_a_call_win_over_those_of_the_transport() -> None:
+    old = entry(fresh_until=10.0)
+    strict = with_options(stale_while_revalidate=0, stale_if_error=0, negative_ttl=0)
+    assert STALE.on_lookup(strict, old, 11.0) == Load("stale")
+    assert STALE.on_error(strict, old, OSError(), 11.0) == Reraise()
+    assert STALE.on_response(strict, ResponseHead(503, JSON_HEADERS), 0.0) == Pass("status")
+    kept = STALE.on_loaded(strict, loaded(dump(completion())))
+    assert isinstance(kept, Store)
+    assert kept.stale_for == 0
+    kept = STALE.on_loaded(PLAIN, loaded(dump(completion())))
+    assert isinstance(kept, Store)
+    assert kept.stale_for == 50
+
+
+def test_a_failure_is_remembered_but_not_stored() -> None:
+    head = ResponseHead(503, (*JSON_HEADERS, (b"retry-after", b"7"), (b"x-request-id", b"r")))
+    assert isinstance(STALE.on_response(PLAIN, head, 0.0), Record)
+    assert STALE.terminator(STREAMED, ResponseHead(503, STREAM_HEADERS)) is None
+    decision = STALE.on_loaded(PLAIN, loaded(b"{}", headers=head.headers, status=503))
+    assert isinstance(decision, Discard)
+    assert (decision.reason, decision.remember_for) == ("status", 7)
+    assert decision.failure == StoredResponse(
+        503,
+        (*JSON_HEADERS, (b"x-cache-original-request-id", b"r")),
+        (b"{}",),
+        lifetime=7.0,
+        source="failure",
+    )
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ((b"retry-after", b"0"), 0),
+        ((b"retry-after-ms", b"500"), 0.5),
+        ((b"retry-after", b"600"), 20),
+        ((b"retry-after", b"Wed, 21 Oct 2026 07:28:00 GMT"), 20),
+        ((b"content-length", b"3"), 0),  # it broke off
+    ],
+)
+def test_it_is_remembered_as_long_as_the_provider_says_at_most(headers: tuple[bytes, bytes], seconds: float) -> None:
+    decision = STALE.on_loaded(PLAIN, loaded(b"{}", headers=(*JSON_HEADERS, headers), status=429))
+    assert isinstance(decision, Discard)
+    assert decision.remember_for == seconds
+
+
+def test_a_timeout_is_remembered_for_those_who_wait_no_longer() -> None:
+    hasty = replace(PLAIN, patience=2.0)
+    assert STALE.on_error(hasty, None, TimeoutError(), 0.0) == Reraise(20, 2.0)
+    assert STALE.on_error(hasty, None, httpx2.ReadTimeout("slow"), 0.0) == Reraise(20, 2.0)
+    assert STALE.on_error(hasty, None, httpx2.ConnectError("lost"), 0.0) == Reraise(20)
 
 
 @pytest.mark.parametrize(

@@ -394,6 +394,7 @@ def model_calls(client: OpenAI) -> None:
     with cache_options(no_store=True):  # type: ignore[call-arg]
         pass
     CacheTransport(max_temperature=0.3, variants=2, pacing="recorded", namespace=lambda: None, keep=["length"])
+    CacheTransport(stale_if_error=timedelta(hours=1), stale_while_revalidate=60, throttle=5.0, negative_ttl=5)
     CacheTransport(pacing=20.0, protocols={"https://gateway.example": None}, operations=["audio"])
     CacheTransport(cost="genai-prices")
     CacheTransport(cost=price)

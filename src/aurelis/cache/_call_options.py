@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from ._options import Duration, seconds
 from .exceptions import ConfigurationError
+
+T = TypeVar("T")
 
 Mode = Literal["use", "refresh", "bypass", "only_if_cached"]
 """What the cache is to do: answer and store; load anew and store; nothing; answer or refuse."""
@@ -24,21 +26,35 @@ class CallOptions:
         namespace: calls of different namespaces never share answers; `None`: not given; empty: none.
         mode: what the cache is to do; `None`: not given.
         tags: names by which a new answer can be invalidated.
+        stale_while_revalidate: seconds ≥ 0 after its ttl in which an answer may be given while it is loaded anew;
+            `None`: not given.
+        stale_if_error: the same where it cannot be loaded anew.
+        negative_ttl: seconds ≥ 0 for which a failure is given again; `None`: not given.
     """
 
     ttl: float | None = None
     namespace: str | None = None
     mode: Mode | None = None
     tags: tuple[str, ...] = ()
+    stale_while_revalidate: float | None = None
+    stale_if_error: float | None = None
+    negative_ttl: float | None = None
 
     def over(self, outer: CallOptions) -> CallOptions:
         """These options where they say something, and else those around them; tags add up."""
         return CallOptions(
-            outer.ttl if self.ttl is None else self.ttl,
-            outer.namespace if self.namespace is None else self.namespace,
-            outer.mode if self.mode is None else self.mode,
+            _inner(self.ttl, outer.ttl),
+            _inner(self.namespace, outer.namespace),
+            _inner(self.mode, outer.mode),
             tuple(dict.fromkeys((*outer.tags, *self.tags))),
+            _inner(self.stale_while_revalidate, outer.stale_while_revalidate),
+            _inner(self.stale_if_error, outer.stale_if_error),
+            _inner(self.negative_ttl, outer.negative_ttl),
         )
+
+
+def _inner(own: T | None, outer: T | None) -> T | None:
+    return outer if own is None else own
 
 
 NO_CALL_OPTIONS: Final = CallOptions()
@@ -56,16 +72,15 @@ def call_options(
     bypass: bool | None = None,
     only_if_cached: bool | None = None,
     tags: Sequence[str] = (),
+    stale_while_revalidate: Duration | None = None,
+    stale_if_error: Duration | None = None,
+    negative_ttl: Duration | None = None,
 ) -> CallOptions:
     """Options from what callers write.
 
     Raises:
         ConfigurationError: a value is of the wrong kind or out of range, or two contradict each other.
     """
-    try:
-        life = None if ttl is None else seconds(ttl)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"cache options: {error}") from None
     if namespace is not None and not isinstance(namespace, str):
         raise ConfigurationError(f"cache options: namespace must be a str, not {type(namespace).__name__}")
     if isinstance(tags, str) or not isinstance(tags, Sequence):
@@ -74,11 +89,21 @@ def call_options(
     if not all(isinstance(tag, str) and tag for tag in names):
         raise ConfigurationError("cache options: a tag must be a str that is not empty")
     return CallOptions(
-        life,
+        _seconds("ttl", ttl),
         namespace,
         _mode({"refresh": refresh, "bypass": bypass, "only_if_cached": only_if_cached}),
         tuple(dict.fromkeys(tags)),
+        _seconds("stale_while_revalidate", stale_while_revalidate),
+        _seconds("stale_if_error", stale_if_error),
+        _seconds("negative_ttl", negative_ttl),
     )
+
+
+def _seconds(name: str, duration: Duration | None) -> float | None:
+    try:
+        return None if duration is None else seconds(duration, name)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"cache options: {error}") from None
 
 
 def _mode(flags: Mapping[Mode, object]) -> Mode | None:
@@ -104,6 +129,9 @@ def cache_options(
     bypass: bool | None = None,
     only_if_cached: bool | None = None,
     tags: Sequence[str] = (),
+    stale_while_revalidate: Duration | None = None,
+    stale_if_error: Duration | None = None,
+    negative_ttl: Duration | None = None,
 ) -> Iterator[None]:
     """Options for all calls that are made inside, by whatever framework, through caching transports.
 
@@ -118,6 +146,11 @@ def cache_options(
         bypass: the cache has no part in the calls. `False` ends what is around it, like `refresh` and `only_if_cached`.
         only_if_cached: what is not stored is not asked for: the response is a 504.
         tags: names by which new answers can be invalidated.
+        stale_while_revalidate: seconds (or timedelta) after its ttl in which an answer is still given while one load
+            goes on in the background. For how long it is kept is up to the call that stores it.
+        stale_if_error: the same where the origin fails.
+        negative_ttl: seconds (or timedelta) at most for which the failure of a call of a model is given again to those
+            who make the same call.
 
     Raises:
         ConfigurationError: a value is of the wrong kind or out of range, or two contradict each other.
@@ -127,7 +160,15 @@ def cache_options(
         ...     pass
     """
     options = call_options(
-        ttl=ttl, namespace=namespace, refresh=refresh, bypass=bypass, only_if_cached=only_if_cached, tags=tags
+        ttl=ttl,
+        namespace=namespace,
+        refresh=refresh,
+        bypass=bypass,
+        only_if_cached=only_if_cached,
+        tags=tags,
+        stale_while_revalidate=stale_while_revalidate,
+        stale_if_error=stale_if_error,
+        negative_ttl=negative_ttl,
     )
     outer = _in_force.get()
     token = _in_force.set(options if outer is None else options.over(outer))

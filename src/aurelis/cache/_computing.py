@@ -214,15 +214,10 @@ class Computing:
         task.add_done_callback(self._behind.discard)
 
     def _raise_remembered(self, key: str) -> None:
-        failure = self._loader.failures.get(key) if self._loader.failures else None
-        if failure is None:
-            return
-        error, until, state = failure
-        if self._engine.clock.monotonic() < until and state == self._engine.stack.state(key):
-            self._engine.telemetry.lookup(names.L1, "negative").n += 1
-            self._engine.telemetry.request(names.HIT, "negative").n += 1
+        found = self._engine.failures.find(key, self._engine.clock.monotonic())
+        if found is not None and isinstance(error := found[0], BaseException):
+            self._engine.count_negative()
             raise error.with_traceback(None)
-        self._loader.failures.pop(key, None)
 
     # Counting
 

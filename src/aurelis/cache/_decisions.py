@@ -27,10 +27,12 @@ class Serve:
         entry: what to serve.
         refresh: why it is to be loaded anew in the background: `early` (it is still fresh) or `revalidate` (it is not);
             empty: it is not.
+        retry_in: of what stands in for a failed load: seconds for which it is served without trying again.
     """
 
     entry: Entry
     refresh: str = ""
+    retry_in: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +147,27 @@ class Discard:
 
     Attributes:
         reason: short token for people and for the `store.result` attribute, for instance `truncated`.
+        failure: what those who ask for the key get without another load for a while; `None`: nothing.
+        remember_for: seconds of that while.
     """
 
     reason: str
+    failure: object = None
+    remember_for: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reraise:
-    """Hand the failure to the callers as it was."""
+    """Hand the failure to the callers as it was.
+
+    Attributes:
+        remember_for: seconds for which those who ask for the key get it without another load.
+        patience: seconds that whoever met it would have waited at most, where it is that it took longer: those who wait
+            longer ask themselves. `None`: it is for all.
+    """
+
+    remember_for: float = 0.0
+    patience: float | None = None
 
 
 Lookup = Serve | Load | Follow | Bypass | Refuse

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 from ._bridge import Bridge, run_inline
 from ._clock import Clock
 from ._entry import NO_DETAILS, Details, Entry
+from ._failures import Failures
 from ._first_layer import Found
 from ._flight import Flight
 from ._flights import Flights
@@ -53,6 +54,7 @@ class Engine:
     Attributes:
         stack: the layers.
         flights: the loads under way.
+        failures: what keys have failed with lately, where that is to be remembered.
         telemetry: the counts.
     """
 
@@ -61,6 +63,7 @@ class Engine:
         self.telemetry = telemetry
         self.clock = clock
         self.flights = Flights()
+        self.failures = Failures(stack.state)
         self.bridge = Bridge()
         self.listening: Listening | None = None
         self.closed = False
@@ -119,6 +122,11 @@ class Engine:
             self.telemetry.duration(self._monotonic() - begin, "get", names.L1)
         if self._observes_hits and (get_current_context() or self._makes_spans):
             self._observe_hit()
+
+    def count_negative(self) -> None:
+        """Count a request that was answered with a failure that is remembered."""
+        self.telemetry.lookup(names.L1, names.NEGATIVE).n += 1
+        self.telemetry.request(names.HIT, names.NEGATIVE).n += 1
 
     def _observe_hit(self) -> None:
         if self.telemetry.span_attributes:

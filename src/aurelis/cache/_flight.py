@@ -47,6 +47,21 @@ class Failed:
         return self.error.with_traceback(self.traceback)
 
 
+class Party:
+    """Flights of several keys that one load is for: it goes on while anybody waits for any of them.
+
+    Attributes:
+        flights: all of them.
+        failure: what came instead of results, for those who would have asked for nothing else; `None`: nothing.
+    """
+
+    __slots__ = ("failure", "flights")
+
+    def __init__(self, flights: tuple[Flight[Any], ...]) -> None:
+        self.flights = flights
+        self.failure: object = None
+
+
 @dataclass(frozen=True, slots=True)
 class Abandoned:
     """The load ended without a result, because its event loop did: whoever still waits starts again."""
@@ -85,6 +100,7 @@ class Flight(Generic[T]):
         generation: of the load; that of an invalidation which has overtaken it is higher. -1: not known yet.
         anew: it loads whatever there is: which one of those, from 1; 0: it does not.
         holds: asks whether nothing has overtaken the load; `None`: nobody can say.
+        party: those with the same load; `None`: it has one of its own.
     """
 
     __slots__ = (
@@ -106,6 +122,7 @@ class Flight(Generic[T]):
         "link",
         "outcome",
         "overtaken",
+        "party",
         "stale",
         "tags",
         "unclaimed",
@@ -124,6 +141,7 @@ class Flight(Generic[T]):
         self.overtaken = 0
         self.generation = -1
         self.holds: Callable[[], Awaitable[bool]] | None = None
+        self.party: Party | None = None
         self._gate = Gate()
         self._refs = 1
         self._keep = False
@@ -252,6 +270,8 @@ class Flight(Generic[T]):
             if flight not in seen:
                 seen.add(flight)
                 open_ends.extend(flight._awaits)
+                if flight.party is not None:
+                    open_ends.extend(flight.party.flights)
         return False
 
     def _conclude(self, outcome: Settled[T] | Failed | Abandoned) -> None:

@@ -156,6 +156,17 @@ class Flights:
         task.add_done_callback(partial(self._ended, flight))
         return task
 
+    def start_party(
+        self, flights: Iterable[Flight[Any]], load: Coroutine[Any, Any, None], context: Context | None = None
+    ) -> asyncio.Task[None]:
+        """`start` for several flights that one load is for. It must settle and `land` each of them."""
+        first, *others = flights
+        task = self.start(first, load, context)
+        for flight in others:
+            flight._loop, flight._task = first._loop, task
+            task.add_done_callback(partial(self._ended, flight))
+        return task
+
     def _ended(self, flight: Flight[Any], task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
         if flight.outcome is None:  # cancelled before it began
@@ -183,14 +194,15 @@ class Flights:
             flight._refs -= 1
             if not leads:
                 self._waiters.n -= 1
-            last = flight._refs == 0 and not flight._keep
-            if last:
-                self._apart.discard(flight)
-                if self._flights.get(flight.key) is flight:
+            together = (flight,) if flight.party is None else flight.party.flights
+            last = all(one._refs == 0 and not one._keep for one in together)
+            for one in together if last else ():
+                self._apart.discard(one)
+                if self._flights.get(one.key) is one:
                     # First out of the map, then cancelled: nobody can join a load that is about to end.
-                    del self._flights[flight.key]
+                    del self._flights[one.key]
                 # A later invalidation does not find it either, so what resists its cancellation must not be stored.
-                flight.fenced = flight.fenced or flight._task is not None
+                one.fenced = one.fenced or one._task is not None
         if (own := current()) is not None:
             own.awaits_no_more(flight)
         task = flight._task

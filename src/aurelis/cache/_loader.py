@@ -30,7 +30,6 @@ from .telemetry import names
 
 _LOG = logging.getLogger("aurelis.cache")
 
-_MAX_FAILURES: Final = 1024
 _FIRST_POLL: Final = 0.025
 _LAST_POLL: Final = 0.25
 """Seconds between two looks whether another process has loaded what is waited for."""
@@ -91,9 +90,6 @@ class Loader:
     Args:
         policy: decides.
         lease: seconds that a lease lasts without being renewed.
-
-    Attributes:
-        failures: by key: what a load has raised, until when it is raised again, and the state of the key then.
     """
 
     def __init__(self, engine: Engine, policy: TtlPolicy, lease: float) -> None:
@@ -101,8 +97,6 @@ class Loader:
         self._policy = policy
         self._lease = lease
         self._warned: set[str] = set()
-        # Not an LRU cache, whose steps threads would have to take one after the other.
-        self.failures: dict[str, tuple[BaseException, float, object]] = {}
 
     async def fill(self, load: Load) -> None:
         flight = load.flight
@@ -225,9 +219,7 @@ class Loader:
                 if options.negative_ttl:
                     until = engine.clock.monotonic() + seconds(options.negative_ttl)
                     if not flight.fenced:
-                        if len(self.failures) >= _MAX_FAILURES:
-                            self.failures.clear()
-                        self.failures[load.request.key] = (error, until, engine.stack.state(load.request.key))
+                        engine.failures.note(load.request.key, error, until)
                 raise
         finally:
             context._tagged = None  # the task's context outlives the load by a moment
@@ -263,7 +255,7 @@ class Loader:
             self._refuse(error)
             context.outcome = "unstorable"
             return Kept(Packed(value, None, True), names.MISS), False
-        self.failures.pop(request.key, None)
+        engine.failures.forget(request.key)
         if context._ttl is not None:
             request = replace(request, ttl=context._ttl)
         decision = self._policy.on_loaded(request, value)

@@ -209,13 +209,17 @@ class LiveBody:
 
 
 class LedBody:
-    """A body that is loaded by reading it, for this reader and for others who wait."""
+    """A body that is loaded by reading it, for this reader and for others who wait.
 
-    def __init__(self, lead: Lead, response: Response) -> None:
+    Args:
+        chunks: of the body, where they have been begun to be read.
+    """
+
+    def __init__(self, lead: Lead, response: Response, chunks: Iterator[bytes] | None = None) -> None:
         self._closed = False
         self._lead = lead
         self._response = response
-        self._chunks = response.iter_bytes()
+        self._chunks = response.iter_bytes() if chunks is None else chunks
 
     def __iter__(self) -> Iterator[bytes]:
         while (chunk := self._load()) is not None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from secrets import token_hex
 from threading import BoundedSemaphore, Thread
 from typing import Any, Generic, TypeVar, cast
@@ -21,6 +21,7 @@ from aurelis.cache.exchange import (
     Exchange,
     Heeding,
     Hit,
+    Items,
     Lead,
     Live,
     Pending,
@@ -40,6 +41,7 @@ from aurelis.cache.http import (
 )
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.models import Catalogue, ModelPolicy, ModelRequest
+from aurelis.cache.telemetry import names
 from aurelis.cache.typing import Bypass, Pass, Record
 
 from ._calls import Call, Recogniser, decoded_head, patience_for_chunk, patience_for_head, shared_fields
@@ -47,6 +49,7 @@ from ._library import Library, Request, Response
 from ._load import EXTENSIONS, Load, asking
 from ._options import ClientOptions
 from ._recall import Known, Recall
+from ._several import Several, SeveralCache
 from ._unsafe import Unsafe
 from ._wishes import EXTENSION, wishes, within
 
@@ -94,18 +97,23 @@ class ClientCache(Generic[Q, R]):
             variants=options.variants,
         )
         self._recall = Recall(self._library.bytes_stream, catalogue, shared=options.shared)
-        models = ModelPolicy(
+        models = self._model_policy = ModelPolicy(
             keys=keys,
             ttl=seconds(options.ttl),
             honour_cache_control=options.honour_cache_control,
             keep=options.keep,
             max_temperature=options.max_temperature,
             key_headers=options.key_headers,
+            stale_while_revalidate=seconds(options.stale_while_revalidate),
+            stale_if_error=seconds(options.stale_if_error),
+            throttle=seconds(options.throttle),
+            negative_ttl=seconds(options.negative_ttl),
             cost=options.cost,
         )
         self._models: Exchange[ModelRequest] = Exchange(manager, models, max_body_bytes=options.max_body_bytes)
         if options.cost is not None:
             self._models.count_costs()
+        self._several: SeveralCache[Q, R] = SeveralCache(self._library, Items(self._models), self._status)
         http = HttpPolicy(
             shared=options.shared,
             # Apart, so that a shared cache never finds what only a private one may store.
@@ -140,6 +148,15 @@ class ClientCache(Generic[Q, R]):
                 load = Load(ask, request, found.call, self._library.decodes)
                 found.exchange.refresh(found.call, found.hit, load)
             return self._replay(request, found.call, found.hit)
+        if isinstance(found, Several):
+            try:
+                given = await self._several.send(request, found, ask)
+            except BaseException as error:
+                self._library.translate(error)
+                raise
+            if given is None:
+                return _mark(await ask(request), self._status.forwarded("miss", detail="items"))
+            return self._given(request, found.call, given)
         if not isinstance(found, _Sought):
             return found
         exchange, call = found.exchange, found.pending.request
@@ -179,6 +196,15 @@ class ClientCache(Generic[Q, R]):
             if found.hit.refresh:
                 self._refresh_blocking(request, found.exchange, found.call, found.hit, ask)
             return self._replay(request, found.call, found.hit)
+        if isinstance(found, Several):
+            try:
+                given = self._several.send_blocking(request, found, ask, self._run_behind)
+            except Exception as error:
+                self._library.translate(error)
+                raise
+            if given is None:
+                return _mark(ask(request), self._status.forwarded("miss", detail="items"))
+            return self._given(request, found.call, given)
         if not isinstance(found, _Sought):
             return found
         exchange, call = found.exchange, found.pending.request
@@ -242,25 +268,35 @@ class ClientCache(Generic[Q, R]):
         self, request: Q, exchange: Exchange[Any], call: Call, hit: Hit, ask: Callable[[Q], R]
     ) -> None:
         """Load a stale response anew in a thread that nobody waits for, if not too many do so already."""
+
+        def refresh() -> None:
+            lead = exchange.lead_refresh(call, hit)
+            if lead is not None:
+                response = self._lead(request, call, lead, ask)
+                # What is not kept is of no use to anybody.
+                response.close() if lead.recorder.over else response.read()
+
+        self._run_behind(refresh)
+
+    def _run_behind(self, refresh: Callable[[], None]) -> None:
+        """Run something in a thread that nobody waits for, if not too many do so already."""
         if not self._refreshing.acquire(blocking=False):
             return
 
-        def refresh() -> None:
+        def run() -> None:
             try:
-                lead = exchange.lead_refresh(call, hit)
-                if lead is not None:
-                    response = self._lead(request, call, lead, ask)
-                    # What is not kept is of no use to anybody.
-                    response.close() if lead.recorder.over else response.read()
+                refresh()
             except Exception:  # noqa: BLE001  # nobody waits for it, and the cache has counted that it failed
                 _LOG.debug("a refresh in the background failed", exc_info=False)
             finally:
                 self._refreshing.release()
 
         # A context of its own: what belongs to the request that happens to come first is over before this is.
-        Thread(target=Context().run, args=(refresh,), name="aurelis-cache-refresh", daemon=True).start()
+        Thread(target=Context().run, args=(run,), name="aurelis-cache-refresh", daemon=True).start()
 
-    def _find(self, request: Q, mark: bytes | None, options: CallOptions) -> R | _Sought | _Stale | Alone | None:
+    def _find(
+        self, request: Q, mark: bytes | None, options: CallOptions
+    ) -> R | _Sought | _Stale | Several | Alone | None:
         """The response if memory has it; `None`: the request is none of the cache's business."""
         call = self._recognise(request, options)
         if call is None:
@@ -270,6 +306,10 @@ class ClientCache(Generic[Q, R]):
         exchange: Exchange[Any] = self._http if isinstance(call, HttpRequest) else self._models
         if options.mode == "bypass":
             return exchange.bypass(Bypass(detail="option"))
+        if isinstance(call, ModelRequest) and call.call.items and self._model_policy.keeps(call):
+            parts = self._recognise.apart(call, request.read())
+            if parts is not None:
+                return Several(*parts)
         found = exchange.peek(call)
         if not isinstance(found, Hit):
             return _Sought(exchange, found)
@@ -340,6 +380,10 @@ class ClientCache(Generic[Q, R]):
         ttl = None if hit.ttl == math.inf else hit.ttl
         forwarded = hit.forwarded
         member = self._status.hit(ttl=ttl)
+        if hit.layer == names.NEGATIVE:
+            # SDKs that are told when to try again do not spend their attempts on what is only repeated here.
+            fields += ((b"retry-after", b"%d" % math.ceil(hit.ttl)),)
+            member = self._status.hit(ttl=ttl, detail="negative")
         if forwarded is not None:
             member = self._status.forwarded(
                 forwarded.reason,
@@ -349,6 +393,11 @@ class ClientCache(Generic[Q, R]):
                 collapsed=forwarded.collapsed,
             )
         return [*fields, (b"age", b"%d" % hit.age), (b"cache-status", member)]
+
+    def _given(self, request: Q, call: Call, given: R | Hit | Refused) -> R:
+        if isinstance(given, (Hit, Refused)):
+            return self._respond(request, call, given, EXTENSIONS)
+        return given
 
     def _respond(self, request: Q, call: Call, answer: Hit | Refused | Live, extensions: Mapping[str, Any]) -> R:
         library = self._library
@@ -382,12 +431,19 @@ class ClientCache(Generic[Q, R]):
             return self._replay(request, call, stale)
         try:
             head, refused = decoded_head(response, call, self._library.decodes)
+            chunks = None
+            if isinstance(call, ModelRequest) and not refused and lead.awaits_body(head):
+                rest = response.iter_bytes()
+                first = next(rest, None)
+                chunks = rest if first is None else chain((first,), rest)
             decision = lead.take(head, response, refused=refused)
         except BaseException as error:
-            lead.fail(error)
+            stale = lead.fail(error)
             lead.close()
             response.close()
-            raise
+            if stale is None:
+                raise
+            return self._replay(request, call, stale)
         if isinstance(decision, Hit):
             lead.close()
             response.close()
@@ -396,7 +452,7 @@ class ClientCache(Generic[Q, R]):
         if isinstance(decision, Pass):
             lead.close()
             return _mark(response, member)
-        return self._response(request, head, member, self._library.led(lead, response), response.extensions)
+        return self._response(request, head, member, self._library.led(lead, response, chunks), response.extensions)
 
     def _response(
         self,

@@ -19,8 +19,10 @@ from aurelis.cache.http import (
     told_elsewhere,
 )
 from aurelis.cache.models import (
+    Batch,
     Catalogue,
     ModelRequest,
+    apart,
     clean_url,
     credential_partition,
     partition,
@@ -39,6 +41,8 @@ _UNUSUAL_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"upgrade"
 _CREDENTIAL_FIELDS = frozenset({b"authorization", b"cookie"})
 # What a caller may want of a plain request, in the words of HTTP.
 _CACHE_CONTROL: Mapping[str | None, bytes] = {"refresh": b"no-cache", "only_if_cached": b"only-if-cached"}
+# With one of these the body that was sent is the only one that will be taken.
+_SIGNED = frozenset({b"content-digest", b"content-md5", b"digest", b"signature", b"x-amz-content-sha256"})
 # They describe the encoded bytes, and what is recorded is decoded.
 _ENCODED_FIELDS = frozenset(
     {b"content-digest", b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest"}
@@ -119,18 +123,33 @@ class Recogniser:
         if not _UNUSUAL_FIELDS.isdisjoint(fields) and not _is_plain(fields):
             return None
         address, token = self._identity(address, fields, options.namespace)
-        rule = None if options.ttl is None and not options.tags else self._rule(fields, options)
+        rule = self._rule(fields, options)
         if options.mode not in _CACHE_CONTROL:
             return HttpRequest(method, address, fields, token, rule)
         fields = {**fields, b"cache-control": _CACHE_CONTROL[options.mode]}
         return HttpRequest(method, address, fields, token, rule, insists=True)
 
-    def _rule(self, fields: Mapping[bytes, bytes], options: CallOptions) -> RuleEffect:
-        """What the options of a plain request are to the rules."""
+    def apart(self, call: ModelRequest, body: bytes) -> tuple[ModelRequest, Batch, list[ModelRequest]] | None:
+        """A call for several items, what it asks for, and a call for each; `None`: it is to be served as a whole."""
+        if not call.call.items or not _SIGNED.isdisjoint(call.fields):
+            return None
+        return apart(call, body, by_user=self._by_user)
+
+    def _rule(self, fields: Mapping[bytes, bytes], options: CallOptions) -> RuleEffect | None:
+        """What the options of a plain request are to the rules; `None`: nothing."""
+        windows = options.stale_while_revalidate, options.stale_if_error
+        if options is NO_CALL_OPTIONS or (options.ttl is None and not options.tags and windows == (None, None)):
+            return None
         ttl = options.ttl or None
         if self._shared and not _CREDENTIAL_FIELDS.isdisjoint(fields):
             ttl = None  # in a shared cache only the response itself can say that it is for others, too
-        return RuleEffect(ttl, tags=tags(options.tags), longest=options.ttl)
+        return RuleEffect(
+            ttl,
+            tags=tags(options.tags),
+            stale_while_revalidate=windows[0],
+            stale_if_error=windows[1],
+            longest=options.ttl,
+        )
 
     def unsafe(self, request: Request, options: CallOptions = NO_CALL_OPTIONS) -> HttpRequest | None:
         """A request that may put stored responses out of date; `None`: it does not, or not here."""
@@ -191,7 +210,9 @@ class Recogniser:
         if call is None:
             return None
         token = "" if self._share_across_credentials else partition(fields, query, self._secret)
-        return ModelRequest(url, fields, call, token, options, self._turns.next(call.digest))
+        by_item = call.profile.items is not None or call.profile.item is not None
+        turn = 0 if by_item else self._turns.next(call.digest)
+        return ModelRequest(url, fields, call, token, options, turn, patience_for_head(request))
 
 
 def patience_for_chunk(request: Request) -> float | None:

@@ -96,7 +96,7 @@ class Library(Generic[R]):
     bytes_stream: type[Any]
     replayed: Callable[..., Any]
     live: Callable[[Live, Library[Any], float | None], Any]
-    led: Callable[[Lead, Response], Any]
+    led: Callable[[Lead, Response, Iterator[bytes] | None], Any]
     errors: Mapping[str, Callable[[str], Exception]]
     decodes: frozenset[bytes]
 

@@ -7,6 +7,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from aurelis.cache.exchange import Recorder
 from aurelis.cache.http import Fields, HttpRequest, conditional
+from aurelis.cache.models import ModelRequest
 from aurelis.cache.typing import Pass
 
 from ._calls import Call, decoded_head
@@ -37,6 +38,10 @@ class Load(Generic[Q, R]):
         chunks: AsyncIterator[bytes] | None = None
         try:
             head, refused = decoded_head(response, self._call, self._decodes)
+            first = None
+            if isinstance(self._call, ModelRequest) and not refused and recorder.awaits_body(head):
+                chunks = response.aiter_bytes()
+                first = await anext(chunks, None)
             decision = await recorder.take(head, response, refused=refused)
             if decision is None:
                 return
@@ -44,7 +49,10 @@ class Load(Generic[Q, R]):
                 if not self._left:
                     self._unread = response
                 return
-            chunks = response.aiter_bytes()
+            if chunks is None:
+                chunks = response.aiter_bytes()
+            elif first is not None:
+                await recorder.chunk(first)
             async for chunk in chunks:
                 await recorder.chunk(chunk)
         finally:

@@ -59,6 +59,13 @@ class ModelOptions(TypedDict, total=False):
         protocols: what is spoken below a base URL, in place of all that is known: a protocol (`openai`), one operation
             of it at any path (`openai/chat`), or `None` for nothing that is to be cached.
         pacing: how fast a stored stream is given: `burst`, `recorded`, or so many chunks a second.
+        stale_while_revalidate: seconds (or timedelta) after its ttl in which an answer is still given while one load
+            goes on in the background.
+        stale_if_error: seconds after its ttl in which it is given if the provider fails: by 408, 429 or 5xx, or because
+            it cannot be reached or takes too long.
+        throttle: seconds after such a failure in which it is given without trying again.
+        negative_ttl: seconds at most for which a failure itself is given again to those who make the same call, where
+            there is no answer to give.
         cost: what calls have cost whose answers are used again: `genai-prices` (the list prices of providers, by the
             extra `cost`), or a function of a `BilledCall` that gives US dollars, or `None` where they are not known.
     """
@@ -72,6 +79,10 @@ class ModelOptions(TypedDict, total=False):
     operations: Collection[str]
     protocols: Mapping[str, str | None]
     pacing: Pacing
+    stale_while_revalidate: Duration
+    stale_if_error: Duration
+    throttle: Duration
+    negative_ttl: Duration
     cost: Cost
 
 
@@ -113,10 +124,16 @@ class ClientOptions:
     operations: Collection[str] = ()
     protocols: Mapping[str, str | None] = field(default_factory=dict)
     pacing: Pacing = "burst"
+    stale_while_revalidate: Duration = 0.0
+    stale_if_error: Duration = 0.0
+    throttle: Duration = 30.0
+    negative_ttl: Duration = 0.0
     cost: Cost = None
 
     def __post_init__(self) -> None:
         seconds(self.ttl)
+        for name in ("stale_while_revalidate", "stale_if_error", "throttle", "negative_ttl"):
+            seconds(getattr(self, name), name)
         if not (self.namespace is None or isinstance(self.namespace, str) or callable(self.namespace)):
             raise ConfigurationError("namespace must be a str or a function that returns one")
         self._check_pacing()

@@ -18,11 +18,21 @@ _CONTROL: Final = b"x-cache-control"
 _NAMESPACE: Final = b"x-cache-namespace"
 _TAGS: Final = b"x-cache-tags"
 _FIELDS: Final = frozenset({_CONTROL, _NAMESPACE, _TAGS})
-_NAMES: Final = frozenset({"ttl", "namespace", "refresh", "bypass", "only_if_cached", "tags"})
+_NAMES: Final = frozenset(
+    {
+        *("ttl", "namespace", "refresh", "bypass", "only_if_cached", "tags"),
+        *("stale_while_revalidate", "stale_if_error", "negative_ttl"),
+    }
+)
 _DIRECTIVES: Final[Mapping[str, str]] = {
     "no-cache": "refresh",
     "no-store": "bypass",
     "only-if-cached": "only_if_cached",
+}
+_DURATIONS: Final[Mapping[str, str]] = {
+    "max-age": "ttl",
+    "stale-while-revalidate": "stale_while_revalidate",
+    "stale-if-error": "stale_if_error",
 }
 
 
@@ -80,14 +90,13 @@ def _from_fields(own: Mapping[bytes, bytes]) -> CallOptions:
         name, _, value = directive.strip().partition("=")
         if name in _DIRECTIVES:
             given[_DIRECTIVES[name]] = True
-        elif name == "max-age":
+        elif name in _DURATIONS:
             if not (value.isascii() and value.isdigit() and len(value) < 16):
-                raise ConfigurationError("X-Cache-Control: max-age must be whole seconds, such as max-age=60")
-            given["ttl"] = float(value)
+                raise ConfigurationError(f"X-Cache-Control: {name} must be whole seconds, such as {name}=60")
+            given[_DURATIONS[name]] = float(value)
         elif name:
-            raise ConfigurationError(
-                f"X-Cache-Control: {name!r} is none of no-cache, no-store, only-if-cached, max-age"
-            )
+            known = ", ".join((*_DIRECTIVES, *_DURATIONS))
+            raise ConfigurationError(f"X-Cache-Control: {name!r} is none of {known}")
     if _NAMESPACE in own:
         given["namespace"] = own[_NAMESPACE].decode("latin-1").strip()
     if _TAGS in own:

@@ -9,8 +9,10 @@ from aurelis.cache._recording import Reader, ReaderClosed, WaitTimeout
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused
 from ._exchange import DEFAULT_MAX_BODY_BYTES, Exchange
 from ._heeding import Heeding, Upload
+from ._items import Gathered, Items
 from ._leading import Lead
 from ._loads import MAX_REFRESHES
+from ._party import Ask, Declined, Parts
 from ._purging import Purging, StoredEntry
 from ._recorder import Recorder
 
@@ -18,12 +20,17 @@ __all__ = [
     "DEFAULT_MAX_BODY_BYTES",
     "MAX_REFRESHES",
     "Alone",
+    "Ask",
+    "Declined",
     "Exchange",
     "Forwarded",
+    "Gathered",
     "Heeding",
     "Hit",
+    "Items",
     "Lead",
     "Live",
+    "Parts",
     "Pending",
     "Purging",
     "Reader",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -194,6 +195,11 @@ class Exchange(Generic[Q]):
                     return Refused()
                 if isinstance(decision, Bypass):
                     return self._alone(decision.reason, decision.detail)
+                failure = None
+                if decision.reason != "request":
+                    failure = engine.failures.find(key, engine.clock.monotonic(), patience)
+                if failure is not None:
+                    return self.failed(*failure)
                 engine.telemetry.miss_l1.n += 1
                 answer = await self._join(request, key, entry, decision, ways, load, patience)
                 if span is not None:
@@ -288,6 +294,14 @@ class Exchange(Generic[Q]):
                 elif not counted:
                     self._count_absent()
 
+    def failed(self, failure: object, until: float) -> Hit:
+        """Answer with what the key has failed with lately."""
+        self.engine.count_negative()
+        if isinstance(failure, BaseException):
+            raise failure.with_traceback(None)
+        entry = Entry(failure, None, until, until, 0)
+        return hit_of(entry, names.NEGATIVE, self._monotonic(), self._telemetry)
+
     def note(self, key: str, decision: Record | Pass) -> None:
         """Remember for a while that responses under this key are not for sharing.
 
@@ -322,6 +336,14 @@ class Exchange(Generic[Q]):
     def lead_refresh(self, request: Q, hit: Hit) -> Lead | None:
         """The same for a thread of its own, which then loads; `None`: there is nothing to load."""
         return self._loads.lead_refresh(request, hit)
+
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """A task loads in the background: it is one of those of which there may be so many at once."""
+        self._loads.watch(task)
+
+    def load_behind(self, key: str) -> Flight[Any] | None:
+        """The flight of a load in the background; `None`: there is one already, or there are too many."""
+        return self._loads.behind(key)
 
     def _count_absent(self) -> None:
         """Count a request whose load failed, or whose caller left before there was an answer."""

@@ -42,6 +42,10 @@ class Lead:
         """Fields by which the origin is to be asked, as those of `Recorder`."""
         return self.recorder.conditions
 
+    def awaits_body(self, head: ResponseHead) -> bool:
+        """As that of `Recorder`."""
+        return self.recorder.awaits_body(head)
+
     def take(self, head: ResponseHead, raw: object, *, refused: str = "") -> Record | Pass | Hit:
         """Take the head, as `Recorder.take`. On `Pass` the load is over, and `raw` is the caller's.
 

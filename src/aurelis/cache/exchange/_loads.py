@@ -28,7 +28,7 @@ Q = TypeVar("Q")
 MAX_REFRESHES: Final = 64
 """Refreshes in the background at once; more would take the origin away from those who wait."""
 
-_LONGEST_LOAD: Final = 3600.0
+LONGEST_LOAD: Final = 3600.0
 """Seconds after which a response that is still being loaded is not stored in a shared layer any more."""
 
 
@@ -135,14 +135,14 @@ class Loads(Generic[Q]):
                 reason = decision.reason if isinstance(decision, Load) else ""
         # Processes do not wait for each other here, as a stream cannot be shared between them. The permit only says
         # whether an invalidation has overtaken the load.
-        _, permit = await ways.run(self._engine.acquire(key, budget, again=True, life=_LONGEST_LOAD))
+        _, permit = await ways.run(self._engine.acquire(key, budget, again=True, life=LONGEST_LOAD))
         flight.generation = permit.generation
-        flight.holds = partial(self._engine.stack.holds, permit, self._engine.stack.implied(key), _LONGEST_LOAD)
+        flight.holds = partial(self._engine.stack.holds, permit, self._engine.stack.implied(key), LONGEST_LOAD)
         return Recorder(self._exchange, request, flight, key, stale, budget, ways, seat, permit, behind, reason)
 
     def refresh(self, request: Q, hit: Hit, load: Callable[[Recorder[Q]], Awaitable[None]]) -> None:
         """As `Exchange.refresh`."""
-        flight = self._behind(hit)
+        flight = self.behind(hit.key)
         if flight is None:
             return
         seat = Seat()
@@ -150,13 +150,11 @@ class Loads(Generic[Q]):
         below = bool(self._engine.stack.lower)
         # What belongs to the request that happens to come first (its span, its context) is over before this is.
         work = self.run(flight, request, hit.key, None, below, load, seat, hit.refresh)
-        task = self._engine.flights.start(flight, work, Context())
-        self.refreshes.add(task)
-        task.add_done_callback(self.refreshes.discard)
+        self.watch(self._engine.flights.start(flight, work, Context()))
 
     def lead_refresh(self, request: Q, hit: Hit) -> Lead | None:
         """As `Exchange.lead_refresh`."""
-        flight = self._behind(hit)
+        flight = self.behind(hit.key)
         if flight is None:
             return None
         ways = Blocking(self._engine)
@@ -164,14 +162,20 @@ class Loads(Generic[Q]):
         recorder = run_inline(self.begin(flight, request, hit.key, None, below, ways, hit.refresh))
         return None if recorder is None else Lead(recorder, "stale", _nothing, flight)
 
-    def _behind(self, hit: Hit) -> Flight[Any] | None:
-        if self._engine.closed or not hit.key:
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """As `Exchange.watch`."""
+        self.refreshes.add(task)
+        task.add_done_callback(self.refreshes.discard)
+
+    def behind(self, key: str) -> Flight[Any] | None:
+        """As `Exchange.load_behind`."""
+        if self._engine.closed or not key:
             return None
         if len(self.refreshes) >= MAX_REFRESHES:
             self.refreshes -= {task for task in self.refreshes if task.get_loop().is_closed()}
             if len(self.refreshes) >= MAX_REFRESHES:
                 return None
-        return self._engine.flights.behind(hit.key)
+        return self._engine.flights.behind(key)
 
 
 def _nothing() -> None:

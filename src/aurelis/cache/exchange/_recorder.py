@@ -40,6 +40,7 @@ class Exchanging(Protocol[Q]):
 
 
 _GONE = frozenset({404, 410})
+_BROKEN = ConnectionError("the origin has broken off its response")
 
 
 class Recorder(Generic[Q]):
@@ -116,6 +117,16 @@ class Recorder(Generic[Q]):
                 await self._ways.run(self._engine.stack.remove(self._key, self._budget))
         return decision
 
+    def awaits_body(self, head: ResponseHead) -> bool:
+        """Whether to `take` the head only once something of the body has come: until then something may stand in."""
+        stale, policy = self._stale, self._exchange.policy
+        if stale is None or announced_length(head) > self._exchange.max_body_bytes:
+            return False
+        if not isinstance(policy.on_response(self._request, head, self._engine.clock.time()), Record):
+            return False
+        now = self._engine.clock.monotonic()
+        return isinstance(policy.on_error(self._request, stale, _BROKEN, now), Serve)
+
     def _is_outdated(self, stale: Entry, decision: Pass, head: ResponseHead) -> bool:
         """Whether there is a newer response, which cannot take the place of the stored one: that must not come back."""
         newer = decision.lasting or head.status in _GONE
@@ -131,11 +142,23 @@ class Recorder(Generic[Q]):
             if decision is not None:
                 await self._confirm(decision, head)
                 return True
+        if self._is_gone(stale):
+            return False
         stand_in = policy.on_refused(self._request, stale, head, engine.clock.monotonic())
         if stand_in is None:
             return False
-        self._substitute(Substitute(stand_in.entry, names.STALE, head.status, found=self.found), "error")
+        self._stand_in(stand_in, head.status)
         return True
+
+    def _is_gone(self, stale: Entry | None) -> bool:
+        """Whether what was stored has been removed or invalidated while the load went on."""
+        return self._flight.fenced or (stale is not None and self._engine.stack.is_invalid(self._key, stale))
+
+    def _stand_in(self, decision: Serve, status: int | None) -> None:
+        """Answer with what is stored, since the origin has failed."""
+        if decision.retry_in:
+            self._engine.stack.rearm(self._key, decision.entry, self._engine.clock.monotonic() + decision.retry_in)
+        self._substitute(Substitute(decision.entry, names.STALE, status, found=self.found), "error")
 
     async def _confirm(self, decision: Confirm, head: ResponseHead) -> None:
         self._flight.keep()  # whoever leaves now, what was confirmed is stored
@@ -247,13 +270,17 @@ class Recorder(Generic[Q]):
         if self._recording is not None:
             self._recording.fail(error)
         elif self._flight.outcome is None:
-            policy = self._exchange.policy
-            decision = policy.on_error(self._request, self._stale, error, self._engine.clock.monotonic())
+            policy, now = self._exchange.policy, self._engine.clock.monotonic()
+            stale = None if self._is_gone(self._stale) else self._stale
+            decision = policy.on_error(self._request, stale, error, now)
             if isinstance(decision, Serve):
                 ended = self.ended
-                self._substitute(Substitute(decision.entry, names.STALE, None, found=self.found), "error")
+                self._stand_in(decision, None)
                 self.ended = ended  # nothing of the error is left to be raised
             else:
+                if decision.remember_for and not self._flight.fenced:
+                    failures = self._engine.failures
+                    failures.note(self._key, bare(error), now + decision.remember_for, decision.patience)
                 self._count_load()
                 self._flight.fail(error)
         self._engine.flights.land(self._flight)
@@ -332,10 +359,14 @@ class Recorder(Generic[Q]):
         decision = self._exchange.policy.on_loaded(self._request, loaded)
         if not isinstance(decision, Store):
             engine.telemetry.store(decision.reason)
+            if decision.remember_for and not self._flight.fenced:
+                until = engine.clock.monotonic() + decision.remember_for
+                engine.failures.note(self._key, decision.failure, until)
             return
         stored = decision.value
         if isinstance(stored, StoredResponse) and stored.source == "model":
             engine.telemetry.expect_savings(stored.model)
+        engine.failures.forget(self._key)
         with self._flight.storing():
             await self._store_unless_fenced(decision)
 
@@ -347,3 +378,11 @@ class Recorder(Generic[Q]):
         packed = pack(engine, self._exchange.policy, self._request, decision, self._key)
         self._published = True
         await publish(engine, packed, decision, self._permit, self._budget)
+
+
+def bare(error: BaseException) -> BaseException:
+    """The error without what hangs on it: tracebacks and requests, which may be large and are of one caller."""
+    try:
+        return type(error)(*error.args)
+    except Exception:  # noqa: BLE001  # not every class can be called like that
+        return error

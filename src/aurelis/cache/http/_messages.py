@@ -103,7 +103,8 @@ class StoredResponse:
         initial_age: corrected initial age (RFC 9111 §4.2.3) when it was stored, seconds ≥ 0.
         lifetime: freshness lifetime (RFC 9111 §4.2.1), seconds. Age now = lifetime - (entry.fresh_until -
             now). Under a rule it is longer than the rule's ttl by the time that the origin took.
-        source: where the lifetime came from: `explicit`, `rule`, `heuristic`, `validation` or `model`.
+        source: where the lifetime came from: `explicit`, `rule`, `heuristic`, `validation` or `model`; `failure`: it is
+            one that is only remembered.
         vary: names of the request fields that selected it, lower case, sorted.
         stale_while_revalidate: seconds beyond its freshness in which it may answer while it is loaded anew, ≥ 0 (RFC
             5861 §3).
@@ -213,6 +214,7 @@ class LoadedResponse:
         route: route template of the app, empty where unknown.
         times: seconds after the head at which each chunk came, of a body that is watched for its terminator; otherwise
             empty.
+        part: it is one of several parts of a response, whose own share of what that has used is not known.
     """
 
     head: ResponseHead
@@ -222,3 +224,4 @@ class LoadedResponse:
     response_time: float
     route: str = ""
     times: tuple[float, ...] = ()
+    part: bool = False

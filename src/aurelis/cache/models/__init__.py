@@ -1,9 +1,11 @@
 """Pure rules for language-model calls: which requests they are, their key, when an answer may be kept."""
 
 from ._answer import AnswerSummary, Dialect, StreamTerminator
+from ._apart import apart
 from ._canonicalise import BodyRules, canonical_body, parse_object
 from ._catalogue import Catalogue
 from ._cost import BilledCall, Cost, Price
+from ._items import Batch, ItemRules
 from ._partition import clean_url, credential_partition, credentials, identifies_caller, partition, selecting_fields
 from ._policy import CATEGORY, KEEPABLE, ModelPolicy, ModelRequest
 from ._profiles import OPENAI_CHAT, OPTIONAL, PROFILES, Profile
@@ -22,6 +24,7 @@ __all__ = [
     "UNKNOWN",
     "AnswerSummary",
     "ArraySplitter",
+    "Batch",
     "BilledCall",
     "BodyRules",
     "Catalogue",
@@ -29,6 +32,7 @@ __all__ = [
     "Dialect",
     "EventSplitter",
     "Frame",
+    "ItemRules",
     "LineSplitter",
     "ModelCall",
     "ModelPolicy",
@@ -38,6 +42,7 @@ __all__ = [
     "Splitter",
     "StreamTerminator",
     "Usage",
+    "apart",
     "canonical_body",
     "clean_url",
     "credential_partition",

@@ -91,4 +91,14 @@ def canonical_body(document: Mapping[str, object], rules: BodyRules, *, by_user:
                 del kept[outer]
     if rules.stream_default is not None and kept.get("stream") is rules.stream_default:
         del kept["stream"]
-    return _encode(kept).encode("ascii")
+    return encode(kept)
+
+
+def encode(value: object) -> bytes:
+    """Canonical JSON of a parsed value.
+
+    Raises:
+        ValueError: a number is beyond binary64.
+        RecursionError: nested beyond the recursion limit.
+    """
+    return _encode(value).encode("ascii")

@@ -43,6 +43,10 @@ KEEPABLE: Final = frozenset({LENGTH, FILTERED, INCOMPLETE, UNTERMINATED})
 """Kinds of answers that are kept only where that is wanted."""
 
 
+_MAX_FAILURE_BYTES: Final = 16 * 1024
+"""Longer failures are not kept to be given again."""
+
+
 @dataclass(slots=True)
 class ModelRequest:
     """A model call as the rules see it.
@@ -54,7 +58,8 @@ class ModelRequest:
         partition: token that keeps this call's entries apart from others' (`partition`), empty where all
             share.
         options: what the caller wants for this call.
-        variant: which of several answers to the call is wanted, ≥ 0.
+        variant: which of several answers to the call is wanted, ≥ 0; negative: something that is no answer.
+        patience: seconds for which the caller waits for an answer to begin at most; `None`: as long as it takes.
     """
 
     url: str
@@ -63,6 +68,7 @@ class ModelRequest:
     partition: str = ""
     options: CallOptions = NO_CALL_OPTIONS
     variant: int = 0
+    patience: float | None = None
 
 
 class ModelPolicy:
@@ -76,6 +82,11 @@ class ModelPolicy:
             `unterminated`.
         max_temperature: calls of a higher temperature pass by the cache; `None`: there is no limit.
         key_headers: names of more request fields that are part of the key.
+        stale_while_revalidate: seconds ≥ 0 after its ttl in which an answer is still served while it is loaded anew.
+        stale_if_error: the same where the provider fails. Like the one before and `negative_ttl` it is for calls whose
+            own options say nothing else.
+        throttle: seconds ≥ 0 after such a failure in which the answer is served without trying again.
+        negative_ttl: seconds ≥ 0 at most for which a failure is given again, where there is no answer to serve.
         cost: says what an answer has cost that is stored.
 
     Raises:
@@ -85,7 +96,10 @@ class ModelPolicy:
         ValueError: `ttl` is negative or NaN.
     """
 
-    __slots__ = ("_cost", "_honour_cache_control", "_keep", "_key_headers", "_keys", "_max_temperature", "_ttl")
+    __slots__ = (
+        *("_cost", "_honour_cache_control", "_keep", "_key_headers", "_keys", "_max_temperature", "_negative_ttl"),
+        *("_stale_if_error", "_stale_while_revalidate", "_throttle", "_ttl"),
+    )
 
     def __init__(
         self,
@@ -96,6 +110,10 @@ class ModelPolicy:
         keep: Collection[str] = (),
         max_temperature: float | None = None,
         key_headers: Collection[str] = (),
+        stale_while_revalidate: float = 0.0,
+        stale_if_error: float = 0.0,
+        throttle: float = 0.0,
+        negative_ttl: float = 0.0,
         cost: Cost = None,
     ) -> None:
         if math.isnan(ttl) or ttl < 0:
@@ -114,6 +132,10 @@ class ModelPolicy:
         self._honour_cache_control = honour_cache_control
         self._keep = frozenset(keep)
         self._max_temperature = max_temperature
+        self._stale_while_revalidate = stale_while_revalidate
+        self._stale_if_error = stale_if_error
+        self._throttle = throttle
+        self._negative_ttl = negative_ttl
         self._key_headers = tuple(sorted({name.lower().encode("ascii") for name in key_headers}))
 
     def key(self, request: ModelRequest) -> str:
@@ -135,7 +157,7 @@ class ModelPolicy:
         return self._keys(CATEGORY, digest.hexdigest())
 
     def on_lookup(self, request: ModelRequest, entry: Entry | None, now: float) -> Serve | Load | Bypass | Refuse:
-        """Serve what is fresh, unless the caller wants something else."""
+        """Serve what is fresh, or stale where that is allowed, unless the caller wants something else."""
         mode = request.options.mode
         if mode == "bypass":
             return Bypass(detail="option")
@@ -144,20 +166,35 @@ class ModelPolicy:
             return Bypass(detail="temperature")
         if mode == "refresh":
             return Load("request")
-        if entry is not None and now < entry.fresh_until:
-            return Serve(entry)
+        if entry is not None:
+            if now < entry.fresh_until:
+                return Serve(entry)
+            asks = mode != "only_if_cached"
+            if now < entry.details.retry_at and self._may_stand_in(request, entry, now):
+                return Serve(entry)  # it was tried a moment ago
+            if now < entry.fresh_until + self._window(request):
+                return Serve(entry, "revalidate" if asks else "")
         if mode == "only_if_cached":
             return Refuse()
         return Load("miss" if entry is None else "stale")
 
     def on_response(self, request: ModelRequest, head: ResponseHead, response_time: float) -> Record | Pass:
-        """Record what the call asked for; `Pass` with `ttl`, `status`, `media-type` or `no-store` else."""
+        """Record what the call asked for, and a failure that is to be given again.
+
+        `Pass` with `ttl`, `status`, `media-type` or `no-store` else.
+        """
+        if head.status != 200 and self._is_negative(request, head):
+            return Record(max_body_bytes=_MAX_FAILURE_BYTES)
         refusal = self._refusal(request, head)
         return Record(tags=_tags.tags(request.options.tags)) if refusal is None else Pass(refusal)
 
     def on_shared(self, request: ModelRequest, leader: ModelRequest, head: ResponseHead, response_time: float) -> None:
         """Whoever waits may have the answer: the same key means the same call by the same caller."""
         return
+
+    def keeps(self, request: ModelRequest) -> bool:
+        """Whether answers to the call are kept at all."""
+        return self._ttl_of(request) > 0
 
     def conditions(self, request: ModelRequest, entry: Entry | None) -> tuple[()]:
         """Answers of models have no validators."""
@@ -167,9 +204,9 @@ class ModelPolicy:
         """Never asked."""
         return
 
-    def on_refused(self, request: ModelRequest, entry: Entry | None, head: ResponseHead, now: float) -> None:
-        """The callers get the provider's error as it was."""
-        return
+    def on_refused(self, request: ModelRequest, entry: Entry | None, head: ResponseHead, now: float) -> Serve | None:
+        """What was stored where the provider has failed and that is allowed; otherwise its error as it was."""
+        return self._stand_in(request, entry, now) if _has_failed(head) else None
 
     def on_indexed(self, request: ModelRequest, index: object, known: object) -> tuple[object, tuple[str, ...]]:
         """Never asked."""
@@ -178,6 +215,8 @@ class ModelPolicy:
     def terminator(self, request: ModelRequest, head: ResponseHead) -> Terminator | None:
         """The watcher of the call's protocol if the response is a stream."""
         call = request.call
+        if head.status != 200:
+            return None
         return call.profile.terminator(_media_type(_fields(head)), call.choices) if call.stream else None
 
     def on_loaded(self, request: ModelRequest, loaded: LoadedResponse) -> Store | Discard:
@@ -188,6 +227,9 @@ class ModelPolicy:
         """
         refusal = self._refusal(request, loaded.head)
         if refusal is not None:
+            if self._is_negative(request, loaded.head) and _has_announced_length(loaded):
+                remember_for = min(self._negative(request), _retry_after(loaded.head))
+                return Discard(refusal, _failure(loaded, remember_for), remember_for)
             return Discard(refusal)
         # A stream says itself where it ends, and something may follow.
         if not request.call.stream and not _has_announced_length(loaded):
@@ -207,19 +249,51 @@ class ModelPolicy:
             chunks=loaded.chunks,
             lifetime=ttl,
             source="model",
-            input_tokens=summary.usage.input_tokens,
-            output_tokens=summary.usage.output_tokens,
+            input_tokens=None if loaded.part else summary.usage.input_tokens,
+            output_tokens=None if loaded.part else summary.usage.output_tokens,
             load_seconds=loaded.seconds,
             route=loaded.route,
             pauses=_pauses(loaded.times),
             model=request.call.model or summary.model or "",
-            cost=self._price(request, summary),
+            cost=None if loaded.part else self._price(request, summary),
         )
-        return Store(stored, fresh_for=ttl, tags=_tags.tags(request.options.tags))
+        return Store(stored, fresh_for=ttl, stale_for=self._stale_for(request), tags=_tags.tags(request.options.tags))
 
-    def on_error(self, request: ModelRequest, entry: Entry | None, error: BaseException, now: float) -> Reraise:
-        """The callers get the failure as it was."""
-        return Reraise()
+    def on_error(self, request: ModelRequest, entry: Entry | None, error: BaseException, now: float) -> Serve | Reraise:
+        """What was stored where that is allowed; otherwise the failure as it was."""
+        if not isinstance(error, Exception):  # cancelled, or the process ends: the provider has not failed
+            return Reraise()
+        stand_in = self._stand_in(request, entry, now)
+        if stand_in is not None:
+            return stand_in
+        return Reraise(self._negative(request), request.patience if _is_timeout(error) else None)
+
+    # What may be stale, and for how long a failure lasts
+
+    def _window(self, request: ModelRequest) -> float:
+        own = request.options.stale_while_revalidate
+        return self._stale_while_revalidate if own is None else own
+
+    def _stale_for(self, request: ModelRequest) -> float:
+        own = request.options.stale_if_error
+        return max(self._window(request), self._stale_if_error if own is None else own)
+
+    def _negative(self, request: ModelRequest) -> float:
+        own = request.options.negative_ttl
+        return self._negative_ttl if own is None else own
+
+    def _may_stand_in(self, request: ModelRequest, entry: Entry, now: float) -> bool:
+        return now < entry.fresh_until + self._stale_for(request)
+
+    def _stand_in(self, request: ModelRequest, entry: Entry | None, now: float) -> Serve | None:
+        # Whoever asks for a new answer does not want the one that there is.
+        if entry is None or request.options.mode == "refresh" or not self._may_stand_in(request, entry, now):
+            return None
+        return Serve(entry, retry_in=self._throttle)
+
+    def _is_negative(self, request: ModelRequest, head: ResponseHead) -> bool:
+        """Whether this is a failure that is to be given again."""
+        return _has_failed(head) and min(self._negative(request), _retry_after(head)) > 0
 
     def _price(self, request: ModelRequest, summary: AnswerSummary) -> float | None:
         """US dollars; `None`: not known, or nobody asks."""
@@ -245,6 +319,30 @@ class ModelPolicy:
         if self._honour_cache_control and response_directives(fields.get(b"cache-control")).no_store:
             return "no-store"
         return None
+
+
+def _has_failed(head: ResponseHead) -> bool:
+    """Whether the provider says that it cannot answer now. Other errors say something about the call."""
+    return head.status >= 500 or head.status in (408, 429)
+
+
+def _retry_after(head: ResponseHead) -> float:
+    """Seconds after which the provider says that it may be asked again; infinite where it does not say it."""
+    for name, scale in ((b"retry-after-ms", 1000), (b"retry-after", 1)):
+        value = _fields(head).get(name, b"").strip()
+        if value.isdigit() and len(value) < 16:
+            return int(value) / scale
+    return math.inf
+
+
+def _failure(loaded: LoadedResponse, lifetime: float) -> StoredResponse:
+    """A response that says that the provider has failed, as it is given again."""
+    return StoredResponse(loaded.head.status, replay_fields(loaded.head), loaded.chunks, 0.0, lifetime, "failure")
+
+
+def _is_timeout(error: BaseException) -> bool:
+    """Whether something took longer than the caller would wait, in whatever library."""
+    return isinstance(error, TimeoutError) or any(kind.__name__ == "TimeoutException" for kind in type(error).__mro__)
 
 
 def _is_temperature(value: object) -> bool:

@@ -10,6 +10,8 @@ from typing import Final
 from . import _anthropic, _cohere, _gemini, _ollama, _openai
 from ._answer import AnswerSummary, Dialect, Document, StreamTerminator, read_answer, read_stream
 from ._canonicalise import BodyRules
+from ._item_rules import COHERE, GEMINI_BATCH, OLLAMA, OPENAI, item_of_gemini
+from ._items import ItemRules
 from ._splitting import ArraySplitter, EventSplitter, LineSplitter, Splitter
 
 JSON: Final = b"application/json"
@@ -63,6 +65,8 @@ class Profile:
         default_temperature: what it is where a body says nothing; `None`: nothing is drawn at random.
         choices: how many answers a body asks for, where the end of a stream depends on it.
         longest: seconds for which an answer to such a body may be kept at most.
+        items: how calls for several things at once are taken apart; `None`: there are no such calls.
+        item: of a call that asks for one of the things that others ask for several of: which one, of this model.
     """
 
     name: str
@@ -81,6 +85,8 @@ class Profile:
     default_temperature: float | None = None
     choices: Callable[[Document], int] = _one
     longest: Callable[[Document], float] = _for_ever
+    items: ItemRules | None = None
+    item: Callable[[Document, str], object] | None = None
 
     def terminator(self, media_type: bytes, choices: int = 1) -> StreamTerminator | None:
         """The watcher for the end of a stream of this media type; `None`: there are no such streams."""
@@ -150,6 +156,7 @@ _OPENAI_EMBEDDINGS = Profile(
     _openai.EMBEDDINGS,
     body=BodyRules(of_user=_OPENAI_BODY.of_user),
     key_fields=_OPENAI_FIELDS,
+    items=OPENAI,
 )
 _OPENAI_MODERATION = Profile(
     "openai",
@@ -234,12 +241,15 @@ _GEMINI_EMBEDDING = Profile(
     _gemini.EMBEDDINGS,
     key_fields=_GOOGLE_FIELDS,
     model_in_path=True,
+    item=item_of_gemini,
 )
 _GEMINI_EMBEDDINGS = replace(
     _GEMINI_EMBEDDING,
     operation="batchEmbedContents",
     path_suffix=":batchEmbedContents",
     admits=_gemini.admits_embeddings,
+    items=GEMINI_BATCH,
+    item=None,
 )
 _GEMINI_PREDICTION = replace(
     _GEMINI_EMBEDDING,
@@ -247,6 +257,7 @@ _GEMINI_PREDICTION = replace(
     path_suffix=":predict",
     admits=_gemini.admits_prediction,
     dialect=_gemini.PREDICTIONS,
+    item=None,
 )
 
 _COHERE_CHAT = Profile(
@@ -261,8 +272,12 @@ _COHERE_CHAT = Profile(
     streamed=None,
     default_temperature=0.3,
 )
-_COHERE_EMBED = Profile("cohere", "embed", "/v2/embed", _cohere.admits_embed, _cohere.LIST, key_fields=_GATEWAY_FIELDS)
-_COHERE_RERANK = replace(_COHERE_EMBED, operation="rerank", path_suffix="/v2/rerank", admits=_cohere.admits_rerank)
+_COHERE_EMBED = Profile(
+    "cohere", "embed", "/v2/embed", _cohere.admits_embed, _cohere.LIST, key_fields=_GATEWAY_FIELDS, items=COHERE
+)
+_COHERE_RERANK = replace(
+    _COHERE_EMBED, operation="rerank", path_suffix="/v2/rerank", admits=_cohere.admits_rerank, items=None
+)
 
 _OLLAMA_CHAT = Profile(
     "ollama",
@@ -286,9 +301,10 @@ _OLLAMA_EMBED = Profile(
     _ollama.admits_embed,
     _ollama.EMBEDDINGS,
     body=BodyRules(ignored=("keep_alive",)),
+    items=OLLAMA,
 )
 _OLLAMA_EMBEDDINGS = replace(
-    _OLLAMA_EMBED, operation="embeddings", path_suffix="/api/embeddings", admits=_ollama.admits_embeddings
+    _OLLAMA_EMBED, operation="embeddings", path_suffix="/api/embeddings", admits=_ollama.admits_embeddings, items=None
 )
 
 PROFILES: Final[tuple[Profile, ...]] = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from ._canonicalise import canonical_body, parse_object
+from ._items import Draft, digests
 from ._profiles import PROFILES, Profile
 
 
@@ -23,6 +24,7 @@ class ModelCall:
         temperature: of the call, by default that of the protocol; `None`: nothing is drawn at random.
         choices: how many answers are asked for, where the end of a stream depends on it.
         longest: seconds for which its answer may be kept at most, may be infinite.
+        items: how many things it asks for that are looked up one by one; 0: it has one answer, as most calls.
     """
 
     profile: Profile
@@ -32,6 +34,7 @@ class ModelCall:
     temperature: float | None = None
     choices: int = 1
     longest: float = math.inf
+    items: int = 0
 
     @property
     def operation(self) -> str:
@@ -79,18 +82,32 @@ def recognise(
     if not isinstance(model, str) or not isinstance(stream, bool):
         return None
     try:
-        canonical = canonical_body(document, profile.body, by_user=by_user)
+        digest, items = _digest(profile, document, model, by_user=by_user)
     except (ValueError, RecursionError):
         return None
     return ModelCall(
         profile,
         model,
         stream,
-        blake2b(canonical, digest_size=16).hexdigest(),
+        digest,
         _temperature(profile, document),
         profile.choices(document),
         profile.longest(document),
+        items,
     )
+
+
+def _digest(profile: Profile, document: Draft, model: str, *, by_user: bool) -> tuple[str, int]:
+    """The digest of a body, and how many things it asks for that are looked up one by one."""
+    rules = profile.items
+    if profile.item is not None:
+        return digests(canonical_body({}, profile.body), [profile.item(document, model)])[0], 0
+    inputs = None if rules is None else rules.inputs(document)
+    if rules is not None and inputs is not None and len(inputs) == 1 and rules.alone_at is None:
+        common = canonical_body(rules.rest(document), profile.body, by_user=by_user)
+        return digests(common, [rules.identity(inputs[0], model)])[0], 0
+    canonical = canonical_body(document, profile.body, by_user=by_user)
+    return blake2b(canonical, digest_size=16).hexdigest(), len(inputs or ())
 
 
 def _temperature(profile: Profile, document: dict[str, object]) -> float | None:

@@ -60,6 +60,8 @@ STALE: Final = "stale"
 REVALIDATED: Final = "revalidated"
 BYPASS: Final = "bypass"
 
+# Of an item that another load has brought, as `collapsed` says of a request.
+JOINED: Final = "collapsed"
 # A value of MODEL: the names beyond `MAX_MODELS`, which whoever calls may choose.
 OTHER_MODELS: Final = "_OTHER"
 MAX_MODELS: Final = 100
@@ -69,11 +71,15 @@ MAX_MODELS: Final = 100
 L1: Final = "l1"
 L2: Final = "l2"
 L3: Final = "l3"
+NEGATIVE: Final = "negative"  # a failure that is remembered
 SIMILARITY: Final = "similarity"
 """What a process has at hand to find similar prompts; no layer, and never what has answered a request."""
 
 REQUESTS: Final = Metric(
     _P + "requests", "counter", "{request}", "Requests to the cache, each counted once with its final result."
+)
+ITEMS: Final = Metric(
+    _P + "items", "counter", "{item}", "Items of requests that ask for several at once, each with its own result."
 )
 LOOKUPS: Final = Metric(_P + "lookups", "counter", "{lookup}", "Lookups in one layer.")
 DURATION: Final = Metric(
@@ -151,6 +157,7 @@ SIMILARITY_VERDICTS: Final = Metric(
 
 METRICS: Final = (
     REQUESTS,
+    ITEMS,
     LOOKUPS,
     DURATION,
     COALESCED,

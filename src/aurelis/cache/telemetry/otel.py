@@ -228,6 +228,11 @@ class Telemetry:
             cell = self._requests[result, layer] = self.table.cell(names.REQUESTS, **attributes)
         return cell
 
+    def item(self, result: str, layer: str = "") -> Cell:
+        """The cell of items with this result."""
+        attributes = {names.RESULT: result, names.LAYER: layer} if layer else {names.RESULT: result}
+        return self.table.cell(names.ITEMS, **attributes)
+
     def lookup(self, layer: str, result: str) -> Cell:
         """The cell of lookups in one layer."""
         return self.table.cell(names.LOOKUPS, **{names.LAYER: layer, names.RESULT: result})
