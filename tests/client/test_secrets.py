@@ -33,6 +33,14 @@ CREDENTIAL, PROMPT, COMPLETION = "plantedcredential", "plantedprompt", "plantedc
 HEADER, TOKEN, QUERY, USER = "plantedheader", "plantedtoken", "plantedquery", "planteduser"
 ASKED = (CREDENTIAL, PROMPT, HEADER, TOKEN, QUERY, USER)
 SECRETS = (*ASKED, COMPLETION)
+OPTIONS: dict[str, Any] = {
+    "key_headers": ["X-Trace"],
+    "partition_by_user": True,
+    "max_temperature": 2,
+    "stale_while_revalidate": 60,
+    "stale_if_error": 60,
+    "negative_ttl": 1,
+}
 FAULTS = ["drop", "error", "unterminated", "length", "filtered", "busy", "large", "gzip"]
 CALLERS = [*(("openai", kind) for kind in KINDS), *(("anthropic", kind) for kind in KINDS if "httpx2" in kind)]
 FOREIGN = ("anthropic", "httpcore", "httpcore2", "httpx", "httpx2", "openai", "uvicorn")
@@ -109,9 +117,7 @@ class Caller:
             base_url=f"{url}/v1" if sdk == "openai" else url,
             default_headers={"X-Trace": HEADER, "X-Session-Token": HEADER, "OpenAI-Organization": HEADER},
             default_query={"token": TOKEN, "q": QUERY},
-            http_client=stack.client(
-                settings={"timeout": timeout}, key_headers=["X-Trace"], partition_by_user=True, max_temperature=2
-            ),
+            http_client=stack.client(settings={"timeout": timeout}, **OPTIONS),
             timeout=timeout,
             max_retries=0,
         )
@@ -175,9 +181,11 @@ async def test_no_secret_leaves(
     async with opened(configuration(**options)) as manager, closing(Stack(kind, manager)) as stack:
         caller = Caller(sdk, stack, upstream)
         await _hits(caller, seen)
+        if sdk == "openai":
+            await _embeddings(caller, seen)
         await _failures(caller, seen, free_port())
         await _plain_requests(stack, upstream, seen)
-        seen.texts += [repr(manager), repr(manager.config), repr(stack.transport(key_headers=["X-Trace"]))]
+        seen.texts += [repr(manager), repr(manager.config), repr(stack.transport(**OPTIONS))]
         name = manager.config.name
     _search_redis(store, seen)
     while (message := listening.get_message(ignore_subscribe_messages=True, timeout=0.1)) is not None:
@@ -225,6 +233,30 @@ async def _hits(caller: Caller, seen: Seen) -> None:
     await asyncio.gather(*(caller.ask("at once") for _ in range(5)))
 
 
+async def _embeddings(caller: Caller, seen: Seen) -> None:
+    def answer(asked: Asked) -> Reply:
+        number = len(json.loads(asked.body)["input"])
+        data = [{"object": "embedding", "index": at, "embedding": [0.5]} for at in range(number)]
+        usage = {"prompt_tokens": number, "total_tokens": number}
+        return json_reply({"object": "list", "model": "m", "data": data, "usage": usage})
+
+    async def embed(*texts: str) -> Any:
+        create = caller.client.embeddings.create
+        call = {"model": "m", "input": [f"{PROMPT} {text}" for text in texts], "user": USER, "encoding_format": "float"}
+        if caller.stack.blocking:
+            return await in_thread(lambda: create(**call))
+        return await create(**call)
+
+    caller.upstream.answer = answer
+    before = caller.upstream.calls
+    for texts in (["a", "b"], ["b", "a"], ["a", "c"]):
+        assert len((await embed(*texts)).data) == 2
+    assert caller.upstream.calls == before + 2
+    assert len(json.loads(caller.upstream.asked[-1].body)["input"]) == 1
+    caller.upstream.replies(json_reply({"error": {"message": "no"}}, status=500))
+    await seen.attempt(embed("a", "d"))
+
+
 async def _failures(caller: Caller, seen: Seen, nobody: int) -> None:
     for fault in FAULTS:
         caller.answers(fault)
@@ -234,6 +266,14 @@ async def _failures(caller: Caller, seen: Seen, nobody: int) -> None:
         caller.upstream.replies(json_reply({"error": {"message": "no"}}, status=status))
         with cache_options(refresh=True):
             await seen.attempt(caller.ask())
+    caller.answers()
+    with cache_options(ttl=0.001):
+        await caller.ask("soon stale")
+    await asyncio.sleep(0.002)
+    caller.upstream.replies(json_reply({"error": {"message": "no"}}, status=503))
+    for _ in range(2):  # from what is stale, then with a failure that is remembered
+        assert COMPLETION in str(await seen.attempt(caller.ask("soon stale")))
+        await seen.attempt(caller.ask("a failure"))
     caller.upstream.replies(Reply(200, [("content-type", "application/json")], [COMPLETION.encode(), b"{"]))
     await seen.attempt(caller.ask("no JSON"))
 
