@@ -93,6 +93,7 @@ class SdkContract:
         modes: with an event loop, without one, or both.
         streams: whether the SDK reads streams of this operation.
         wholes: whether it reads whole answers.
+        items: of how many things a call asks for the embeddings, each of which is loaded by itself; 1 for other calls.
         another_model: one that the SDK knows, beside that of the wire.
     """
 
@@ -100,6 +101,7 @@ class SdkContract:
     modes: ClassVar[tuple[str, ...]] = (ASYNC, SYNC)
     streams: ClassVar[bool] = True
     wholes: ClassVar[bool] = True
+    items: ClassVar[int] = 1
     another_model: ClassVar[str] = "another-model"
 
     # --- to be told
@@ -254,7 +256,7 @@ class SdkContract:
         calls = [asyncio.create_task(self.call(plugged, stream=stream)) for _ in range(number)]
         await upstream.arrived.happened()
         flights = manager._engine.flights
-        await eventually(lambda: flights.waiting == number - 1)
+        await eventually(lambda: flights.waiting == self.items * (number - 1))
         gate.open()
         answers = await asyncio.gather(*calls)
         assert upstream.calls == 1

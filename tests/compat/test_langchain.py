@@ -80,6 +80,7 @@ class TestChatAnthropic(ChatContract):
 
 class TestOpenAIEmbeddings(SdkContract):
     wire = WIRES["EMBEDDINGS"]
+    items = 2
     streams = False
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
@@ -102,10 +103,10 @@ class TestOpenAIEmbeddings(SdkContract):
         return OpenAIEmbeddings(model=model, **client) if isinstance(client, dict) else client
 
     async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        return await self._embeddings(client, model).aembed_documents([text, "another"])
+        return await self._embeddings(client, model).aembed_documents([text, f"{text} again"])
 
     def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        return self._embeddings(client, model).embed_documents([text, "another"])
+        return self._embeddings(client, model).embed_documents([text, f"{text} again"])
 
 
 class TestPage(SdkPage):

@@ -62,6 +62,7 @@ class TestChat(SdkContract):
 
 class TestEmbedding(SdkContract):
     wire = WIRES["EMBEDDINGS"]
+    items = 2
     streams = False
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
@@ -76,10 +77,10 @@ class TestEmbedding(SdkContract):
             clients.wrap(embedding, "httpx")
 
     async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        return await OpenAIEmbedding(model_name=model, **client).aget_text_embedding_batch([text, "another"])
+        return await OpenAIEmbedding(model_name=model, **client).aget_text_embedding_batch([text, f"{text} again"])
 
     def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        return OpenAIEmbedding(model_name=model, **client).get_text_embedding_batch([text, "another"])
+        return OpenAIEmbedding(model_name=model, **client).get_text_embedding_batch([text, f"{text} again"])
 
 
 class TestPage(SdkPage):

@@ -57,13 +57,14 @@ class TestResponses(OpenAIContract):
 
 class TestEmbeddings(OpenAIContract):
     wire = WIRES["EMBEDDINGS"]
+    items = 2
     streams = False
 
     def create(self, client: Any) -> Any:
         return client.embeddings.create
 
     def arguments(self, text: str) -> dict[str, Any]:
-        return {"input": [text, "another"], "encoding_format": "float"}
+        return {"input": [text, f"{text} again"], "encoding_format": "float"}
 
 
 class TestAzure(OpenAIContract):
