@@ -517,3 +517,20 @@ async def test_another_protocol_is_no_different(stack: Stack, upstream: Upstream
     clock.advance(65)
     upstream.replies(failing(529))
     assert (await ask(stack, upstream, wire, stream=True, client=client)).chunks == first.chunks
+
+
+async def test_an_error_is_raised_anew_for_each_caller(stack: Stack, upstream: Upstream) -> None:
+    def send(request: Any) -> Any:
+        raise stack.library.ConnectError("lost")
+
+    client = stack.client(inner=stack.mock(send), negative_ttl=30)
+    caught: list[BaseException] = []
+    for key in ("one", "two", "three"):
+        try:
+            raise LookupError(key)  # what this caller is doing when it asks
+        except LookupError:
+            with pytest.raises(stack.library.ConnectError) as raised:
+                await ask(stack, upstream, WIRE, client=client)
+        caught.append(raised.value)
+    assert len(set(map(id, caught))) == 3
+    assert len({id(error.request) for error in caught}) == 3

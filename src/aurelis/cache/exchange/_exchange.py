@@ -24,7 +24,7 @@ from ._judgements import MISSES, is_for_its_leader, may_be_below, of_variant, wh
 from ._leading import Lead
 from ._loads import Loads
 from ._outcomes import Loading, Seat, Substitute, answer_of
-from ._recorder import Recorder
+from ._recorder import Recorder, bare
 from ._ways import Async, Blocking, Ways
 
 Q = TypeVar("Q")
@@ -298,7 +298,9 @@ class Exchange(Generic[Q]):
         """Answer with what the key has failed with lately."""
         self.engine.count_negative()
         if isinstance(failure, BaseException):
-            raise failure.with_traceback(None)
+            again = bare(failure)  # callers hang on it what is theirs: their requests, and what they are handling
+            again.__context__ = None
+            raise again.with_traceback(None)
         entry = Entry(failure, None, until, until, 0)
         return hit_of(entry, names.NEGATIVE, self._monotonic(), self._telemetry)
 
