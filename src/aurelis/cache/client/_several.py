@@ -111,7 +111,8 @@ class Asking(Generic[Q, R]):
         if head.status == 200 and not refused:
             found = self._several.batch.parts(body, places)
         if found is None:
-            return Declined(head, body)
+            # In a coding that others may not know it is nothing for them.
+            return Declined(head, body, own=bool(refused))
         answer, parts = found
         self.answers.append(answer)
         return Parts(ResponseHead(head.status, _without(head.headers, _OF_BODY)), parts)

@@ -219,7 +219,7 @@ class Gathering(Generic[Q]):
         if isinstance(outcome, Abandoned) and party is not None and party.failure is not None:
             # What was asked for with more than this caller wants may have failed because of that.
             failure = party.failure
-            if isinstance(failure, Declined) and failure.head.status == 200:
+            if isinstance(failure, Declined) and (failure.own or failure.head.status == 200):
                 return None  # it answers the others' request, though not item by item
             return failure if all(one.key in self.board.places for one in party.flights) else None
         return None
@@ -303,6 +303,8 @@ class Gathering(Generic[Q]):
             telemetry.miss.n += 1
             if not asked:
                 telemetry.coalesced.n += 1
+                for load in self.loads:  # it may ask yet, for others
+                    load.first = False
         if complete:
             self._count_saved()
 

@@ -131,11 +131,11 @@ def _gathered(gathering: Gathering[Q], refresh: Callable[[], None] | None) -> Ga
     now = board.now()
     stored: list[StoredResponse] = [entry.value for entry in entries]  # type: ignore[misc]  # that is what is served
     ttl = min(entry.fresh_until for entry in entries) - now
-    age = max(one.lifetime - (entry.fresh_until - now) for one, entry in zip(stored, entries, strict=True))
+    ages = [one.lifetime - (entry.fresh_until - now) for one, entry in zip(stored, entries, strict=True)]
     return Gathered(
         stored,
         gathering.result,
-        max(int(age), 0),
+        int(max((age for age in ages if age > 0), default=0)),  # no number where it is kept for ever
         ttl,
         gathering.present,
         gathering.head(),

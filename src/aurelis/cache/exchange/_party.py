@@ -53,11 +53,13 @@ class Declined:
     Attributes:
         head: of its response.
         body: whole.
+        own: it is for its caller alone.
         collapsed: it was asked by another caller.
     """
 
     head: ResponseHead
     body: bytes
+    own: bool = False
     collapsed: bool = False
 
 
@@ -349,7 +351,7 @@ class PartyLoad(Generic[Q]):
         }
         if self._stand_in(missing, substitutes, answer.head.status):
             return
-        if answer.head.status != 200:
+        if answer.head.status != 200 and not answer.own:
             decision = self._policy.on_loaded(self._board.request(missing[0]), self._loaded((answer.body,), seconds))
             if isinstance(decision, Discard):
                 self._engine.telemetry.store(decision.reason)
