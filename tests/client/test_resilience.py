@@ -524,7 +524,7 @@ async def test_an_error_is_raised_anew_for_each_caller(stack: Stack, upstream: U
         raise stack.library.ConnectError("lost")
 
     client = stack.client(inner=stack.mock(send), negative_ttl=30)
-    caught: list[BaseException] = []
+    caught: list[Any] = []
     for key in ("one", "two", "three"):
         try:
             raise LookupError(key)  # what this caller is doing when it asks
@@ -534,3 +534,56 @@ async def test_an_error_is_raised_anew_for_each_caller(stack: Stack, upstream: U
         caught.append(raised.value)
     assert len(set(map(id, caught))) == 3
     assert len({id(error.request) for error in caught}) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "calls"),
+    [
+        ("Fri, 02 Jan 1970 00:00:02 GMT", 2),
+        ("1.5", 2),
+        ("Fri, 02 Jan 1970 00:01:00 GMT", 1),
+        ("soon", 1),
+        ("\u00b2", 1),
+    ],
+)
+async def test_providers_may_say_when_in_any_form(
+    stack: Stack, upstream: Upstream, clock: ManualClock, value: str, calls: int
+) -> None:
+    attempts = 0
+
+    def send(request: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
+        fields = {"date": "Fri, 02 Jan 1970 00:00:00 GMT", "retry-after": value.encode("latin-1")}
+        return stack.library.Response(429, json=FAILURE, headers=fields)
+
+    client = stack.client(inner=stack.mock(send), negative_ttl=30)
+    for _ in range(2):
+        assert (await ask(stack, upstream, WIRE, client=client)).status == 429
+    assert attempts == 1
+    clock.advance(2)
+    assert (await ask(stack, upstream, WIRE, client=client)).status == 429
+    assert attempts == calls
+
+
+async def test_the_body_of_an_error_is_not_begun_before_it_is_clear_whose_it_is(
+    async_stack: Stack, upstream: Upstream, clock: ManualClock
+) -> None:
+    stack, network, gate, body = async_stack, async_stack.network(), Gate(), b" " * 20_000
+    came = asyncio.Event()
+
+    async def send(request: Any) -> Any:
+        response = await network.handle_async_request(request)
+        if response.status_code == 503:
+            came.set()
+        return response
+
+    lapsed = Lapsed(stack, upstream, stream=False)
+    options: Any = {"inner": Inner(network, send), "negative_ttl": 30, "stale_if_error": 600}
+    await lapsed.prepare(clock, max_retries=0, **options)
+    upstream.replies(Reply(503, [*JSON, ("content-length", str(len(body)))], [gate, body]))
+    calling = asyncio.create_task(lapsed.ask())
+    await came.wait()
+    await stack.manager.invalidate_category("model")
+    gate.open()
+    assert await calling == lapsed.first
