@@ -35,6 +35,8 @@ _MAX_LEADERS: Final = 3
 """Loads of others that a request waits for, one after the other, before it asks for itself."""
 _UNSHAREABLE_SECONDS: Final = 30.0
 _MAX_UNSHAREABLE: Final = 4096
+GIVEN_AGAIN: Final = {names.RESULT: names.HIT, names.LAYER: names.NEGATIVE}
+"""Attributes of the span of a request that is answered with a failure."""
 _FAILURE: Final = ConnectionError("the origin has failed")
 
 
@@ -192,13 +194,18 @@ class Exchange(Generic[Q]):
                     return hit
                 if isinstance(decision, Refuse):
                     engine.telemetry.bypass.n += 1
-                    return Refused()
+                    refused = Refused()
+                    if span is not None:
+                        span.set_attributes(_described(refused))
+                    return refused
                 if isinstance(decision, Bypass):
                     return self._alone(decision.reason, decision.detail)
                 failure = None
                 if decision.reason != "request":
                     failure = engine.failures.find(key, engine.clock.monotonic(), patience)
                 if failure is not None:
+                    if span is not None:
+                        span.set_attributes(GIVEN_AGAIN)
                     return self.failed(*failure)
                 engine.telemetry.miss_l1.n += 1
                 answer = await self._join(request, key, entry, decision, ways, load, patience)
@@ -386,7 +393,7 @@ class Exchange(Generic[Q]):
         return Alone(reason, detail)
 
 
-def _described(answer: Found | Follow | Hit | Alone | Live | Lead) -> dict[str, str | bool]:
+def _described(answer: Found | Follow | Hit | Alone | Refused | Live | Lead) -> dict[str, str | bool]:
     match answer:
         case Live():
             return {
@@ -404,6 +411,8 @@ def _described(answer: Found | Follow | Hit | Alone | Live | Lead) -> dict[str, 
                 names.COLLAPSED: forwarded.collapsed,
                 names.STORED: forwarded.stored,
             }
+        case Refused():
+            return {names.RESULT: names.BYPASS}
         case Alone():
             result = names.MISS if answer.reason in MISSES else names.BYPASS
             return {names.RESULT: result, names.FWD: answer.reason}

@@ -18,7 +18,7 @@ from aurelis.cache.http import ResponseHead, StoredResponse
 from aurelis.cache.telemetry import names
 
 from ._answers import Hit, Refused
-from ._exchange import Exchange
+from ._exchange import GIVEN_AGAIN, Exchange
 from ._judgements import would_block_itself
 from ._outcomes import Loading, Substitute
 from ._party import Ask, Board, Declined, PartyLoad
@@ -35,7 +35,7 @@ class Gathering(Generic[Q]):
 
     Attributes:
         board: the items, and what is known of them.
-        result: of the request: `hit`, `stale` or `miss`.
+        result: of the request: `hit`, `stale`, `miss` or `bypass`.
         present: how many items were there.
         loads: what was loaded for this request.
     """
@@ -104,12 +104,16 @@ class Gathering(Generic[Q]):
                 self.present = sum(key in board.found for key in board.keys)
                 if missing and board.refused:
                     self._counted = True
+                    self.result = names.BYPASS
                     engine.telemetry.bypass.n += 1
                     return Refused()
                 for key in missing if board.reason != "request" else ():
                     failure = engine.failures.find(key, board.now(), self._patience)
                     if failure is not None:
                         self._counted = True
+                        self.result = names.HIT
+                        if span is not None:
+                            span.set_attributes(GIVEN_AGAIN)
                         return self._exchange.failed(*failure)
                 declined = await self._load(missing) if missing else None
                 complete = declined is None
