@@ -739,6 +739,18 @@ async def test_a_body_that_counts_in_a_signature_is_left_as_it_is(
     assert embedder.asked == [["a", "a"], ["a", "b"]]
 
 
+@pytest.mark.parametrize("name", ["Idempotency-Key", "x-idempotency-key", "repeatability-request-id"])
+async def test_a_request_that_must_not_be_taken_for_another_is_left_as_it_is(
+    stack: Stack, upstream: Upstream, embedder: Embedder, name: str
+) -> None:
+    """Two bodies with one such key would be one request to the provider."""
+    await post(stack, upstream, "/v1/embeddings", {"model": "m", "input": ["a", "b"]})
+    for _ in range(2):
+        body = dump({"model": "m", "input": ["b", "c", "c"]})
+        await stack.send("POST", upstream.url + "/v1/embeddings", content=body, headers={**FIELDS, name: "1"})
+    assert embedder.asked == [["a", "b"], ["b", "c", "c"]]
+
+
 @pytest.mark.parametrize("order", [["new", "old"], ["old", "new"]])
 async def test_vectors_of_different_types_are_not_put_together(
     stack: Stack, upstream: Upstream, embedder: Embedder, order: list[str]
