@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -15,7 +16,7 @@ from tests.client.model_server import Model
 from tests.client.stack import KINDS, Stack, closing
 from tests.client.test_protocols import ask
 from tests.client.upstream import BREAK, Asked, Gate, Reply, Upstream, chat_reply, json_reply, stream_reply
-from tests.managers import count, eventually, opened, requests
+from tests.managers import configuration, count, eventually, opened, requests
 from tests.models.examples import DONE, completion, event, piece
 from tests.models.wire import WIRES
 
@@ -587,3 +588,24 @@ async def test_the_body_of_an_error_is_not_begun_before_it_is_clear_whose_it_is(
     await stack.manager.invalidate_category("model")
     gate.open()
     assert await calling == lapsed.first
+
+
+async def test_no_failure_takes_the_place_of_an_answer_that_another_process_has(
+    stack: Stack, upstream: Upstream, redis_url: str
+) -> None:
+    kind = f"{stack.library_name}-{'sync' if stack.blocking else 'async'}"
+    config = configuration(redis_url=redis_url, timeout=5.0)
+    async with (
+        opened(config) as one,
+        closing(Stack(kind, one)) as first,
+        opened(replace(config, name=f"{config.name}-2", namespace=config.namespace)) as two,
+        closing(Stack(kind, two)) as second,
+    ):
+        failed, good = first.client(negative_ttl=30), second.client()
+        upstream.replies(failing(503), json_reply(completion()))
+        assert (await ask(first, upstream, WIRE, client=failed)).status == 503
+        assert (await ask(first, upstream, WIRE, client=failed)).status == 503
+        assert (await ask(second, upstream, WIRE, client=good)).status == 200
+        assert (await ask(first, upstream, WIRE, client=failed)).is_hit
+        assert upstream.calls == 2
+        assert requests(one) == {"miss": 1, "hit negative": 1, "hit l2": 1, "loads": 1}

@@ -164,7 +164,12 @@ class Exchange(Generic[Q]):
         with engine.telemetry.span("get") as span:
             for _ in range(_MAX_HOPS):
                 now = engine.clock.monotonic()
-                if entry is None and engine.stack.lower and may_be_below(decision):
+                failure = None
+                if isinstance(decision, Load) and decision.reason != "request":
+                    failure = engine.failures.find(key, now, patience)
+                # No failure takes the place of an answer that another process has got.
+                looks_below = failure is not None or (entry is None and may_be_below(decision))
+                if looks_below and engine.stack.lower:
                     try:
                         found = await ways.run(engine.stack.lookup(key, engine.stack.budget()))
                     except BaseException:
@@ -200,9 +205,6 @@ class Exchange(Generic[Q]):
                     return refused
                 if isinstance(decision, Bypass):
                     return self._alone(decision.reason, decision.detail)
-                failure = None
-                if decision.reason != "request":
-                    failure = engine.failures.find(key, engine.clock.monotonic(), patience)
                 if failure is not None:
                     if span is not None:
                         span.set_attributes(GIVEN_AGAIN)
