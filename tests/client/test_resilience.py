@@ -1,6 +1,8 @@
 """What callers get when a provider fails: what was stored, where that is allowed, and not too many attempts."""
 
 import asyncio
+import json
+import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -609,3 +611,20 @@ async def test_no_failure_takes_the_place_of_an_answer_that_another_process_has(
         assert (await ask(first, upstream, WIRE, client=failed)).is_hit
         assert upstream.calls == 2
         assert requests(one) == {"miss": 1, "hit negative": 1, "hit l2": 1, "loads": 1}
+
+
+@pytest.mark.parametrize("value", ["hello", ["hello", "you"]], ids=["one", "several"])
+async def test_windows_may_be_without_end(
+    stack: Stack, upstream: Upstream, clock: ManualClock, value: str | list[str]
+) -> None:
+    ends = dict.fromkeys(("stale_while_revalidate", "stale_if_error", "throttle", "negative_ttl"), math.inf)
+    client = stack.client(**ends)
+    upstream.replies(failing(503))
+    for _ in range(2):
+        body = {"model": "m", "input": value}
+        failed = await stack.send("POST", upstream.url + "/v1/embeddings", client=client, json=body)
+        assert (failed.status, json.loads(failed.body)) == (503, FAILURE)
+        clock.advance(1e9)
+    assert "retry-after" not in failed.headers
+    assert failed.is_hit
+    assert upstream.calls == 1
