@@ -13,6 +13,7 @@ from aurelis.cache.exceptions import (
     ConfigurationError,
     EmbeddingError,
     FrameError,
+    JournalFullError,
     LayerError,
     LayerTimeout,
     LayerUnavailableError,
@@ -38,6 +39,7 @@ EVERY: list[CacheError] = [
     EmbeddingError("the endpoint answered with status 500"),
     RecursiveLoadError("the load asked for its own key"),
     CacheClosedError("the cache is closed"),
+    JournalFullError("no room"),
     FrameError("check"),
     FrameError("payload", "KeyError"),
 ]

@@ -15,6 +15,7 @@ import httpx2
 from openai import OpenAI
 
 from aurelis.cache import (
+    CacheAside,
     CacheConfig,
     CacheInvalidator,
     CacheKeyBuilder,
@@ -25,6 +26,8 @@ from aurelis.cache import (
     CacheStats,
     CacheWarmer,
     CompressedCache,
+    DataStore,
+    DeadLetter,
     DiskBackend,
     EntryOptions,
     FileCacheManager,
@@ -37,6 +40,8 @@ from aurelis.cache import (
     SimilarMatch,
     UnifiedCacheManager,
     WarmReport,
+    WriteBehind,
+    WriteThrough,
     cache_options,
     cached,
     cached_method,
@@ -131,6 +136,50 @@ async def managers(cache: CacheManager, unified: UnifiedCacheManager) -> None:
     await unified.set("c", "i", 1, params=[1])  # type: ignore[arg-type]
     wrong: str = await cache.get_or_compute("k", number)  # type: ignore[arg-type]
     assert wrong
+
+
+class Rows:
+    """A data store."""
+
+    async def get(self, key: str) -> int | None:
+        """A row."""
+        return len(key)
+
+    async def set(self, key: str, value: Any) -> None:
+        """Keeps a row."""
+
+
+class Reads:
+    """No data store: nothing can be written."""
+
+    async def get(self, key: str) -> int | None:
+        """A row."""
+        return len(key)
+
+
+async def strategies(cache: CacheManager, unified: UnifiedCacheManager) -> None:
+    """The strategies."""
+    store: DataStore = Rows()
+    aside = CacheAside(unified)
+    assert_type(await aside.get_or_compute("k", wants_an_argument, 60, "x"), int)
+    assert_type(await CacheAside().get_or_compute("k", number, ttl=timedelta(seconds=1)), int)
+    through = WriteThrough(cache, Rows())
+    assert_type(through.data_store, Rows)
+    assert_type(await through.get("k"), Any)
+    assert_type(await through.set("k", 1, ttl=60), bool)
+    async with WriteBehind(unified, store, name="n", flush_interval=timedelta(seconds=1), journal="/tmp") as behind:
+        assert_type(behind, WriteBehind[DataStore])
+        assert_type(await behind.set("k", 1), bool)
+        assert_type(await behind.flush(), bool)
+        assert_type(await behind.dead_letters(), list[DeadLetter])
+        assert_type(await behind.replay_dead_letters(["k"]), int)
+        assert_type(await behind.aclose(1.5), bool)
+
+    await aside.get_or_compute("k", synchronous)  # type: ignore[arg-type]
+    WriteThrough(cache, Reads())  # type: ignore[type-var]
+    WriteBehind(None, store)  # type: ignore[arg-type]
+    WriteBehind(cache, store, "n")  # type: ignore[call-arg]
+    await through.set(1, "k")  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

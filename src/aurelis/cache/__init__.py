@@ -21,6 +21,7 @@ from .layers.memory import MemoryBackend
 from .manager import CacheManager, UnifiedCacheManager, get_cache_manager, set_cache_manager
 from .model_cache import ModelResponseCache
 from .monitor import CacheMetrics, CacheMonitor, CacheStats
+from .strategies import CacheAside, DataStore, DeadLetter, WriteBehind, WriteThrough
 from .warming import CacheWarmer, WarmFailure, WarmReport
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .similarity import OpenAIEmbedder, SimilarityCache, SimilarityReport, SimilarMatch
 
 __all__ = [
+    "CacheAside",
     "CacheConfig",
     "CacheInvalidator",
     "CacheKeyBuilder",
@@ -40,6 +42,8 @@ __all__ = [
     "CacheStats",
     "CacheWarmer",
     "CompressedCache",
+    "DataStore",
+    "DeadLetter",
     "DiskBackend",
     "EntryOptions",
     "FileCacheManager",
@@ -54,6 +58,8 @@ __all__ = [
     "UnifiedCacheManager",
     "WarmFailure",
     "WarmReport",
+    "WriteBehind",
+    "WriteThrough",
     "cache_options",
     "cached",
     "cached_method",

@@ -24,10 +24,11 @@ from ._gate import Gate
 from ._guard import Budget
 from ._leases import Permit
 from ._listening import Listening
-from ._packing import Keep
+from ._packing import Keep, Packed
 from ._searching import remove_matching
 from ._softening import soften
 from ._stack import Stack
+from ._writes import Writes
 from .exceptions import CacheClosedError, CacheError, LayerError
 from .telemetry import names
 from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span
@@ -55,6 +56,7 @@ class Engine:
         stack: the layers.
         flights: the loads under way.
         failures: what keys have failed with lately, where that is to be remembered.
+        writes: those to a data store that the cache follows.
         telemetry: the counts.
     """
 
@@ -65,6 +67,7 @@ class Engine:
         self.flights = Flights()
         self.failures = Failures(stack.state)
         self.bridge = Bridge()
+        self.writes = Writes()
         self.listening: Listening | None = None
         self.closed = False
         self._closer: asyncio.AbstractEventLoop | None = None
@@ -207,7 +210,10 @@ class Engine:
         """Keep the values; true if every layer took them all."""
         for key in values:
             self.check(key)
-        packed = {key: self.stack.pack(value) for key, value in values.items()}
+        return await self.keep({key: self.stack.pack(value) for key, value in values.items()}, ttl, tags)
+
+    async def keep(self, values: dict[str, Packed], ttl: float | None, tags: tuple[str, ...] = ()) -> bool:
+        """`set_many` of what is ready for the layers."""
         # A load that began before must not replace what is set now.
         budget = await self.after([self.flights.fence(key) for key in values])
         try:
@@ -220,7 +226,7 @@ class Engine:
                         removed = False
                 return removed
             keep = Keep(ttl, details=Details(tags) if tags else NO_DETAILS)
-            stored = await self.stack.store(packed, keep, budget)
+            stored = await self.stack.store(values, keep, budget)
         finally:
             for key in values:
                 self.flights.fence(key)  # a load that found the old value while the new one was on its way

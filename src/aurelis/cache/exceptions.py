@@ -14,6 +14,7 @@ The tree::
     ├── RecursiveLoadError(RuntimeError)         a load waits for the result of itself
     ├── LoadTimeoutError(TimeoutError)           a load took longer than its caller wanted to wait
     ├── CacheClosedError(RuntimeError)           the cache was used after it was closed
+    ├── JournalFullError(TimeoutError)           a write-behind got no room for a write in time
     └── FrameError(ValueError)                   stored bytes are damaged or not ours
 
 The first four say that the call is wrong, `LayerError` that something outside failed, `FrameError` that
@@ -31,6 +32,7 @@ __all__ = [
     "ConfigurationError",
     "EmbeddingError",
     "FrameError",
+    "JournalFullError",
     "LayerError",
     "LayerTimeout",
     "LayerUnavailableError",
@@ -166,6 +168,13 @@ class LoadTimeoutError(CacheError, TimeoutError):
 
 class CacheClosedError(CacheError, RuntimeError):
     """The cache was used after it was closed."""
+
+
+class JournalFullError(CacheError, TimeoutError):
+    """So many writes wait for the data store, or are dead letters, that another one found no room in time.
+
+    It was not acknowledged, and nothing of it is kept.
+    """
 
 
 class FrameError(CacheError, ValueError):

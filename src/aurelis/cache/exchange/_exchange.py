@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -13,6 +14,7 @@ from aurelis.cache._entry import Entry
 from aurelis.cache._first_layer import Found
 from aurelis.cache._flight import Abandoned, Failed, Flight
 from aurelis.cache._options import whole
+from aurelis.cache._shared_errors import SharedError
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.manager import AnyManager, manager_of
@@ -267,7 +269,7 @@ class Exchange(Generic[Q]):
                             return Lead(lead, why(decision, lead.found), leave, flight)
                 outcome = await ways.outcome(flight, None if leads else patience)
                 if isinstance(outcome, Failed):
-                    raise outcome.again()
+                    outcome.again()
                 counted = not (leads and isinstance(outcome, Abandoned))
                 if isinstance(outcome, Abandoned):
                     if leads:
@@ -306,10 +308,9 @@ class Exchange(Generic[Q]):
     def failed(self, failure: object, until: float) -> Hit:
         """Answer with what the key has failed with lately."""
         self.engine.count_negative()
-        if isinstance(failure, BaseException):
-            again = bare(failure)  # callers hang on it what is theirs: their requests, and what they are handling
-            again.__context__ = None
-            raise again.with_traceback(None)
+        if isinstance(failure, SharedError):
+            # Made anew where it can be: client libraries write their caller's request into it.
+            replace(failure, error=bare(failure.error)).again()
         entry = Entry(failure, None, until, until, 0)
         return hit_of(entry, names.NEGATIVE, self._monotonic(), self._telemetry)
 

@@ -17,8 +17,8 @@ from aurelis.cache.exceptions import FrameError
 
 from . import _disk_rows as rows
 from ._database import Database
-from ._disk_file import Connection
 from ._framed import Framed
+from ._sqlite_file import Connection
 
 _LOG = logging.getLogger("aurelis.cache")
 _PAUSE: Final = 0.001

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from ._disk_file import Connection
+from ._sqlite_file import Connection
 
 NEVER: Final = 2**62
 """In place of the instant at which something expires that never does."""

@@ -29,7 +29,7 @@ from aurelis.cache.typing import Acquired, Kind, Message
 from . import _disk_rows as rows
 from ._database import Database
 from ._disk_entries import DiskEntries
-from ._disk_file import Connection
+from ._sqlite_file import Connection
 
 _LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")

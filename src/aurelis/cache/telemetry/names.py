@@ -40,6 +40,8 @@ DIRECTION: Final = _P + "message.direction"
 KIND: Final = _P + "message.kind"
 GAP_REASON: Final = _P + "gap.reason"
 RECOVERY_RESULT: Final = _P + "recovery.result"
+JOURNAL: Final = _P + "journal"
+WRITE_RESULT: Final = _P + "write.result"
 TOKEN_TYPE: Final = _P + "token.type"
 MODEL: Final = "gen_ai.request.model"  # of OpenTelemetry's conventions, that it agrees with what SDKs report
 SIMILARITY_MODE: Final = _P + "similarity.mode"
@@ -67,11 +69,19 @@ OTHER_MODELS: Final = "_OTHER"
 MAX_MODELS: Final = 100
 """Models that a cache keeps apart in its counts."""
 
+BREAKER_STATES: Final = ("open", "half_open", "closed")
+GAP_REASONS: Final = ("hole", "connection", "subscription")
+"""All of them: what is rare and bounded is reported from the beginning."""
+
 # Values of LAYER.
 L1: Final = "l1"
 L2: Final = "l2"
 L3: Final = "l3"
 NEGATIVE: Final = "negative"  # a failure that is remembered
+JOURNALED: Final = "journal"
+"""In errors: what a write-behind has not written yet."""
+STORE: Final = "store"
+"""In errors: the data store behind it."""
 SIMILARITY: Final = "similarity"
 """What a process has at hand to find similar prompts; no layer, and never what has answered a request."""
 
@@ -126,6 +136,24 @@ PENDING: Final = Metric(
     _P + "recovery.pending", "gauge", "{intent}", "Changes that a shared layer has not been told yet."
 )
 RECOVERED: Final = Metric(_P + "recovery.told", "counter", "{intent}", "Changes that a shared layer was told later.")
+WRITES_ACCEPTED: Final = Metric(
+    _P + "write_behind.accepted", "counter", "{write}", "Writes that were acknowledged, since a journal has them."
+)
+WRITES_SETTLED: Final = Metric(
+    _P + "write_behind.settled", "counter", "{write}", "Writes of a journal that wait no more, each counted once."
+)
+WRITE_RETRIES: Final = Metric(
+    _P + "write_behind.retries", "counter", "{attempt}", "Attempts to write that failed and that another one follows."
+)
+WRITES_REPLAYED: Final = Metric(
+    _P + "write_behind.replayed", "counter", "{write}", "Dead letters that were made to wait for the store again."
+)
+WRITES_WAITING: Final = Metric(
+    _P + "write_behind.waiting", "gauge", "{key}", "Keys of a journal whose newest value is not in the store yet."
+)
+DEAD_LETTERS: Final = Metric(
+    _P + "write_behind.dead_letter.count", "gauge", "{write}", "Writes of a journal that were given up."
+)
 SAVED_TOKENS: Final = Metric(
     _P + "saved.tokens", "counter", "{token}", "Tokens that a model did not have to produce or read again."
 )
@@ -175,6 +203,12 @@ METRICS: Final = (
     GAPS,
     PENDING,
     RECOVERED,
+    WRITES_ACCEPTED,
+    WRITES_SETTLED,
+    WRITE_RETRIES,
+    WRITES_REPLAYED,
+    WRITES_WAITING,
+    DEAD_LETTERS,
     SAVED_TOKENS,
     SAVED_UNKNOWN,
     SAVED_COST,

@@ -1,0 +1,115 @@
+"""A journal behind a deadline: what it raises is counted, and becomes a `LayerError`. And its counts."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Awaitable
+from typing import Final, TypeVar
+
+from aurelis.cache._clock import Clock
+from aurelis.cache._deadline import Deadline
+from aurelis.cache._trouble import Trouble
+from aurelis.cache.exceptions import CacheError, LayerError, LayerTimeout
+from aurelis.cache.journals._journal import Backlog, Outcome
+from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry.otel import Telemetry
+
+_LOG = logging.getLogger("aurelis.cache")
+T = TypeVar("T")
+
+PATIENCE: Final = 5.0
+"""Seconds that a journal may take to answer. It is no cache, which one can do without."""
+
+
+class Asking:
+    """Asks one journal.
+
+    Attributes:
+        backlog: what was in it when it was last looked at; `None`: nobody has.
+    """
+
+    def __init__(self, name: str, telemetry: Telemetry, clock: Clock) -> None:
+        self._telemetry = telemetry
+        self._clock = clock
+        journal = {names.JOURNAL: name}
+        table = telemetry.table
+        self._accepted = table.cell(names.WRITES_ACCEPTED, **journal)
+        self._written, self._coalesced, self._dead = (
+            table.cell(names.WRITES_SETTLED, **journal, **{names.WRITE_RESULT: result})
+            for result in ("written", "coalesced", "dead")
+        )
+        self._retries = table.cell(names.WRITE_RETRIES, **journal)
+        self._replayed = table.cell(names.WRITES_REPLAYED, **journal)
+        self._journal_trouble = Trouble(
+            "the journal of a write-behind", "what does not come into it is not acknowledged"
+        )
+        self._store_trouble = Trouble("the data store of a write-behind", "what it does not take is tried again")
+        self.backlog: Backlog | None = None
+        reference = weakref.ref(self)
+
+        def seen() -> Backlog | None:
+            alive = reference()
+            return None if alive is None else alive.backlog
+
+        table.gauge(names.WRITES_WAITING, lambda: None if (found := seen()) is None else found.waiting, **journal)
+        table.gauge(names.DEAD_LETTERS, lambda: None if (found := seen()) is None else found.dead, **journal)
+
+    async def ask(self, operation: str, answer: Awaitable[T]) -> T:
+        """The answer.
+
+        Raises:
+            LayerTimeout: it did not come in time; whether it was done is not known.
+            LayerError: the journal failed; the cause is attached.
+        """
+        problem: LayerError
+        begin = self._clock.monotonic()
+        try:
+            with Deadline(PATIENCE):
+                result = await answer
+        except TimeoutError as error:
+            problem = LayerTimeout(names.JOURNALED, operation)
+            problem.__cause__ = error
+        except CacheError:  # ours: the call is wrong
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever a medium raises
+            problem = LayerError(names.JOURNALED, operation)
+            problem.__cause__ = error
+        else:
+            now = self._clock.monotonic()
+            self._telemetry.duration(now - begin, operation, names.JOURNALED)
+            self._journal_trouble.over(now)
+            return result
+        kind = "timeout" if isinstance(problem, LayerTimeout) else type(problem.__cause__).__qualname__
+        self._telemetry.error(names.JOURNALED, operation, kind)
+        self._journal_trouble.met(kind, self._clock.monotonic())
+        raise problem
+
+    def accepted(self) -> None:
+        """A write was acknowledged."""
+        self._accepted.n += 1
+
+    def replayed(self, count: int) -> None:
+        """Dead letters wait again."""
+        self._replayed.n += count
+
+    def settled(self, outcome: Outcome) -> None:
+        """A batch is done with."""
+        self._written.n += outcome.written
+        self._coalesced.n += outcome.coalesced
+        self._dead.n += len(outcome.buried)
+        self._retries.n += outcome.retried
+
+    def lost(self) -> None:
+        """Others may write a batch, too, since this process was not heard of for too long."""
+        self._telemetry.error(names.JOURNALED, "renew", "lost")
+        _LOG.warning("write-behind: a batch was lost, as this process was not heard of in time; others write it")
+
+    def stored(self, elapsed: float, error: str | None) -> None:
+        """The store was asked for something, which took so many seconds. `error`: type of what it raised."""
+        self._telemetry.duration(elapsed, "write", names.STORE, error)
+        if error is None:
+            self._store_trouble.over(self._clock.monotonic())
+        else:
+            self._telemetry.error(names.STORE, "write", error)
+            self._store_trouble.met(error, self._clock.monotonic())
