@@ -567,6 +567,19 @@ async def test_stale_items_are_loaded_anew_in_the_background(kind: str, upstream
         assert items(manager) == {"miss": 2, "hit l1": 3, "stale": 2}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_items_that_are_too_old_are_no_miss(kind: str, upstream: Upstream) -> None:
+    clock = ManualClock()
+    upstream.answer = Embedder()
+    async with opened(clock=clock) as manager, closing(Stack(kind, manager)) as stack:
+        client = stack.client(ttl=60, stale_if_error=600)
+        for value, reason in ((["a", "b"], "miss"), (["b", "a"], "stale"), (["a", "c"], "miss")):
+            body = {"model": "m", "input": value}
+            answer = await post(stack, upstream, "/v1/embeddings", body, client=client)
+            assert answer.headers["cache-status"] == f"{manager.config.name}; fwd={reason}; fwd-status=200"
+            clock.advance(65)
+
+
 async def test_a_failure_is_remembered_for_its_items(stack: Stack, upstream: Upstream, embedder: Embedder) -> None:
     caller = Caller(stack, upstream, negative_ttl=30)
     await caller.embed(["c"])

@@ -617,7 +617,9 @@ async def test_no_failure_takes_the_place_of_an_answer_that_another_process_has(
 async def test_windows_may_be_without_end(
     stack: Stack, upstream: Upstream, clock: ManualClock, value: str | list[str]
 ) -> None:
-    ends: dict[str, Any] = dict.fromkeys(("stale_while_revalidate", "stale_if_error", "throttle", "negative_ttl"), math.inf)
+    ends: dict[str, Any] = dict.fromkeys(
+        ("stale_while_revalidate", "stale_if_error", "throttle", "negative_ttl"), math.inf
+    )
     client = stack.client(**ends)
     upstream.replies(failing(503))
     for _ in range(2):

@@ -231,7 +231,7 @@ class SeveralCache(Generic[Q, R]):
         number = len(several.requests)
         ttl = None if answer.ttl == float("inf") else answer.ttl
         if answer.result == names.MISS:
-            reason = "partial" if answer.found else "miss"
+            reason = "partial" if answer.found else "stale" if answer.lapsed else "miss"
             if several.call.options.mode == "refresh":
                 reason = "request"
             return self._status.forwarded(
