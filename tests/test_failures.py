@@ -20,7 +20,9 @@ def failures(states: dict[str, int]) -> Failures:
 
 
 def test_a_failure_is_found_until_its_time_is_over(failures: Failures) -> None:
-    assert failures.find("k", 9.9) == (ERROR, 10.0)
+    found = failures.find("k", 9.9)
+    assert found is not None
+    assert (found[0].error, found[1]) == (ERROR, 10.0)
     assert failures.find("other", 9.9) is None
     assert failures.find("k", 10.0) is None
     assert failures.find("k", 9.9) is None  # it is gone for good

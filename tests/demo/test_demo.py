@@ -204,18 +204,19 @@ def test_every_panel_of_the_dashboards_has_data(observed: Observed, panel: str) 
         "overview Failures and breaker A",
         "overview Failures and breaker B",
         "layers Failures A",
-        "layers Breaker A",
         "layers Breaker changes A",
         "layers Gaps A",
         "layers Lookups that failed, by layer A",
         "layers Word of changes A",
         "reliability Burn rate A",
-        "reliability Open breakers A",
         "reliability Lookups that failed, by cache A",
     ],
 )
 def test_panels_of_faults_draw_a_redis_that_went_away(observed: Observed, panel: str) -> None:
-    """Where there is none, they draw zero."""
+    """Where there is none, they draw zero.
+
+    Whether a breaker is open is left out: at each scrape it may just be half open.
+    """
     assert (max(drawn(observed.prometheus, EXPRESSIONS[panel])) > 0) == (observed.workers == 2)
 
 
