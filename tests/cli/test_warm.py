@@ -170,10 +170,11 @@ def test_what_was_done_before_an_interruption_is_not_done_again(upstream: Upstre
     try:
         eventually_blocking(lambda: upstream.calls == 3)
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=30)
+        out, err = running.communicate(timeout=60)
     finally:
-        running.kill()
         gate.open()
+        running.kill()
+        running.communicate()
     assert (running.returncode, out) == (130, "2 warmed, 0 fresh already, 0 failed\n")
     assert err == "aurelis-cache: interrupted; run it again to go on\n"
     assert warmed(file, upstream, *cache)[:2] == (0, "1 warmed, 2 fresh already, 0 failed\n")
