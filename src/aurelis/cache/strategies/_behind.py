@@ -228,7 +228,9 @@ class WriteBehind(Generic[S]):
 
         Raises:
             LayerError: the journal failed.
+            CacheClosedError: the strategy was closed.
         """
+        self._refuse_if_closed()
         whole("limit", limit)
         found = await self._asking.ask("letters", self._journal.letters(limit))
         return [self._envelopes.letter(letter) for letter in found]
@@ -286,6 +288,7 @@ class WriteBehind(Generic[S]):
                     done = await self._flush(patience)
         finally:
             await self._draining.stop()
+            self._asking.closed = True
             self._asking.backlog = None  # others say what is in it
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE):
@@ -304,9 +307,12 @@ class WriteBehind(Generic[S]):
     # Inside
 
     def _begin(self) -> None:
+        self._refuse_if_closed()
+        self._draining.start()
+
+    def _refuse_if_closed(self) -> None:
         if self._closed:
             raise CacheClosedError("this write-behind was closed; make a new one")
-        self._draining.start()
 
     async def _load(self, key: str) -> Any:
         try:
@@ -323,6 +329,7 @@ class WriteBehind(Generic[S]):
         clock = SYSTEM_CLOCK
         deadline = clock.monotonic() + self._timeout
         while not await self._to_its_end(key, self._append_once(key, frame)):
+            self._refuse_if_closed()
             if clock.monotonic() >= deadline:
                 raise JournalFullError(
                     f"write-behind: {self._max_pending} keys wait for the data store or are dead letters"

@@ -89,6 +89,7 @@ class Draining:
         self.first_delay = _retries.FIRST
         self._task: asyncio.Task[None] | None = None
         self._session: Session | None = None
+        self._stopped = False
         self._inherited: list[object] = []
         self.after_fork()
 
@@ -101,12 +102,14 @@ class Draining:
         self.wanted = -1
 
     def start(self) -> None:
-        """See to it that somebody drains: a task of the running event loop, unless another one has one."""
+        """See to it that somebody drains, until it is stopped: a task of the running event loop, unless another has one."""
         task = self._task
         loop = asyncio.get_running_loop()
         if task is not None and not task.done() and task.get_loop() is loop:
             return
         with self._lock:
+            if self._stopped:
+                return
             task = self._task
             if task is not None and not task.done():
                 other = task.get_loop()
@@ -131,19 +134,20 @@ class Draining:
                 await gate.wait()
 
     async def stop(self) -> None:
-        """End what is under way; what is not settled stays in the journal."""
+        """End what is under way, and begin nothing more; what is not settled stays in the journal."""
         with self._lock:
+            self._stopped = True
             task, self._task = self._task, None
         if task is None or task.done():
             return
         loop = task.get_loop()
         if loop is asyncio.get_running_loop():
             task.cancel()
-            await asyncio.wait((task,), timeout=_FAREWELL)
+            await asyncio.wait((task,), timeout=_FAREWELL * 2)  # for the store, and then for the journal
             return
         with contextlib.suppress(RuntimeError):  # that loop is closed, and the task with it
             loop.call_soon_threadsafe(task.cancel)
-        deadline = self._clock.monotonic() + _FAREWELL
+        deadline = self._clock.monotonic() + _FAREWELL * 2
         while not task.done() and loop.is_running() and self._clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -287,13 +291,18 @@ class Draining:
             await asyncio.sleep(max(0.0, begin + lease / 3 - self._clock.monotonic()))
             asked = self._clock.monotonic()
             try:
-                if not await self._asking.ask("renew", session.renew(tickets)):
+                # An answer that comes later is of no use: others may have them.
+                async with asyncio.timeout(max(0.0, begin + lease * _SAFE - asked)):
+                    kept = await self._asking.ask("renew", session.renew(tickets))
+                if not kept:
                     return
                 begin = asked
             except LayerError:
                 if self._clock.monotonic() - begin > lease * _SAFE:
                     return
                 await asyncio.sleep(lease / 20)
+            except TimeoutError:
+                return
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
