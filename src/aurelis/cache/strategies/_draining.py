@@ -102,7 +102,7 @@ class Draining:
         self.wanted = -1
 
     def start(self) -> None:
-        """See to it that somebody drains, until it is stopped: a task of the running event loop, unless another has one."""
+        """Until it is stopped, see to it that somebody drains: a task of this event loop, unless another has one."""
         task = self._task
         loop = asyncio.get_running_loop()
         if task is not None and not task.done() and task.get_loop() is loop:
