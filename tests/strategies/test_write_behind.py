@@ -29,7 +29,7 @@ from aurelis.cache.strategies import _asking
 from aurelis.cache.strategies._retries import delay
 from aurelis.cache.telemetry import names
 from tests.managers import configuration, count, eventually, opened, run_script, series
-from tests.proxies import Hang, Proxy
+from tests.proxies import Hang, Latency, Proxy
 from tests.servers import ServerProcess
 from tests.strategies.stores import Batches, Journals, Table, on_disk
 from tests.write_behind import kill_writers
@@ -452,6 +452,18 @@ async def test_closing_writes_what_waits(journals: Journals) -> None:
         async with WriteBehind(cache, store) as behind:
             await behind.set("k", 2)
         assert store.rows == {"k": 2}
+
+
+async def test_what_is_given_up_while_it_closes_is_in_no_cache(tmp_path: Path, redis_url: str) -> None:
+    store = Table()
+    store.down = True
+    with Proxy(redis_url) as proxy:
+        async with CacheManager(configuration(redis_url=proxy.url, timeout=5)) as cache:
+            behind = WriteBehind(cache, store, max_attempts=1, journal=tmp_path)
+            await behind.set("k", 1)
+            with proxy.during(Latency(0.5)):  # longer than a flush waits until it looks again
+                assert await behind.aclose() is True
+            assert await cache.get("k") is None
 
 
 async def test_a_store_that_hangs_keeps_nobody_from_closing(journals: Journals) -> None:

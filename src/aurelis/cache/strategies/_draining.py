@@ -203,12 +203,19 @@ class Draining:
         if outcome.buried:
             types = ", ".join(sorted({failure.error for failure in failed if failure.last}))
             _LOG.error("write-behind: %d writes are dead letters now (%s)", len(outcome.buried), types)
-            for key in outcome.buried:
-                # The cache has what the store has refused.
-                await self._buried(key)
+            await self._forget(outcome.buried)
         gate, self._progress = self._progress, Gate()
         gate.open()
         return True
+
+    async def _forget(self, keys: Sequence[str]) -> None:
+        """Take out of the cache what the store has refused, also if this is stopped meanwhile: nobody else would."""
+        forgetting = [asyncio.ensure_future(self._buried(key)) for key in keys]
+        try:
+            await asyncio.wait(forgetting)
+        except asyncio.CancelledError:
+            await asyncio.wait(forgetting, timeout=_FAREWELL)
+            raise
 
     def _failure(self, ticket: Ticket, error: FrameError | str) -> Failure:
         attempts = ticket.attempts + 1
