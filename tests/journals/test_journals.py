@@ -16,10 +16,11 @@ from redis.exceptions import ResponseError
 
 from aurelis.cache import CacheConfig
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
-from aurelis.cache.journals import _stream
+from aurelis.cache.journals import _embedded, _stream
 from aurelis.cache.journals._embedded import EmbeddedJournal
 from aurelis.cache.journals._journal import Failure, Journal, Session, Ticket
 from aurelis.cache.journals._stream import StreamJournal
+from aurelis.cache.layers import _sqlite_file
 from tests.disks import aside, open_files
 from tests.servers import ServerProcess
 
@@ -467,6 +468,26 @@ async def test_a_turn_whose_file_was_removed_is_taken_anew(tmp_path: Path) -> No
         await another.settle([ticket], [])
     await one.aclose()
     await other.aclose()
+
+
+async def test_a_turn_whose_file_is_removed_while_it_is_taken_is_not_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = EmbeddedJournal(tmp_path, "ns", "n", SYSTEM_CLOCK)
+    await append(journal, "k")
+
+    def removes(descriptor: int, kind: int) -> bool:
+        for path in tmp_path.glob("*.turn"):
+            path.unlink()
+        return _sqlite_file.try_lock(descriptor, kind)
+
+    async with session_of(journal) as session, session_of(journal) as another:
+        with monkeypatch.context() as patch:
+            patch.setattr(_embedded, "try_lock", removes)
+            assert await take(session) == []
+        assert len(await take(another)) == 1
+        assert await take(session) == []
+    await journal.aclose()
 
 
 async def test_what_was_taken_of_a_file_that_is_gone_settles_nothing_of_the_next_one(tmp_path: Path) -> None:

@@ -159,6 +159,10 @@ class WriteBehind(Generic[S]):
 
         While the journal does not answer, what is not in the cache comes from the store, may be older than what waits,
         and is not kept. What the store raises reaches the caller.
+
+        Raises:
+            FrameError: this process cannot read what waits, for want of a class or of an `encryption_key`.
+            CacheClosedError: the strategy or its cache was closed.
         """
         self._begin()
         return await self.cache.get_or_compute(key, partial(self._load, key))
