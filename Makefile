@@ -17,7 +17,7 @@ done; \
 echo "Python 3.11 or newer is needed, and $(or $(PYTHON),python3) is not: make PYTHON=/path/to/python3" >&2; exit 1
 endef
 
-.PHONY: help demo test check reliability compat bench fmt clean
+.PHONY: help demo test check reliability compat compare-models bench fmt clean
 
 help:
 	@echo "make demo    a web app and model calls being cached, live (ARGS=\"--seconds 20 --redis URL\")"
@@ -26,6 +26,8 @@ help:
 	@echo "make reliability"
 	@echo "             the tests that take long: servers that fail and are replaced"
 	@echo "make compat  the SDKs of model providers as they are published today (ARGS=\"openai anthropic\")"
+	@echo "make compare-models"
+	@echo "             what this cache and others do with model calls (ARGS=\"--write\")"
 	@echo "make bench   the benchmark tables"
 	@echo "make fmt     format the sources"
 	@echo "make clean   remove the environment and all caches"
@@ -53,6 +55,10 @@ reliability:
 compat:
 	$(call setup,compat)
 	@$(RUN)python -m tests.compat $(ARGS)
+
+compare-models:
+	$(call setup,compat)
+	@$(RUN)python -m tests.compare $(ARGS)
 
 bench:
 	$(call setup,bench)

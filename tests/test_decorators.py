@@ -7,8 +7,9 @@ import inspect
 import math
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -374,6 +375,62 @@ async def test_what_already_holds_arguments_needs_a_key_function(cache: CacheMan
             cached(cache=cache)(wrapped)
         fetch = cached(key_func=lambda a: f"one:{a}", category=kind, cache=cache)(wrapped)
         assert [await fetch(1), await fetch(1)] == ["one 1"] * 2
+
+
+async def test_what_is_around_something_that_holds_arguments_needs_a_key_function(cache: CacheManager) -> None:
+    class Client:
+        async def fetch(self, a: int) -> int:
+            return a
+
+    def around(function: Any) -> Any:
+        @functools.wraps(function)
+        async def inner(*args: Any) -> Any:
+            return await function(*args)
+
+        return inner
+
+    for wrapped in (around(Client().fetch), around(functools.partial(Client().fetch))):
+        with pytest.raises(ConfigurationError, match=r"may hold arguments.*key_func"):
+            cached(cache=cache)(wrapped)
+
+
+def test_a_function_without_a_name_needs_a_key_function(cache: CacheManager) -> None:
+    """Otherwise all of a module would have one key for the same arguments."""
+    with pytest.raises(ConfigurationError, match=r"lambdas.*key_func"):
+        cached(cache=cache)(lambda a: a)
+    double = cached(key_func=lambda a: f"double:{a}", cache=cache)(lambda a: 2 * a)
+    triple = cached(key_func=lambda a: f"triple:{a}", cache=cache)(lambda a: 3 * a)
+    assert [double(1), triple(1)] == [2, 3]
+
+
+async def test_what_a_wrapped_function_closes_over_counts_too(cache: CacheManager) -> None:
+    def logged(function: Callable[[int], Awaitable[int]], times: int = 1) -> Callable[[int], Awaitable[int]]:
+        @functools.wraps(function)
+        async def inner(a: int) -> int:
+            return await function(a) * times
+
+        return inner
+
+    def times(factor: int) -> Any:
+        async def function(a: int) -> int:
+            return a * factor
+
+        return cached(cache=cache)(logged(logged(function)))
+
+    assert [await times(2)(7), await times(3)(7)] == [14, 21]
+    assert times(2).key_for(7) == times(2).key_for(7)
+
+
+async def test_a_function_may_close_over_a_time_zone(cache: CacheManager) -> None:
+    def clock(zone: tzinfo) -> Any:
+        @cached(cache=cache)
+        async def show(hour: int) -> str:
+            return str(datetime(2026, 1, 1, hour, tzinfo=UTC).astimezone(zone).time())
+
+        return show
+
+    zones = (UTC, timezone(timedelta(hours=1)), ZoneInfo("America/New_York"))
+    assert [await clock(zone)(12) for zone in zones] == ["12:00:00", "13:00:00", "07:00:00"]
 
 
 async def generator() -> AsyncIterator[int]:

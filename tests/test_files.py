@@ -415,6 +415,19 @@ async def test_a_directory_that_cannot_be_made_costs_nothing_but_the_copy(
     assert str(tmp_path) not in caplog.text
 
 
+async def test_a_directory_that_cannot_be_looked_into_has_no_copies(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = FileCacheManager(tmp_path / ("long" * 100))  # no file system has such names
+    key = await files.cache_file(written(tmp_path / "a", "a"))
+    assert await files.get_cached_file(key) is None
+    assert await files.open_cached_file(key) is None
+    assert await files.remove_cached_file(key) is False
+    assert [record.getMessage() for record in caplog.records] == [
+        "a directory of copied files fails (ENAMETOOLONG): copies are not kept, or not found"
+    ]
+
+
 def test_a_full_disk_costs_nothing_but_the_copy(directory: Path, tmp_path: Path) -> None:
     """A limit of the process takes the place of a full disk: the write fails half way."""
     written(tmp_path / "large", b"x" * 3_000_000)

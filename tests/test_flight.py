@@ -192,7 +192,7 @@ async def test_the_traceback_of_a_shared_error_does_not_grow_with_its_waiters() 
     lengths = set()
     for outcome in await asyncio.gather(*tasks):
         try:
-            raise outcome.again()
+            outcome.again()
         except ValueError as error:
             traceback, length = error.__traceback__, 0
             while traceback is not None:

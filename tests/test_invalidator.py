@@ -70,7 +70,6 @@ ALL = {"user 1", "user 11", "user a:b", "user *", "article", "plain"}
         (["category:none", "tag:none", "none", "pattern:none:none"], None, set()),
         ([], None, set()),
     ],
-    ids=repr,
 )
 async def test_a_rule_puts_out_of_date_what_it_names(
     cache: UnifiedCacheManager, targets: list[str], context: dict[str, Any] | None, gone: set[str]
@@ -130,7 +129,6 @@ async def test_braces_can_be_meant(cache: UnifiedCacheManager) -> None:
         ({"user_id": ["1"]}, "not list"),
         ({"user_id": object()}, "not object"),
     ],
-    ids=repr,
 )
 async def test_without_what_a_rule_needs_nothing_is_invalidated(
     cache: UnifiedCacheManager, context: dict[str, Any] | None, says: str

@@ -121,6 +121,27 @@ async def test_the_status_says_how_long_an_answer_lives(way: str, status: object
         assert await answers.get_response("m", "p") is None
 
 
+@pytest.mark.parametrize(
+    ("usual", "status", "ttl", "life"),
+    [(60, "success", None, 60), (60, "partial", None, 60), (600, "partial", None, 300), (60, "success", 10, 10)],
+)
+@pytest.mark.parametrize("way", ["set", "compute"])
+async def test_the_category_says_how_long_an_answer_lives_where_the_call_does_not(
+    way: str, usual: float, status: str, ttl: float | None, life: float
+) -> None:
+    clock = ManualClock()
+    async with opened(kept(categories={"model_responses": EntryOptions(ttl=usual)}), clock=clock) as manager:
+        answers = ModelResponseCache(manager)
+        if way == "set":
+            await answers.cache_response("m", "p", None, Answer(status), ttl)
+        else:
+            await answers.get_or_compute("m", "p", None, _returning(Answer(status)), ttl)
+        clock.advance(life - 1)
+        assert await answers.get_response("m", "p") == Answer(status)
+        clock.advance(2)
+        assert await answers.get_response("m", "p") is None
+
+
 async def test_with_ttl_0_nothing_is_kept(answers: ModelResponseCache) -> None:
     await answers.cache_response("m", "p", None, Answer("success"))
     assert not await answers.cache_response("m", "p", None, Answer("success"), ttl=0)

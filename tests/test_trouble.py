@@ -59,6 +59,31 @@ def test_what_comes_and_goes_does_not_fill_the_log(caplog: pytest.LogCaptureFixt
     assert len(warnings(caplog)) == 2
 
 
+def test_what_is_back_at_once_and_stays_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    trouble = Trouble("the layer l2", "requests go on without it")
+    trouble.met("ConnectionError", 0)
+    trouble.over(1)
+    caplog.clear()
+    for now in range(2, 10 * int(_QUIET)):
+        trouble.met("ConnectionError", now)
+    assert warnings(caplog) == ["the layer l2 fails (ConnectionError): requests go on without it"]
+    caplog.clear()
+    trouble.over(10 * _QUIET)
+    assert warnings(caplog) == ["the layer l2 works again"]
+
+
+def test_a_thread_that_meets_something_does_not_disturb_another_one_for_which_it_is_over() -> None:
+    trouble = Trouble("the layer l2", "requests go on without it")
+
+    class Instant(float):
+        def __sub__(self, other: float) -> float:
+            trouble.met("TimeoutError", 0)  # as if by another thread
+            return float(self) - other
+
+    trouble.met("ConnectionError", 0)
+    trouble.over(Instant(1))
+
+
 async def test_a_wrong_password_is_told_once_and_never_shown(
     own_redis: ServerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -232,7 +232,6 @@ USER, SECOND, ODD = ({pair for pair in ALL if pair[0] == category} for category 
         ({"category": "user", "pattern": "*1"}, {("user", "1"), ("user", "11")}),
         ({"category": "user", "pattern": "user2:1"}, set()),
     ],
-    ids=repr,
 )
 async def test_what_is_invalidated_is_gone_with_its_variants_and_nothing_else(
     filled: UnifiedCacheManager, arguments: dict[str, Any], gone: set[tuple[str, str]]

@@ -1,8 +1,10 @@
 """`CacheWarmer`: what will be asked for is loaded before, a few at a time, and what is fresh is left alone."""
 
 import asyncio
+import gc
 import io
 import sys
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from aurelis.cache import (
     CacheManager,
     CacheWarmer,
+    EntryOptions,
     ModelResponseCache,
     UnifiedCacheManager,
     WarmFailure,
@@ -75,12 +78,20 @@ async def test_users_are_found_in_their_category(manager: CacheManager) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ttl", "lives"), [({}, {"answer": 3600, "user": 1800}), ({"ttl": 60}, {"answer": 60, "user": 60})]
+    ("ttl", "usual", "lives"),
+    [
+        ({}, {}, {"answer": 3600, "user": 1800}),
+        ({"ttl": 60}, {}, {"answer": 60, "user": 60}),
+        ({}, {"model_responses": EntryOptions(ttl=90), "user_data": EntryOptions(ttl=80)}, {"answer": 90, "user": 80}),
+        ({"ttl": 60}, {"model_responses": EntryOptions(ttl=90)}, {"answer": 60, "user": 60}),
+    ],
 )
 @pytest.mark.parametrize("kind", ["answer", "user"])
-async def test_they_live_as_long_as_they_should(kind: str, ttl: dict[str, float], lives: dict[str, float]) -> None:
+async def test_they_live_as_long_as_they_should(
+    kind: str, ttl: dict[str, float], usual: dict[str, EntryOptions], lives: dict[str, float]
+) -> None:
     clock = ManualClock()
-    async with opened(configuration(types=[Answer]), clock=clock) as manager:
+    async with opened(configuration(types=[Answer], categories=usual), clock=clock) as manager:
 
         async def load_user(user_id: str) -> str:
             return user_id
@@ -108,6 +119,37 @@ async def test_what_is_fresh_is_not_loaded_again(manager: CacheManager) -> None:
     assert model.asked == [("x", "b")]
     assert await warmer.warm_model_responses(["a", "b"], ["x"]) == WarmReport(warmed=0, fresh=2)
     assert await ModelResponseCache(manager).get_response("x", "a") == Answer("success", "there")
+
+
+@pytest.mark.parametrize("window", ["stale_while_revalidate", "stale_if_error"])
+async def test_what_is_stale_is_loaded_before_the_run_is_over(window: str) -> None:
+    """Whoever starts the app afterwards wants it to be fresh."""
+    clock, fails, versions = ManualClock(), False, 0
+    options: dict[str, Any] = {window: 1000}
+
+    async def load_user(user_id: str) -> str:
+        nonlocal versions
+        if fails:
+            raise ConnectionError(user_id)
+        versions += 1
+        return f"version {versions}"
+
+    async with opened(clock=clock) as manager:
+        cache = UnifiedCacheManager(manager, categories={"user_data": EntryOptions(**options)})
+        warmer = CacheWarmer(cache, load_user=load_user)
+        assert await warmer.warm_user_data(["1"], ttl=10) == WarmReport(1, 0)
+        clock.advance(11)
+        assert await warmer.warm_user_data(["1"], ttl=10) == WarmReport(1, 0)
+        assert await cache.get("user_data", "1") == "version 2"
+        assert await warmer.warm_user_data(["1"], ttl=10) == WarmReport(0, 1)
+        clock.advance(11)
+        fails = True
+        assert await warmer.warm_user_data(["1"], ttl=10) == WarmReport(0, 0, (WarmFailure(1, "ConnectionError"),))
+        # It is left alone for a while after that, and is still stale.
+        again = await warmer.warm_user_data(["1"], ttl=10)
+        assert [again.warmed, again.fresh, len(again.failures)] == [0, 0, 1]
+        # What was there serves on, as the category has it.
+        assert await cache.get_or_compute("user_data", "1", lambda: load_user("1")) == "version 2"
 
 
 async def test_no_more_are_loaded_at_once_than_was_said(manager: CacheManager) -> None:
@@ -301,6 +343,24 @@ async def test_a_run_takes_its_jobs_when_there_is_room_for_them() -> None:
         return job % 2 == 0
 
     assert await Warming(jobs(), warm, concurrency=2).run() == WarmReport(5, 5)
+
+
+async def test_of_many_failures_not_all_keep_what_was_under_way() -> None:
+    class Body:
+        """What a failed call has sent."""
+
+    alive: list[weakref.ref[Body]] = []
+
+    async def warm(job: int) -> bool:
+        body = Body()
+        alive.append(weakref.ref(body))
+        raise ConnectionError(f"call {job}")
+
+    report = await Warming(range(1000), warm).run()
+    gc.collect()
+    assert [failure.reason for failure in report.failures] == ["ConnectionError"] * 1000
+    assert str(report.failures[0].error) == "call 0"
+    assert sum(body() is not None for body in alive) == 100
 
 
 async def test_another_process_finds_what_was_warmed_in_redis(redis_url: str) -> None:

@@ -17,6 +17,7 @@ from ._extras import DEMO, WARM, missing
 
 _UPSTREAM_KEY: Final = "OPENAI_API_KEY"
 _FIELD: Final = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\x20-\x7e]+)")
+_VALUE: Final = re.compile(r"[\x20-\x7e]+")
 _VARIABLE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -203,8 +204,13 @@ def _fields(given: Sequence[str]) -> list[tuple[str, str]]:
         match = _FIELD.fullmatch(one)
         if match is None:
             raise typer.BadParameter("must be like 'Authorization: Bearer $OPENAI_API_KEY'", param_hint="--header")
-        absent = [a or b for a, b in _VARIABLE.findall(match[2]) if not os.environ.get(a or b)]
+        named = [a or b for a, b in _VARIABLE.findall(match[2])]
+        absent = [name for name in named if not os.environ.get(name)]
         if absent:
             raise typer.BadParameter(f"set {' and '.join(absent)} in the environment", param_hint="--header")
+        for name in named:
+            if _VALUE.fullmatch(os.environ[name]) is None:
+                problem = "holds a character that is not ASCII, or a control character; perhaps a line end at its end"
+                raise typer.BadParameter(f"{name} in the environment {problem}", param_hint="--header")
         fields.append((match[1], _VARIABLE.sub(lambda name: os.environ[name[1] or name[2]], match[2])))
     return fields

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 import httpx
 
-from aurelis.cache.client import AnyManager, Duration, ModelOptions, find_client
+from aurelis.cache.client import AnyManager, Duration, ModelOptions, find_clients
 from aurelis.cache.exceptions import ConfigurationError
 
 from ._transports import AsyncCacheTransport, CacheTransport
@@ -20,8 +20,9 @@ def wrap(
     """Put a cache between a client and the network, in place.
 
     Args:
-        client: of httpx, or of an SDK that makes its requests with one, such as `OpenAI` and `AsyncAnthropic`. What
-            shares its connections, like the copies of `with_options`, gets the cache, too.
+        client: of httpx, or of an SDK that makes its requests with one, such as `OpenAI` and `AsyncAnthropic`; of an
+            SDK with an interface for each mode, both. What shares its connections, like the copies of `with_options`,
+            gets the cache, too.
         cache: manager; `None` means the process's.
         ttl: seconds (or timedelta) for which the answer of a model call is served.
         model_options: as for `CacheTransport`.
@@ -32,14 +33,32 @@ def wrap(
     Raises:
         ConfigurationError: it has a cache already, or an option is out of range.
         TypeError: no client of httpx was found in it.
+
+    Example:
+        One key of the app's own serves many users, who share no answers.
+
+        >>> import contextvars
+        >>> user: contextvars.ContextVar[str] = contextvars.ContextVar("user")  # without one, calls fail
+        >>> client = wrap(httpx.Client(), namespace=user.get)
     """
-    inner = find_client(client, (httpx.Client, httpx.AsyncClient))
-    # Proxies of the environment have transports of their own. `None` among them stands for the first one.
-    mounted = {pattern: transport for pattern, transport in inner._mounts.items() if transport is not None}
-    if any(isinstance(one, (CacheTransport, AsyncCacheTransport)) for one in (inner._transport, *mounted.values())):
+    inner = find_clients(client, (httpx.Client, httpx.AsyncClient))
+    if any(isinstance(transport, (CacheTransport, AsyncCacheTransport)) for one in inner for transport in _ways(one)):
         raise ConfigurationError("the client has a cache already")
-    kind = AsyncCacheTransport if isinstance(inner, httpx.AsyncClient) else CacheTransport
-    made = {pattern: kind(transport, cache=cache, ttl=ttl, **model_options) for pattern, transport in mounted.items()}
-    inner._transport = kind(inner._transport, cache=cache, ttl=ttl, **model_options)
-    inner._mounts.update(made)
+    made: list[tuple[Any, list[Any]]] = []  # all before one is put in place: what is refused changes nothing
+    for one in inner:
+        kind = AsyncCacheTransport if isinstance(one, httpx.AsyncClient) else CacheTransport
+        made.append((one, [kind(transport, cache=cache, ttl=ttl, **model_options) for transport in _ways(one)]))
+    for one, (own, *mounted) in made:
+        one._transport = own
+        one._mounts.update(zip(_mounts(one), mounted, strict=True))
     return client
+
+
+def _ways(client: Any) -> list[Any]:
+    """Its transports, its own first."""
+    return [client._transport, *_mounts(client).values()]
+
+
+def _mounts(client: Any) -> dict[Any, Any]:
+    """Proxies of the environment have transports of their own. `None` among them stands for the client's."""
+    return {pattern: transport for pattern, transport in client._mounts.items() if transport is not None}

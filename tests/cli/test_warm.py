@@ -223,6 +223,8 @@ def test_the_cache_is_configured_as_that_of_the_app(
         ({"url": "/chat/completions", "body": {"model": "m"}}, "no call of a model"),
         ({"url": "/responses", "body": {"model": "m", "input": "i", "background": True}}, "no call of a model"),
         ({"url": "https://elsewhere.example/chat/completions", "body": {"messages": []}}, "below the base URL"),
+        ({"url": "../other/chat/completions", "body": {"messages": []}}, "below the base URL"),
+        ({"url": "/x/%2e%2E/chat/completions", "body": {"messages": []}}, "below the base URL"),
         ({"url": "/chat/completions", "body": "{}"}, "body an object"),
         ({"url": "/chat/completions", "method": "GET", "body": {}}, "POST"),
         ({"url": "/chat/completions", "body": {}, "headers": {}}, "nothing else"),
@@ -264,6 +266,20 @@ def test_a_line_names_the_address_that_sdks_use(tmp_path: Path) -> None:
         (call,) = calls(written(tmp_path, {"url": path, "body": gemini if ":" in path else body}), base)
         assert isinstance(call, Call)
         assert call.url == url
+
+
+@pytest.mark.parametrize("value", ["hunter2\n", "hunter2\u00e4"])
+def test_a_variable_that_no_field_can_hold_is_named_and_not_shown(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a secret from a file has a line end; it would make each single call fail."""
+    monkeypatch.setenv("THE_SECRET", value)
+    file = written(tmp_path, {"model": "gpt-x", "prompt": "p"})
+    given = ["--base-url", "http://127.0.0.1:9", "--cache-dir", str(tmp_path), "--header", "A: Bearer $THE_SECRET"]
+    status, text = said("warm", str(file), *given)
+    assert status == 2
+    assert "THE_SECRET in the environment holds" in text
+    assert "hunter2" not in text
 
 
 @pytest.mark.parametrize(

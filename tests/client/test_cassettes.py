@@ -322,6 +322,36 @@ def test_what_only_looks_like_a_secret_is_left(text: str) -> None:
     assert Scrubber().text(text.encode(), (b"test",)) == text.encode()
 
 
+@pytest.mark.parametrize(
+    ("text", "scrubbed"),
+    [
+        ('{"user":"me","password" : "a\\"b","n":1}', '{"user":"me","password" : "[scrubbed]","n":1}'),
+        ('{"accessToken":"opaque"}', '{"accessToken":"[scrubbed]"}'),
+        ("client_id=me&client_secret=a%20b&scope=x", "client_id=me&client_secret=[scrubbed]&scope=x"),
+        ("refresh_token=opaque", "refresh_token=[scrubbed]"),
+        ("https://x.example/back#id_token=opaque&state=1", "https://x.example/back#id_token=[scrubbed]&state=1"),
+        ('{"token":" the","password":{"type":"string"},"api_key":null}', None),
+        ("prompt_tokens=1&max_tokens=2&my_password_hint=x", None),
+    ],
+)
+def test_what_is_given_to_sign_in_is_found_by_its_name(text: str, scrubbed: str | None) -> None:
+    assert Scrubber().text(text.encode()).decode() == (text if scrubbed is None else scrubbed)
+
+
+async def test_signing_in_is_replayed_without_what_it_took(
+    async_stack: Stack, upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.replies(json_reply({"access_token": "planted opaque", "expires_in": 60}))
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    for mode in MODES:
+        using = client(async_stack, Cassette(tmp_path, mode))
+        body = b"grant_type=client_credentials&client_secret=planted" + mode.encode()
+        await async_stack.send("POST", upstream.url + "/token", client=using, content=body, headers=headers)
+    (file,) = files(tmp_path)
+    assert "planted" not in file.read_text()
+    assert upstream.calls == 1
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 def test_a_secret_is_found_however_a_body_is_cut(size: int) -> None:
     body = f"before {KEY}{KEY} between sk-another0123456789abc after".encode()
@@ -461,6 +491,24 @@ def run_pytest(folder: Path, *arguments: str) -> tuple[int, str]:
 def outcomes(text: str) -> Sequence[str]:
     """How many passed, failed and so on."""
     return re.findall(r"\d+ (?:passed|failed|error)", text.splitlines()[-1])
+
+
+def test_tests_of_one_name_in_two_classes_have_folders_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["aurelis.cache.testing.pytest_plugin"]\n')
+    tests = """
+    class TestOne:
+        def test_it(self, cassette):
+            print(f"<{cassette.path}>")
+
+    class TestTwo:
+        def test_it(self, cassette):
+            print(f"<{cassette.path}>")
+    """
+    (tmp_path / "test_it.py").write_text(textwrap.dedent(tests))
+    status, text = run_pytest(tmp_path, "-s")
+    assert status == 0, text
+    folders = re.findall("<(.*)>", text)
+    assert len(set(folders)) == len(folders) == 2
 
 
 def test_the_fixture_records_and_replays_by_test(upstream: Upstream, tmp_path: Path) -> None:

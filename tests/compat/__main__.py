@@ -20,7 +20,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 HERE: Final = Path(__file__).parent
 ENVIRONMENTS: Final = ROOT / ".cache" / "compat"
-TOOLS: Final = ("hypothesis", "pytest", "pytest-asyncio", "pytest-timeout", "uvicorn")
+TOOLS: Final = ("hypothesis", "pytest", "pytest-asyncio", "pytest-timeout", "sybil", "uvicorn")
 """What the tests need beside the SDK; `tests/requirements.txt` says which versions."""
 
 SDKS: Final[Mapping[str, Sequence[str]]] = {

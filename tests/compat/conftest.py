@@ -7,6 +7,7 @@ import pytest
 from aurelis.cache import CacheManager
 from tests.client.upstream import Server, Upstream
 from tests.compat.contract import Clients
+from tests.docs.blocks import blocks, page_of
 from tests.managers import opened
 
 
@@ -46,6 +47,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     if "mode" in metafunc.fixturenames:
         metafunc.parametrize("mode", contract.modes)
+    if "line" in metafunc.fixturenames:
+        metafunc.parametrize("line", [str(block.line) for block in blocks(page_of(contract.sdk))])
     if "stream" in metafunc.fixturenames:
         values = [value for value in (False, True) if (contract.streams if value else contract.wholes)]
         metafunc.parametrize("stream", values, ids=lambda value: "streamed" if value else "whole")

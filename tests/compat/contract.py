@@ -10,13 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import pytest
 
 from aurelis.cache import CacheManager, cache_options
+from aurelis.cache.client import find_clients
 from tests.client.model_server import Model
 from tests.client.upstream import Gate, Upstream
+from tests.docs.blocks import page_of, run_block
 from tests.managers import eventually, requests
 from tests.models.wire import Wire
 
@@ -47,6 +50,13 @@ class Clients:
         """A transport with a cache."""
         package = importlib.import_module(f"aurelis_{library}")
         return (package.AsyncCacheTransport if mode == ASYNC else package.CacheTransport)(cache=self.manager)
+
+    def wrap(self, client: Any, library: str = "httpx2") -> Any:
+        """A client of an SDK as an app makes it, with a cache put into it."""
+        library_package = importlib.import_module(library)
+        for found in find_clients(client, (library_package.Client, library_package.AsyncClient)):
+            self.keep(found)
+        return importlib.import_module(f"aurelis_{library}").wrap(client, cache=self.manager)
 
     def keep(self, client: Any) -> Any:
         """A client that is to be closed, too."""
@@ -83,6 +93,7 @@ class SdkContract:
         modes: with an event loop, without one, or both.
         streams: whether the SDK reads streams of this operation.
         wholes: whether it reads whole answers.
+        items: of how many things a call asks for the embeddings, each of which is loaded by itself; 1 for other calls.
         another_model: one that the SDK knows, beside that of the wire.
     """
 
@@ -90,12 +101,17 @@ class SdkContract:
     modes: ClassVar[tuple[str, ...]] = (ASYNC, SYNC)
     streams: ClassVar[bool] = True
     wholes: ClassVar[bool] = True
+    items: ClassVar[int] = 1
     another_model: ClassVar[str] = "another-model"
 
     # --- to be told
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         """A client of the SDK, of this mode, for a server at this URL, with this API key, that does not retry."""
+        raise NotImplementedError
+
+    def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        """The same, with the cache put into a client that the SDK has made by itself."""
         raise NotImplementedError
 
     async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
@@ -133,6 +149,18 @@ class SdkContract:
         assert upstream.calls == 1
         assert await self.call(plugged, stream=stream) == first
         assert upstream.calls == 1
+
+    async def test_a_client_that_is_there_already_is_wrapped(
+        self, clients: Clients, upstream: Upstream, mode: str, stream: bool
+    ) -> None:
+        upstream.answer = Model(self.wire)
+        plugged = Plugged(self.wrapped(clients, upstream.url, mode, "sk-one"), mode == SYNC)
+        first = await self.call(plugged, stream=stream)
+        assert first
+        assert await self.call(plugged, stream=stream) == first
+        assert upstream.calls == 1
+        await self.call(plugged, "Goodbye", stream=stream)
+        assert upstream.calls == 2
 
     async def test_each_call_is_counted_once(
         self, plugged: Plugged, upstream: Upstream, manager: CacheManager, stream: bool
@@ -228,7 +256,7 @@ class SdkContract:
         calls = [asyncio.create_task(self.call(plugged, stream=stream)) for _ in range(number)]
         await upstream.arrived.happened()
         flights = manager._engine.flights
-        await eventually(lambda: flights.waiting == number - 1)
+        await eventually(lambda: flights.waiting == self.items * (number - 1))
         gate.open()
         answers = await asyncio.gather(*calls)
         assert upstream.calls == 1
@@ -238,3 +266,16 @@ class SdkContract:
 def dumped(values: Iterable[Any]) -> list[Any]:
     """What pydantic's models hold."""
     return [value.model_dump(mode="json") for value in values]
+
+
+class SdkPage:
+    """The blocks of a page run. A class derived from it is one page.
+
+    Attributes:
+        sdk: the page is `docs/sdks/SDK.md`.
+    """
+
+    sdk: ClassVar[str]
+
+    def test_a_block_of_its_page_runs(self, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        run_block(page_of(self.sdk), line, tmp_path, monkeypatch)

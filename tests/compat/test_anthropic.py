@@ -6,7 +6,7 @@ from typing import Any
 
 import anthropic
 
-from tests.compat.contract import ASYNC, Clients, SdkContract, dumped
+from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage, dumped
 from tests.models.wire import WIRES
 
 
@@ -16,6 +16,10 @@ class TestMessages(SdkContract):
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         make: Any = anthropic.AsyncAnthropic if mode == ASYNC else anthropic.Anthropic
         return make(api_key=key, base_url=url, http_client=clients.make(mode), max_retries=0)
+
+    def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        make: Any = anthropic.AsyncAnthropic if mode == ASYNC else anthropic.Anthropic
+        return clients.wrap(make(api_key=key, base_url=url, max_retries=0))
 
     def _call(self, client: Any, text: str, model: str, stream: bool) -> Any:
         message = {"role": "user", "content": text}
@@ -28,3 +32,7 @@ class TestMessages(SdkContract):
     def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
         answer = self._call(client, text, model, stream)
         return dumped(answer) if stream else dumped([answer])
+
+
+class TestPage(SdkPage):
+    sdk = "anthropic"

@@ -6,7 +6,7 @@ from typing import Any
 
 import cohere
 
-from tests.compat.contract import ASYNC, Clients, SdkContract, dumped
+from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage, dumped
 from tests.models.wire import WIRES
 
 
@@ -16,6 +16,10 @@ class CohereContract(SdkContract):
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         make: Any = cohere.AsyncClientV2 if mode == ASYNC else cohere.ClientV2
         return make(api_key=key, base_url=url, httpx_client=clients.make(mode, "httpx"))
+
+    def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        make: Any = cohere.AsyncClientV2 if mode == ASYNC else cohere.ClientV2
+        return clients.wrap(make(api_key=key, base_url=url), "httpx")
 
     def _call(self, client: Any, text: str, model: str, stream: bool) -> Any:
         raise NotImplementedError
@@ -52,3 +56,7 @@ class TestRerank(CohereContract):
 
     def _call(self, client: Any, text: str, model: str, stream: bool) -> Any:
         return client.rerank(model=model, query=text, documents=["a", "b"], top_n=1)
+
+
+class TestPage(SdkPage):
+    sdk = "cohere"

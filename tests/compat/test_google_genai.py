@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from google import genai
 from google.genai import types
 
-from tests.compat.contract import ASYNC, Clients, SdkContract, dumped
+from tests.client.upstream import Upstream
+from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage, dumped
 from tests.models.wire import WIRES
 
 
@@ -21,11 +23,23 @@ def client_of(clients: Clients, url: str, mode: str, key: str) -> Any:
     return genai.Client(api_key=key, http_options=options)
 
 
-class TestGenerate(SdkContract):
-    wire = WIRES["GEMINI"]
+class GeminiContract(SdkContract):
+    """One client has both modes."""
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         return client_of(clients, url, mode, key)
+
+    async def test_a_client_that_is_there_already_is_wrapped(
+        self, clients: Clients, upstream: Upstream, mode: str, stream: bool
+    ) -> None:
+        """It is refused: the SDK makes a client of its own for each event loop, which would have no cache."""
+        client = genai.Client(api_key="sk-one", http_options=types.HttpOptions(base_url=upstream.url))
+        with pytest.raises(TypeError, match="found no client"):
+            clients.wrap(client)
+
+
+class TestGenerate(GeminiContract):
+    wire = WIRES["GEMINI"]
 
     async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
         if stream:
@@ -42,12 +56,9 @@ class TestGenerate(SdkContract):
         return answer.model_dump(mode="json", exclude={"sdk_http_response"})
 
 
-class TestEmbeddings(SdkContract):
+class TestEmbeddings(GeminiContract):
     wire = WIRES["GEMINI_EMBEDS"]
     streams = False
-
-    def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
-        return client_of(clients, url, mode, key)
 
     async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
         answer = await client.aio.models.embed_content(model=model, contents=[text])
@@ -55,3 +66,7 @@ class TestEmbeddings(SdkContract):
 
     def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
         return dumped(client.models.embed_content(model=model, contents=[text]).embeddings)
+
+
+class TestPage(SdkPage):
+    sdk = "google-genai"

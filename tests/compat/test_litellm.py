@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import litellm
+import openai
 import pytest
 from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, HTTPHandler
 
 from tests.client.model_server import Model
 from tests.client.upstream import Upstream
-from tests.compat.contract import ASYNC, SYNC, Clients, Plugged, SdkContract
+from tests.compat.contract import ASYNC, SYNC, Clients, Plugged, SdkContract, SdkPage
 from tests.models.wire import WIRES
 
 
@@ -58,6 +59,10 @@ class TestOpenAI(LiteLLMContract):
         litellm.in_memory_llm_clients_cache.flush_cache()
         return {"api_key": key, "api_base": f"{url}/v1"}
 
+    def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        make: Any = openai.AsyncOpenAI if mode == ASYNC else openai.OpenAI
+        return {"client": clients.wrap(make(api_key=key, base_url=f"{url}/v1", max_retries=0))}
+
 
 class TestAnthropic(LiteLLMContract):
     """LiteLLM closes a stream of Anthropic at `message_delta`, before its terminator: see the last test."""
@@ -76,6 +81,10 @@ class TestAnthropic(LiteLLMContract):
             handler = HTTPHandler(client=http_client)
         return {"api_key": key, "api_base": url, "client": handler}
 
+    def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        handler: Any = AsyncHTTPHandler() if mode == ASYNC else HTTPHandler()
+        return {"api_key": key, "api_base": url, "client": clients.wrap(handler, "httpx")}
+
     @pytest.mark.parametrize("mode", [ASYNC, SYNC])
     async def test_streams_that_are_left_before_their_terminator_are_right_all_the_same(
         self, plugged: Plugged, upstream: Upstream
@@ -85,3 +94,7 @@ class TestAnthropic(LiteLLMContract):
         answers = [await self.call(plugged, stream=True) for _ in range(3)]
         assert answers[0] == answers[1] == answers[2]
         assert 1 <= upstream.calls <= 3
+
+
+class TestPage(SdkPage):
+    sdk = "litellm"

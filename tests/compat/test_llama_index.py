@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import openai
+import pytest
 from llama_index.core.llms import ChatMessage
 from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.openai import OpenAI
 
-from tests.compat.contract import ASYNC, SYNC, Clients, SdkContract
+from tests.client.upstream import Upstream
+from tests.compat.contract import ASYNC, SYNC, Clients, SdkContract, SdkPage
 from tests.models.wire import WIRES
 
 
@@ -35,6 +38,13 @@ class TestChat(SdkContract):
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         return options(clients, url, key)
 
+    def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        settings: Any = {"api_key": key, "base_url": f"{url}/v1", "max_retries": 0}
+        return {
+            "openai_client": clients.wrap(openai.OpenAI(**settings), "httpx"),
+            "async_openai_client": clients.wrap(openai.AsyncOpenAI(**settings), "httpx"),
+        }
+
     async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
         llm = OpenAI(model=model, **client)
         messages = [ChatMessage(role="user", content=text)]
@@ -52,13 +62,26 @@ class TestChat(SdkContract):
 
 class TestEmbedding(SdkContract):
     wire = WIRES["EMBEDDINGS"]
+    items = 2
     streams = False
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         return options(clients, url, key)
 
+    async def test_a_client_that_is_there_already_is_wrapped(
+        self, clients: Clients, upstream: Upstream, mode: str, stream: bool
+    ) -> None:
+        """There is none: the first call makes it, and no parameter takes one."""
+        embedding = OpenAIEmbedding(api_key="sk-one", api_base=f"{upstream.url}/v1")
+        with pytest.raises(TypeError, match="found no client"):
+            clients.wrap(embedding, "httpx")
+
     async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        return await OpenAIEmbedding(model_name=model, **client).aget_text_embedding_batch([text, "another"])
+        return await OpenAIEmbedding(model_name=model, **client).aget_text_embedding_batch([text, f"{text} again"])
 
     def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        return OpenAIEmbedding(model_name=model, **client).get_text_embedding_batch([text, "another"])
+        return OpenAIEmbedding(model_name=model, **client).get_text_embedding_batch([text, f"{text} again"])
+
+
+class TestPage(SdkPage):
+    sdk = "llama-index"

@@ -6,7 +6,7 @@ from typing import Any
 
 from mistralai.client import Mistral
 
-from tests.compat.contract import ASYNC, Clients, SdkContract, dumped
+from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage, dumped
 from tests.models.wire import WIRES
 
 
@@ -16,6 +16,9 @@ class TestChat(SdkContract):
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         http = {"async_client" if mode == ASYNC else "client": clients.make(mode)}
         return Mistral(api_key=key, server_url=url, **http)
+
+    def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        return clients.wrap(Mistral(api_key=key, server_url=url))  # both of its modes
 
     async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
         call: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": text}]}
@@ -29,3 +32,7 @@ class TestChat(SdkContract):
         if stream:
             return dumped(client.chat.stream(**call))
         return dumped([client.chat.complete(**call)])
+
+
+class TestPage(SdkPage):
+    sdk = "mistralai"

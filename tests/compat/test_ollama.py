@@ -6,7 +6,7 @@ from typing import Any
 
 import ollama
 
-from tests.compat.contract import ASYNC, Clients, SdkContract, dumped
+from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage, dumped
 from tests.models.wire import WIRES
 
 
@@ -17,6 +17,10 @@ class OllamaContract(SdkContract):
         make: Any = ollama.AsyncClient if mode == ASYNC else ollama.Client
         transport = clients.keep(clients.transport(mode, "httpx"))
         return make(host=url, transport=transport, headers={"Authorization": f"Bearer {key}"})
+
+    def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        make: Any = ollama.AsyncClient if mode == ASYNC else ollama.Client
+        return clients.wrap(make(host=url, headers={"Authorization": f"Bearer {key}"}), "httpx")
 
     def _call(self, client: Any, text: str, model: str, stream: bool) -> Any:
         raise NotImplementedError
@@ -50,3 +54,7 @@ class TestEmbed(OllamaContract):
 
     def _call(self, client: Any, text: str, model: str, stream: bool) -> Any:
         return client.embed(model=model, input=[text])
+
+
+class TestPage(SdkPage):
+    sdk = "ollama"

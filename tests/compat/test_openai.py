@@ -6,7 +6,7 @@ from typing import Any
 
 import openai
 
-from tests.compat.contract import ASYNC, Clients, SdkContract, dumped
+from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage, dumped
 from tests.models.wire import WIRES
 
 
@@ -16,6 +16,10 @@ class OpenAIContract(SdkContract):
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         make: Any = openai.AsyncOpenAI if mode == ASYNC else openai.OpenAI
         return make(api_key=key, base_url=f"{url}/v1", http_client=clients.make(mode), max_retries=0)
+
+    def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        make: Any = openai.AsyncOpenAI if mode == ASYNC else openai.OpenAI
+        return clients.wrap(make(api_key=key, base_url=f"{url}/v1", max_retries=0))
 
     def create(self, client: Any) -> Any:
         """The method of the operation."""
@@ -53,13 +57,14 @@ class TestResponses(OpenAIContract):
 
 class TestEmbeddings(OpenAIContract):
     wire = WIRES["EMBEDDINGS"]
+    items = 2
     streams = False
 
     def create(self, client: Any) -> Any:
         return client.embeddings.create
 
     def arguments(self, text: str) -> dict[str, Any]:
-        return {"input": [text, "another"], "encoding_format": "float"}
+        return {"input": [text, f"{text} again"], "encoding_format": "float"}
 
 
 class TestAzure(OpenAIContract):
@@ -75,5 +80,13 @@ class TestAzure(OpenAIContract):
             max_retries=0,
         )
 
+    def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        make: Any = openai.AsyncAzureOpenAI if mode == ASYNC else openai.AzureOpenAI
+        return clients.wrap(make(api_key=key, azure_endpoint=url, api_version="2025-01-01", max_retries=0))
+
     def create(self, client: Any) -> Any:
         return client.chat.completions.create
+
+
+class TestPage(SdkPage):
+    sdk = "openai"

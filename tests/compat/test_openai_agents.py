@@ -7,7 +7,7 @@ from typing import Any
 import agents
 from openai import AsyncOpenAI
 
-from tests.compat.contract import ASYNC, Clients, SdkContract
+from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage
 from tests.models.wire import WIRES
 
 agents.set_tracing_disabled(True)
@@ -20,6 +20,9 @@ class AgentsContract(SdkContract):
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         return AsyncOpenAI(api_key=key, base_url=f"{url}/v1", http_client=clients.make(ASYNC), max_retries=0)
+
+    def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        return clients.wrap(AsyncOpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0))
 
     def model(self, client: Any, name: str) -> Any:
         """The model of this name."""
@@ -46,3 +49,7 @@ class TestResponses(AgentsContract):
 
     def model(self, client: Any, name: str) -> Any:
         return agents.OpenAIResponsesModel(name, client)
+
+
+class TestPage(SdkPage):
+    sdk = "openai-agents"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+from anthropic import AsyncAnthropic
+from openai import AsyncOpenAI
 from pydantic_ai import Agent
 from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models.anthropic import AnthropicModel
@@ -12,7 +15,7 @@ from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from tests.client.upstream import Asked, Reply, Upstream, json_reply
-from tests.compat.contract import ASYNC, Clients, SdkContract
+from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage
 from tests.models.examples import completion
 from tests.models.wire import WIRES
 
@@ -44,6 +47,10 @@ class TestOpenAI(AgentContract):
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         return OpenAIProvider(base_url=f"{url}/v1", api_key=key, http_client=clients.make(ASYNC))
+
+    def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        client = AsyncOpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0)
+        return OpenAIProvider(openai_client=clients.wrap(client))
 
     def agent(self, client: Any, model: str) -> Agent[None, str]:
         return Agent(OpenAIChatModel(model, provider=client))
@@ -83,5 +90,23 @@ class TestAnthropic(AgentContract):
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         return AnthropicProvider(base_url=url, api_key=key, http_client=clients.make(ASYNC))
 
+    def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
+        client = AsyncAnthropic(api_key=key, base_url=url, max_retries=0)
+        return AnthropicProvider(anthropic_client=clients.wrap(client))
+
     def agent(self, client: Any, model: str) -> Agent[None, str]:
         return Agent(AnthropicModel(model, provider=client))
+
+
+async def test_a_model_is_not_wrapped(clients: Clients) -> None:
+    """Its provider makes new clients by itself, which would have no cache."""
+    for model in (
+        OpenAIChatModel("m", provider=OpenAIProvider(api_key="sk-one")),
+        AnthropicModel("m", provider=AnthropicProvider(api_key="sk-one")),
+    ):
+        with pytest.raises(TypeError, match="found no client"):
+            clients.wrap(model)
+
+
+class TestPage(SdkPage):
+    sdk = "pydantic-ai"

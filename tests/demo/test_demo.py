@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from tests.servers import ServerProcess, query_prometheus
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DASHBOARDS = ROOT / "grafana" / "dashboards"
-TRAFFIC = 6  # seconds
+RULES = sorted((ROOT / "grafana" / "prometheus").glob("*.rules.yml"))
+TRAFFIC = 8  # seconds, in which a Redis goes away and comes back
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -75,17 +76,28 @@ def observed(
     tmp_path_factory: pytest.TempPathFactory,
     redis_server: Callable[[], ServerProcess],
 ) -> Iterator[Observed]:
-    """A demo in one process, and one with two workers that share a Redis."""
-    shared = request.param == "redis"
+    """A demo in one process, and one with two workers that share a Redis, which goes and comes back."""
+    redis = redis_server() if request.param == "redis" else None
     state = tmp_path_factory.mktemp("state")
-    options = ["--redis", redis_server().url] if shared else []
-    prometheus = servers.prometheus(tmp_path_factory.mktemp("prometheus"), [state / "targets.json"])
+    options = [] if redis is None else ["--redis", redis.url]
+    prometheus = servers.prometheus(tmp_path_factory.mktemp("prometheus"), [state / "targets.json"], RULES)
     demo = start("--seconds", str(TRAFFIC), "--hold", "60", "--state-dir", str(state), *options)
     try:
         prometheus.start()
-        await_true((state / "driver.json").exists, "the traffic did not end")
+        ended_already = (state / "driver.json").exists
+
+        def reports(expression: str) -> bool:
+            return ended_already() or bool(query_prometheus(prometheus, expression))
+
+        if redis is not None:
+            await_true(lambda: reports("sum(aurelis_cache_stores_total) > 50"), "there is no traffic")
+            redis.stop()
+            opened = 'aurelis_cache_breaker_changes_total{aurelis_cache_breaker_state="open"}'
+            await_true(lambda: reports(opened), "no breaker opened")
+            redis.start()
+        await_true(ended_already, "the traffic did not end")
         ended = time.time()
-        workers = 2 if shared else 1
+        workers = 1 if redis is None else 2
 
         def has_seen_the_end() -> bool:
             # Of an expression that is no plain selector, `timestamp` gives the time of the query.
@@ -154,26 +166,57 @@ def test_with_redis_one_worker_answers_from_what_the_other_loaded(observed: Obse
     assert (owed > 0) == (observed.workers == 2)
 
 
-def panel_queries() -> list[Any]:
-    """Each query of each panel of the dashboards."""
-    return [
-        pytest.param(target, id=f"{panel['title']} {target['refId']}")
-        for path in sorted(DASHBOARDS.glob("*.json"))
-        for panel in json.loads(path.read_text())["panels"]
-        for target in panel.get("targets", [])
-    ]
+def expressions() -> Iterator[tuple[str, str]]:
+    """Each query of each panel, with its variables at All or at their first value, by dashboard, panel and letter."""
+    for path in sorted(DASHBOARDS.glob("*.json")):
+        dashboard = json.loads(path.read_text())
+        values = {"__rate_interval": "5s", "__range": "60s"}
+        for each in dashboard["templating"]["list"]:
+            values[each["name"]] = each["current"]["value"] if each["type"] == "custom" else ".+"
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", []):
+                parts = re.split(r"\$(\w+)", target["expr"])
+                parts[1::2] = [values[name] for name in parts[1::2]]
+                yield f"{path.stem} {panel['title']} {target['refId']}", "".join(parts)
 
 
-@pytest.mark.parametrize("target", panel_queries())
-def test_every_panel_of_the_dashboards_has_data(observed: Observed, target: dict[str, Any]) -> None:
-    """With all variables at All, over the time of the traffic, at least one point is a number."""
-    intervals = {"__rate_interval": "5s", "__range": "60s"}
-    expression = re.sub(r"\$(\w+)|\$\{(\w+)\}", lambda found: intervals.get(found[1] or found[2], ".+"), target["expr"])
+EXPRESSIONS: Mapping[str, str] = dict(expressions())
+
+
+def drawn(prometheus: ServerProcess, expression: str) -> list[float]:
+    """All numbers that a panel draws of the last minute."""
     now = time.time()
     query = urllib.parse.urlencode({"query": expression, "start": now - 60, "end": now, "step": 1})
-    answer = fetch(f"{observed.prometheus.url}/api/v1/query_range?{query}")
+    answer = fetch(f"{prometheus.url}/api/v1/query_range?{query}")
     points = [float(value) for series in answer["data"]["result"] for _, value in series["values"]]
-    assert [value for value in points if math.isfinite(value)], expression
+    return [value for value in points if math.isfinite(value)]
+
+
+@pytest.mark.parametrize("panel", EXPRESSIONS)
+def test_every_panel_of_the_dashboards_has_data(observed: Observed, panel: str) -> None:
+    """Over the time of the traffic at least one point is a number."""
+    assert drawn(observed.prometheus, EXPRESSIONS[panel]), EXPRESSIONS[panel]
+
+
+@pytest.mark.parametrize(
+    "panel",
+    [
+        "overview Failures and breaker A",
+        "overview Failures and breaker B",
+        "layers Failures A",
+        "layers Breaker A",
+        "layers Breaker changes A",
+        "layers Gaps A",
+        "layers Lookups that failed, by layer A",
+        "layers Word of changes A",
+        "reliability Burn rate A",
+        "reliability Open breakers A",
+        "reliability Lookups that failed, by cache A",
+    ],
+)
+def test_panels_of_faults_draw_a_redis_that_went_away(observed: Observed, panel: str) -> None:
+    """Where there is none, they draw zero."""
+    assert (max(drawn(observed.prometheus, EXPRESSIONS[panel])) > 0) == (observed.workers == 2)
 
 
 def test_the_checker_of_dashboards_finds_no_error(observed: Observed, shared_dir: Path) -> None:

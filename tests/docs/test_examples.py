@@ -10,39 +10,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sybil import Document, Example, Sybil
-from sybil.parsers.markdown import PythonCodeBlockParser
 
 import aurelis.cache
 from aurelis.cache import set_cache_manager
 from aurelis.cache.testing import LayerContract
+from tests.conftest import ROOT
+from tests.docs.blocks import blocks, files, page_of, run_block
 from tests.managers import own_counts
 
-ROOT = Path(__file__).resolve().parents[2]
+SDKS = ("openai", "anthropic")  # the pages about others run where those are installed: `make compat`
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *map(page_of, SDKS),
     *sorted((ROOT / "integrations").glob("*/README.md")),
 ]
-PARSER = Sybil(parsers=[PythonCodeBlockParser()])
 
 
 def examples() -> Iterator[tuple[str, str]]:
     """Yields page and position of each block of Python."""
     for page in PAGES:
-        for example in blocks(page):
-            yield str(page.relative_to(ROOT)), str(example.line)
-
-
-def blocks(page: Path) -> list[Example]:
-    """Returns the blocks of a page, each with a namespace of its own."""
-    return list(PARSER.parse(page).examples())
-
-
-def files(page: Path) -> dict[str, str]:
-    """Returns the blocks of a page that are files, which others of the page import, by the name in their first line."""
-    named = [(re.match(r"# (\w+\.py)\n", block.parsed), str(block.parsed)) for block in blocks(page)]
-    return {match.group(1): text for match, text in named if match is not None}
+        for block in blocks(page):
+            yield str(page.relative_to(ROOT)), str(block.line)
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +51,7 @@ def its_own_counts() -> Iterator[None]:
 
 @pytest.mark.parametrize(("page", "line"), [pytest.param(*each, id=":".join(each)) for each in examples()])
 def test_a_block_of_python_runs(page: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in files(ROOT / page).items():
-        (tmp_path / name).write_text(text)
-        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
-    monkeypatch.syspath_prepend(tmp_path)
-    document: Document = PARSER.parse(ROOT / page)
-    (example,) = [example for example in document.examples() if str(example.line) == line]
-    document.namespace["__name__"] = "example"
-    example.evaluate()
+    run_block(ROOT / page, line, tmp_path, monkeypatch)
 
 
 def test_the_layer_of_the_page_on_layers_passes_its_tests(tmp_path: Path) -> None:
@@ -83,7 +65,7 @@ def test_the_layer_of_the_page_on_layers_passes_its_tests(tmp_path: Path) -> Non
     assert int(passed.group(1)) == sum(name.startswith("test_") for name in dir(LayerContract))
 
 
-_CLIENTS = ("aurelis_httpx", "aurelis_httpx.cassettes", "aurelis_httpx2", "aurelis_httpx2.cassettes")
+_CLIENTS = [f"aurelis_{library}{module}" for library in ("httpx", "httpx2") for module in ("", "._wrap", ".cassettes")]
 
 
 def modules() -> list[str]:

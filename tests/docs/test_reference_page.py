@@ -14,9 +14,6 @@ from tests.conftest import ROOT
 PAGE = ROOT / "docs" / "reference.md"
 _ROW = re.compile(r"^\| `([\w.]+)` \| ([^|]*) ?\| `(tests/[\w/]+\.py)::(\w+)` \|$")
 
-# What has no row yet, by class, function or method. A row takes its name away from here.
-NOT_YET: frozenset[str] = frozenset()
-
 
 def rows() -> list[tuple[str, str, str]]:
     """Returns the name, the file and the function of each row."""
@@ -35,7 +32,7 @@ def interface(reference: Path) -> Iterator[str]:
             if isinstance(node, ast.ImportFrom) and node.module == "aurelis.cache":
                 for alias in node.names:
                     yield alias.name
-        for name in classes.keys() & {*aurelis.cache.__all__, *NOT_YET}:
+        for name in classes.keys() & {*aurelis.cache.__all__}:
             yield name
             for part in classes[name].body:
                 if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef) and not part.name.startswith("_"):
@@ -44,16 +41,10 @@ def interface(reference: Path) -> Iterator[str]:
                     yield f"{name}.{part.target.id}"
 
 
-def is_yet_to_come(name: str) -> bool:
-    """Whether the name, or the class that it belongs to, has no row yet."""
-    return name in NOT_YET or name.partition(".")[0] in NOT_YET
-
-
 def test_every_name_has_one_row() -> None:
     names = [name for name, _, _ in rows()]
     assert len(names) > 40
     assert len(set(names)) == len(names)
-    assert [name for name in names if is_yet_to_come(name)] == [], "take it out of NOT_YET"
 
 
 @pytest.mark.parametrize("name", [name for name, _, _ in rows()])
@@ -77,5 +68,4 @@ def test_no_name_of_the_reference_is_forgotten(shared_dir: Path) -> None:
     names = {*interface(shared_dir / "reference" / "cache-api.md")}
     assert {"CacheManager", "CacheLayer.ttl", "CacheStats.record_hit", "WriteBehind.set"} <= names
     listed = {name for name, _, _ in rows()}
-    assert sorted(name for name in names - listed if not is_yet_to_come(name)) == []
-    assert names >= NOT_YET, "it is no name of the reference"
+    assert sorted(names - listed) == []

@@ -536,7 +536,8 @@ async def test_the_number_of_series_does_not_grow_with_keys_values_or_callers(
     before = sum(map(len, shared._engine.telemetry.table.cells.values()))
     for number in range(100):
         await use(number)
-    assert sum(map(len, shared._engine.telemetry.table.cells.values())) == before
+    # A first message or sign of life may have come meanwhile, of each kind one series; of keys there are hundreds.
+    assert sum(map(len, shared._engine.telemetry.table.cells.values())) < before + 10
 
 
 async def test_no_key_value_or_text_of_an_error_is_in_any_attribute(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from aurelis.cache.models import recognise
 
@@ -104,7 +104,8 @@ def _of_prompt(number: int, document: dict[str, Any]) -> tuple[str, object]:
 
 def _join(number: int, base_url: str, path: str) -> str:
     """The address below the base; where the path begins as the base ends, that counts once."""
-    if "://" in path or "#" in path or not path.isprintable() or " " in path:
+    leaves = any(unquote(step) in (".", "..") for step in path.partition("?")[0].split("/"))
+    if leaves or "://" in path or "#" in path or not path.isprintable() or " " in path:
         # Otherwise a line could send the credentials elsewhere.
         raise LineError(number, "url must be a path below the base URL")
     steps, own = path.strip("/").split("/"), urlsplit(base_url).path.strip("/").split("/")

@@ -70,22 +70,21 @@ def without_memory(config: CacheConfig) -> CacheConfig | None:
 
 def run(options: Options) -> int:
     """Warm; returns the exit status: 0: all is there; 1: something is not; 2: the file is wrong; 130: interrupted."""
-    wrong: list[LineError] = []
-    total = 0
+    wrong = total = 0
     try:
         # Before anything is paid for.
         for call in calls(options.file, options.base_url):
             total += 1
             if isinstance(call, LineError):
-                wrong.append(call)
+                wrong += 1
+                if wrong <= _SHOWN:
+                    print(f"aurelis-cache: {options.file}: {call}", file=sys.stderr)
     except OSError as error:
         print(f"aurelis-cache: cannot read {options.file}: {error.strerror}", file=sys.stderr)
         return _WRONG
     if wrong:
-        for line in wrong[:_SHOWN]:
-            print(f"aurelis-cache: {options.file}: {line}", file=sys.stderr)
-        if len(wrong) > _SHOWN:
-            print(f"aurelis-cache: and {len(wrong) - _SHOWN} lines more; nothing was sent", file=sys.stderr)
+        if wrong > _SHOWN:
+            print(f"aurelis-cache: and {wrong - _SHOWN} lines more; nothing was sent", file=sys.stderr)
         return _WRONG
     warmer = _Warmer(options, total)
     try:

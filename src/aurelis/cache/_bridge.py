@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -19,6 +20,7 @@ from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 from ._forking import renew_in_children
+from ._shared_errors import SharedError, detach
 from .exceptions import CacheClosedError
 
 T = TypeVar("T")
@@ -74,11 +76,12 @@ class Bridge:
 
     def _result(self, future: concurrent.futures.Future[T]) -> T:
         try:
-            return future.result()
+            error = future.exception()
         except concurrent.futures.CancelledError:
-            if not future.cancelled():
-                raise  # the coroutine's own
             raise CacheClosedError("this cache was closed while it was used") from None
+        if error is not None:
+            SharedError.of(error).again()
+        return future.result()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run the coroutine in the private loop without waiting for it."""
@@ -207,9 +210,11 @@ class _Job:
         self.error: BaseException | None = None
 
     def run(self) -> None:
+        handled = sys.exc_info()[1]
         try:
             self.result = self.context.run(self._function)
         except BaseException as error:
+            detach(error, handled)
             self.error = error
             if not isinstance(error, Exception):
                 raise

@@ -24,6 +24,8 @@ _MEMOISABLE: Final = frozenset({str, bytes, int, bool, type(None)})
 have the same key; a float is left out because 0.0 and -0.0 are equal and have different ones."""
 _CLOSURE: Final = "<closure>"
 """Stands beside the names of parameters, and can be none."""
+_INNER: Final = "<wrapped>"
+"""Stands beside the names of variables, and can be none."""
 _ARGUMENT: Final = re.compile(r"params\['(\w+)'\](.*)", re.DOTALL)
 _PLAIN_ARGUMENT: Final = "pass plain data that identifies it, or name it in ignore=[...], or give key_func"
 _PLAIN_IDENTITY: Final = "it must be plain data"
@@ -67,8 +69,8 @@ class CallKeys:
         if self._ignored or identities is not None:
             self.key = self._by_some
         self._name = f"{function.__module__}.{function.__qualname__}"
+        self._signature = inspect.signature(function)  # before the next, as it refuses what is wrapped in itself
         self._closure = _closure_of(function)
-        self._signature = inspect.signature(function)
         parameters = list(self._signature.parameters.values())
         self._owner = ""
         if identities is not None:
@@ -163,12 +165,16 @@ class CallKeys:
 
 
 def _closure_of(function: object) -> dict[str, object]:
-    """What the function closes over that sets its results apart from those of others with the same name."""
-    if not isinstance(function, FunctionType):
-        return {}
-    found = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # assigned later, as the function's own name is
-            if is_immutable(cell.cell_contents):
-                found[name] = cell.cell_contents
+    """What the function closes over that sets its results apart from those of others with the same name.
+
+    That of a function around another one, whose name it has, is what both close over.
+    """
+    found: dict[str, object] = {}
+    if isinstance(function, FunctionType):
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # assigned later, as the function's own name is
+                if is_immutable(cell.cell_contents):
+                    found[name] = cell.cell_contents
+    if (inner := getattr(function, "__wrapped__", None)) is not None and (below := _closure_of(inner)):
+        found[_INNER] = below
     return found

@@ -43,8 +43,8 @@ def canonical(value: object, *, root: str = "value") -> bytes:
 
     Keyable are None, bool, int, float, complex, str (also with lone surrogates), bytes, list, tuple, dict
     (with any keyable keys), set, frozenset, datetime, date, time (without zone, with a fixed offset or a
-    `ZoneInfo`), timedelta, Decimal, UUID, members of an Enum, NamedTuples, and instances of dataclasses and
-    of pydantic models by the name of their class and their fields. Subclasses of the built-in types are not:
+    `ZoneInfo`), these zones, timedelta, Decimal, UUID, members of an Enum, NamedTuples, and instances of dataclasses
+    and of pydantic models by the name of their class and their fields. Subclasses of the built-in types are not:
     they may carry more than the encoding would see. Classes are told apart by ``module:qualname``.
 
     Args:
@@ -143,15 +143,15 @@ def _timedelta(value: timedelta, _depth: int = 0) -> bytes:
 
 def _datetime(value: datetime, _depth: int) -> bytes:
     plain = value.replace(tzinfo=None, fold=0).isoformat().encode("ascii")
-    return _sized(b"w", plain) + b"%d" % value.fold + _zone(value.tzinfo)
+    return _sized(b"w", plain) + b"%d" % value.fold + _zone_of(value)
 
 
 def _time(value: time, _depth: int) -> bytes:
     plain = value.replace(tzinfo=None, fold=0).isoformat().encode("ascii")
-    return _sized(b"h", plain) + b"%d" % value.fold + _zone(value.tzinfo)
+    return _sized(b"h", plain) + b"%d" % value.fold + _zone_of(value)
 
 
-def _zone(zone: tzinfo | None) -> bytes:
+def _zone(zone: tzinfo | None, _depth: int = 0) -> bytes:
     if zone is None:
         return b"N"
     if type(zone) is timezone:
@@ -159,9 +159,15 @@ def _zone(zone: tzinfo | None) -> bytes:
         return b"O" + _timedelta(zone.utcoffset(None)) + _text(zone.tzname(None))
     if type(zone) is ZoneInfo and zone.key:  # one made from a file may have none
         return b"Z" + _text(zone.key)
-    refusal = _Refusal(type(zone), "use datetime.timezone or a zoneinfo.ZoneInfo that has a key")
-    refusal.steps.append(".tzinfo")
-    raise refusal
+    raise _Refusal(type(zone), "use datetime.timezone or a zoneinfo.ZoneInfo that has a key")
+
+
+def _zone_of(value: datetime | time) -> bytes:
+    try:
+        return _zone(value.tzinfo)
+    except _Refusal as refusal:
+        refusal.steps.append(".tzinfo")
+        raise
 
 
 # --- containers
@@ -312,6 +318,8 @@ _ENCODERS: Final[dict[type, Callable[[Any, int], bytes]]] = {
     time: _time,
     datetime: _datetime,
     timedelta: _timedelta,
+    timezone: _zone,
+    ZoneInfo: _zone,
     list: _list,
     tuple: _tuple,
     dict: _dict,

@@ -19,6 +19,7 @@ from ._flight import Abandoned, Failed, Flight, Settled, current
 from ._forking import renew_in_children
 from ._loader import Compute, Kept, Load, Loader
 from ._options import EntryOptions, seconds
+from ._shared_errors import SharedError
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import LoadTimeoutError, RecursiveLoadError
 from .telemetry import names
@@ -101,7 +102,7 @@ class Computing:
             finally:
                 self._count(flight, outcome)
             if isinstance(outcome, Failed):
-                raise outcome.again()
+                outcome.again()
             kept = outcome.result
             if span is not None:
                 span.set_attributes({**result_attributes(kept.layer), names.RESULT: kept.result})
@@ -166,7 +167,7 @@ class Computing:
             return await flight.wait()
         self._let_go(flight, options)
         error = LoadTimeoutError(f"the load took longer than {options.hard_timeout} s")
-        return Failed(error, error.__traceback__)
+        return Failed.of(error)
 
     def _let_go(self, flight: Flight[Kept], options: EntryOptions) -> None:
         if options.background_completion:
@@ -215,9 +216,9 @@ class Computing:
 
     def _raise_remembered(self, key: str) -> None:
         found = self._engine.failures.find(key, self._engine.clock.monotonic())
-        if found is not None and isinstance(error := found[0], BaseException):
+        if found is not None and isinstance(error := found[0], SharedError):
             self._engine.count_negative()
-            raise error.with_traceback(None)
+            error.again()
 
     # Counting
 

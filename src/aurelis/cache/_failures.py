@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from ._shared_errors import SharedError
+
 _MAX_FAILURES: Final = 1024
 
 
@@ -35,10 +37,14 @@ class Failures:
         """
         if len(self._known) >= _MAX_FAILURES:
             self._known.clear()
+        if isinstance(failure, BaseException):
+            failure = SharedError.of(failure, traceback=False)
         self._known[key] = failure, until, patience, self._state(key)
 
     def find(self, key: str, now: float, patience: float | None = None) -> tuple[object, float] | None:
         """The failure and until when it is remembered; `None`: there is none, or it says nothing to the caller.
+
+        An exception comes as a `SharedError`.
 
         Args:
             now: monotonic.

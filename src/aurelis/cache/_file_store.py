@@ -188,7 +188,10 @@ class FileStore:
             return False
         path = self._path(folder, digest)
         try:
-            return path.exists() and self._discard(path, None)
+            with _problems():
+                if not path.exists():
+                    return False
+            return self._discard(path, None)
         except _StoreProblem as problem:
             self._failed(problem.__cause__)
             return False

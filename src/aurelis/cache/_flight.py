@@ -17,11 +17,11 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from ._forking import renew_in_children
 from ._gate import Gate
+from ._shared_errors import SharedError
 from .exceptions import RecursiveLoadError
 from .telemetry._cells import Cell
 
@@ -36,15 +36,8 @@ class Settled(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """The load raised. `traceback` is the load's own, before any waiter raised it again."""
-
-    error: BaseException
-    traceback: TracebackType | None
-
-    def again(self) -> BaseException:
-        """The error to raise in one more waiter, without the frames that other waiters added to it."""
-        return self.error.with_traceback(self.traceback)
+class Failed(SharedError):
+    """The load raised. Traceback and context are the load's own."""
 
 
 class Party:
@@ -189,7 +182,7 @@ class Flight(Generic[T]):
 
     def fail(self, error: BaseException) -> None:
         """Give everybody the error."""
-        self._conclude(Failed(error, error.__traceback__))
+        self._conclude(Failed.of(error))
 
     def abandon(self) -> None:
         """Let everybody start again."""

@@ -78,6 +78,7 @@ class Guard:
         self.miss = telemetry.lookup(layer.name, names.MISS)
         self.error = telemetry.lookup(layer.name, "error")
         self.skipped = telemetry.lookup(layer.name, "skipped")
+        telemetry.expect_breaker(layer.name)
         renew_in_children(self)
 
     def after_fork(self) -> None:

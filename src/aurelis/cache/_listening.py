@@ -51,6 +51,7 @@ class Listening:
         self._begun = False
         self.started = False
         self.closed = False
+        telemetry.expect_gaps()
         renew_in_children(self)
 
     def after_fork(self) -> None:

@@ -11,10 +11,10 @@ import asyncio
 import math
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
 from ._forking import renew_in_children
 from ._gate import Gate
+from ._shared_errors import SharedError
 
 WINDOW = 64 * 1024
 """Bytes that may wait for readers when the body is not kept."""
@@ -52,7 +52,7 @@ class Recording:
         self._room = Gate()
         self._last = False
         self._complete = False
-        self._error: tuple[BaseException, TracebackType | None] | None = None
+        self._error: SharedError | None = None
         renew_in_children(self)
 
     def after_fork(self) -> None:
@@ -96,7 +96,7 @@ class Recording:
         """The body broke off; readers get what has come and then the error."""
         with self._lock:
             if not self._complete:
-                self._error = (error, error.__traceback__)
+                self._error = SharedError.of(error)
         self._end()
 
     def has_readers(self) -> bool:
@@ -236,8 +236,7 @@ class Reader:
                     recording._drop()
                     room, recording._room = recording._room, Gate()
             elif recording._error is not None:
-                error, traceback = recording._error
-                raise error.with_traceback(traceback)
+                recording._error.again()
             elif recording._complete:
                 return None, None
             else:

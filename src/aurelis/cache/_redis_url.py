@@ -90,11 +90,14 @@ def parse_redis_url(url: object) -> RedisURL:
         tail = urlsplit("//host" + rest[len(location) :])
         servers = () if kind == "socket" else tuple(_server(host, _PORTS[kind]) for host in hosts.split(","))
     except ValueError as error:
-        # The text of the cause repeats the part that is wrong.
+        kind_of_error = type(error).__name__
+    else:
+        kind_of_error = ""
+    if kind_of_error:  # not from within: the text of that error repeats the part that is wrong
         raise ConfigurationError(
-            f"redis_url cannot be parsed ({type(error).__name__}): write redis://user:password@host:port/0, special "
+            f"redis_url cannot be parsed ({kind_of_error}): write redis://user:password@host:port/0, special "
             "characters of the password percent-encoded"
-        ) from None
+        )
     if any(not host or port == 0 for host, port in servers):
         raise ConfigurationError(f"redis_url needs a host, and no port 0, for instance {_EXAMPLES[kind]}")
     if kind == "server" and len(servers) > 1:

@@ -8,7 +8,7 @@ from typing import Final
 _LOG = logging.getLogger("aurelis.cache")
 
 _QUIET: Final = 60.0
-"""Seconds for which a cause is not told again, however often it comes and goes."""
+"""Seconds for which a cause is not told again, however often it comes and goes. One that stays longer is."""
 
 
 class Trouble:
@@ -32,7 +32,9 @@ class Trouble:
             cause: the name of a type of errors. Never the text of one, which may hold what must not be in a log.
             now: monotonic, seconds.
         """
-        if cause not in self._told:
+        told = self._told.get(cause)
+        # One that is back within the time of quiet, and stays: the last word in the log must not be that all works.
+        if told is None or (not self._troubled and now - told >= _QUIET):
             self._told[cause] = now
             self._troubled = True
             _LOG.warning("%s fails (%s): %s", self._subject, cause, self._consequence)
@@ -40,7 +42,8 @@ class Trouble:
     def over(self, now: float) -> None:
         """It works again."""
         if self._told:
-            self._told = {cause: at for cause, at in self._told.items() if now - at < _QUIET}
+            told = list(self._told.items())  # in one step, as another thread may meet something meanwhile
+            self._told = {cause: at for cause, at in told if now - at < _QUIET}
         if self._troubled:
             self._troubled = False
             _LOG.warning("%s works again", self._subject)

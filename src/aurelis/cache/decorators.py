@@ -6,7 +6,8 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from types import MethodType
+from typing import Any, Final, cast
 
 from . import _tags
 from ._call_keys import CallKeys
@@ -16,6 +17,8 @@ from ._identities import Identities, Identity
 from ._options import Duration, seconds
 from .exceptions import ConfigurationError
 from .manager import AnyManager, CacheManager, get_cache_manager, manager_of
+
+_NAMELESS: Final = "<lambda>"
 
 
 def cached(
@@ -54,8 +57,9 @@ def cached(
 
     Raises:
         ConfigurationError: there are no parentheses; it is no function, or a generator; it is a bound method or a
-            `functools.partial`, whose own arguments would be missing in the key, and there is no `key_func`; a name in
-            `ignore` is no parameter's; or there are both `ignore` and `key_func`.
+            `functools.partial`, whose own arguments would be missing in the key, or a lambda, whose name is that of all
+            others, and there is no `key_func`; a name in `ignore` is no parameter's; or there are both `ignore` and
+            `key_func`.
         UnkeyableError: when called, with an argument that cannot be part of a key (a session, a request, `self`); the
             message names the argument.
         ValueError: the ttl is negative or not a number.
@@ -200,10 +204,16 @@ class _Plan:
             raise ConfigurationError(f"{self.name} takes functions and coroutine functions; {name} is none")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigurationError(f"{self.name}: {name} is a generator; return a list of what it yields instead")
-        if self.key_func is None and not inspect.isfunction(function):
+        if self.key_func is not None:
+            return
+        if not inspect.isfunction(function) or isinstance(inspect.unwrap(function), (MethodType, functools.partial)):
             raise ConfigurationError(
-                f"{self.name}: a {kind} may hold arguments that would not be part of the key; "
-                "cache the function itself, or give key_func"
+                f"{self.name}: a {type(inspect.unwrap(function)).__name__} may hold arguments that would not be part "
+                "of the key; cache the function itself, or give key_func"
+            )
+        if function.__name__ == _NAMELESS:
+            raise ConfigurationError(
+                f"{self.name}: all lambdas of a module would have the same key; write def, or give key_func"
             )
 
     def _async(self, function: Callable[..., Any], keys: CallKeys) -> Callable[..., Any]:

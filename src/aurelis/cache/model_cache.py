@@ -143,7 +143,7 @@ class ModelResponseCache:
         Args:
             parameters: as for `get_response`, and so is `provider`.
             ttl: seconds or timedelta; 0: nothing is kept; `None`: an hour with the status `success`, otherwise five
-                minutes.
+                minutes. Where the category `model_responses` has a `ttl`, that is in place of the hour.
             tags: names by which it can be invalidated together with others.
 
         Returns:
@@ -156,7 +156,7 @@ class ModelResponseCache:
             ValueError: the ttl is negative or not a number.
         """
         place = self.place(model_type, prompt, parameters, provider)
-        life = life_of(response, ttl)
+        life = _life_of(response, ttl, self._usual())
         every = (*place.tags, *_names(tags))
         if life is None:
             return False
@@ -196,13 +196,14 @@ class ModelResponseCache:
         if ttl is None and options is not None:
             ttl = options.ttl
         given = None if ttl is None else seconds(ttl)
+        usual = self._usual()
         every = (*place.tags, *_names(tags))
         loaded: list[tuple[LoadContext, float]] = []
 
         async def load() -> R:
             context = current_load()
             response = await compute()
-            life = life_of(response, given)
+            life = _life_of(response, given, usual)
             if life is None:
                 context.skip()
             else:
@@ -235,6 +236,11 @@ class ModelResponseCache:
     async def clear(self, *, soft: bool = False) -> None:
         """Make all answers of all models out of date. Raises as `CacheManager.invalidate_tags`."""
         await self.cache.invalidate_category(CATEGORY, soft=soft)
+
+    def _usual(self) -> float | None:
+        """Seconds that the options of the category say; `None`: they don't."""
+        life = self.cache._ttl(CATEGORY, None)
+        return None if life is None else seconds(life)
 
     def place(
         self, model_type: str, prompt: str, parameters: Mapping[str, object] | None, provider: str | None = None
@@ -314,8 +320,12 @@ def namespace_tag(namespace: str) -> str:
     return "namespace:" + _name("namespace", namespace)
 
 
-def life_of(response: ModelResponse, ttl: Duration | None) -> float | None:
+def _life_of(response: ModelResponse, ttl: Duration | None, usual: float | None) -> float | None:
     """Seconds for which an answer is kept; `None`: it is not.
+
+    Args:
+        ttl: what the call says; `None`: nothing.
+        usual: what the category says; `None`: nothing.
 
     Raises:
         TypeError: it has no status.
@@ -327,7 +337,8 @@ def life_of(response: ModelResponse, ttl: Duration | None) -> float | None:
         return None
     if life is not None:
         return life
-    return SUCCESS_TTL if status == "success" else OTHER_TTL
+    success = SUCCESS_TTL if usual is None else usual
+    return success if status == "success" else min(success, OTHER_TTL)
 
 
 def status_of(response: object) -> str:

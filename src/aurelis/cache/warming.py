@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
+from ._computing import DEFAULT_OPTIONS
 from ._loading import LoadContext, current_load
 from ._options import Duration, seconds, whole
 from .exceptions import CacheError, ConfigurationError, MissingExtraError
@@ -21,6 +22,9 @@ USER_CATEGORY: Final = "user_data"
 USER_TTL: Final = 1800.0
 """Seconds that the data of a user lives, if the caller does not say."""
 _CONCURRENCY: Final = 4
+_NOTHING: Final = object()
+_ERRORS: Final = 100
+"""Failures of which the error is kept."""
 _REASONS: Final[Mapping[str, str]] = {
     "incomplete": "not kept in every layer",
     "fenced": "invalidated while it was loaded",
@@ -55,7 +59,8 @@ class WarmFailure:
     Attributes:
         number: its place among what was to be warmed, from 1 on.
         reason: the type of what was raised, or words; nothing of a prompt, an answer or a user.
-        error: what was raised, whose text may hold anything.
+        error: what was raised, whose text may hold anything; `None` where nothing was, and beyond the first 100, as an
+            error keeps alive all that was under way around it.
     """
 
     number: int
@@ -140,7 +145,8 @@ class Warming(Generic[J]):
             except NotWarmed as failure:
                 self._failures.append(WarmFailure(number, failure.reason))
             except Exception as error:  # noqa: BLE001  # one that fails is no reason to leave out the others
-                self._failures.append(WarmFailure(number, type(error).__qualname__, error))
+                kept = error if len(self._failures) < _ERRORS else None
+                self._failures.append(WarmFailure(number, type(error).__qualname__, kept))
             else:
                 if loaded:
                     self._warmed += 1
@@ -205,7 +211,7 @@ class CacheWarmer:
         return self._given or get_cache_manager()
 
     async def warm_model_responses(
-        self, prompts: Iterable[str], models: Iterable[str], ttl: Duration = SUCCESS_TTL
+        self, prompts: Iterable[str], models: Iterable[str], ttl: Duration | None = None
     ) -> WarmReport:
         """Have the answer of each model to each prompt in the cache, where `ModelResponseCache` finds it.
 
@@ -214,7 +220,7 @@ class CacheWarmer:
         Args:
             prompts: each is asked without parameters.
             models: names of the models, of which there must be one at least.
-            ttl: seconds or timedelta that an answer lives.
+            ttl: seconds or timedelta that an answer lives; `None`: what the category `model_responses` has, or an hour.
 
         Returns:
             What became of them; they are numbered by prompt, and within it by model.
@@ -229,8 +235,8 @@ class CacheWarmer:
         asked, named = _several("prompts", prompts), _several("models", models)
         if not named:
             raise ConfigurationError("models must name one model at least")
-        life = seconds(ttl)
         cache = self.cache
+        life = _life(cache, CATEGORY, ttl, SUCCESS_TTL)
         answers = ModelResponseCache(cache)
 
         async def ask(job: tuple[str, str]) -> bool:
@@ -251,12 +257,12 @@ class CacheWarmer:
 
         return await self._run(((prompt, model) for prompt in asked for model in named), ask, len(asked) * len(named))
 
-    async def warm_user_data(self, users: Iterable[str], ttl: Duration = USER_TTL) -> WarmReport:
+    async def warm_user_data(self, users: Iterable[str], ttl: Duration | None = None) -> WarmReport:
         """Have the data of each user in the cache, in the category `user_data` under the user's id.
 
         Args:
             users: their ids.
-            ttl: seconds or timedelta that the data live.
+            ttl: seconds or timedelta that the data live; `None`: what the category has, or half an hour.
 
         Raises:
             ConfigurationError: there is no `load_user`.
@@ -266,8 +272,8 @@ class CacheWarmer:
         """
         load_user = _needed("load_user", self._load_user, "warm_user_data", "(user_id)")
         asked = _several("users", users)
-        life = seconds(ttl)
         cache = self.cache
+        life = _life(cache, USER_CATEGORY, ttl, USER_TTL)
 
         async def load(user: str) -> bool:
             return await _warmed(cache, USER_CATEGORY, user, lambda: load_user(user), life)
@@ -276,6 +282,11 @@ class CacheWarmer:
 
     async def _run(self, jobs: Iterator[J], warm: Callable[[J], Awaitable[bool]], total: int) -> WarmReport:
         return await Warming(jobs, warm, concurrency=self._concurrency, total=total, progress=self._progress).run()
+
+
+def _life(cache: UnifiedCacheManager, category: str, ttl: Duration | None, otherwise: float) -> float:
+    life = cache._ttl(category, ttl)
+    return otherwise if life is None else seconds(life)
 
 
 async def _warmed(
@@ -291,20 +302,33 @@ async def _warmed(
     """Whether it had to be loaded; false: it is there.
 
     Raises:
-        NotWarmed: it was loaded, and is not kept.
+        NotWarmed: it was loaded, and is not kept; or it is stale, and could not be loaded.
+        Exception: what the load raised, even where something stale takes its place.
     """
+    options = cache._options.get(category) or DEFAULT_OPTIONS
     loads: list[tuple[LoadContext, bool]] = []
+    errors: list[Exception] = []
 
     async def run() -> object:
         context = current_load()
-        value = await load()
+        try:
+            value = await load()
+        except Exception as error:
+            errors.append(error)
+            raise
         failed = is_error(value)
         if failed:
             context.skip()  # not raised: others who wait for it may want to see it
         loads.append((context, failed))
         return value
 
-    await cache.get_or_compute(category, identifier, run, None, ttl, tags)
+    # What is stale is loaded now, and not later in the background, and is kept for as long as it would be.
+    awaited = replace(options, soft_timeout=None, stale_while_revalidate=0, stale_if_error=options.stale_for)
+    await cache.get_or_compute(category, identifier, run, None, ttl, tags, awaited)
+    if errors:
+        raise errors[0]
+    if not loads and options.stale_for and await cache.get(category, identifier, default=_NOTHING) is _NOTHING:
+        raise NotWarmed("stale, and not loaded anew")
     for context, failed in loads:
         if failed:
             raise NotWarmed("the answer has the status error")

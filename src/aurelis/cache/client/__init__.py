@@ -12,7 +12,7 @@ from ._bodies import LedBody, LiveBody, ReplayedBody, ReplayedResponse
 from ._cache import ClientCache
 from ._library import Library, Request, Response
 from ._options import ClientOptions, ModelOptions, require_transport
-from ._wrapping import find_client
+from ._wrapping import find_clients
 
 __all__ = [
     "DEFAULT_MAX_BODY_BYTES",
@@ -28,6 +28,6 @@ __all__ = [
     "ReplayedResponse",
     "Request",
     "Response",
-    "find_client",
+    "find_clients",
     "require_transport",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import suppress
@@ -241,6 +242,7 @@ class LedBody:
             self._lead.lose()
 
     def _load(self) -> bytes | None:
+        handled = sys.exc_info()[1]
         try:
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -248,6 +250,6 @@ class LedBody:
             else:
                 self._lead.chunk(chunk)
         except BaseException as error:
-            self._lead.fail(error)
+            self._lead.fail(error, handled)
             raise
         return chunk

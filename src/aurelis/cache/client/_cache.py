@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
@@ -420,11 +421,12 @@ class ClientCache(Generic[Q, R]):
         return self._response(request, head, member, library.live(answer, library, patience), extensions)
 
     def _lead(self, request: Q, call: Call, lead: Lead, ask: Callable[[Q], R]) -> R:
+        handled = sys.exc_info()[1]
         try:
             with lead.asking():
                 response = ask(asking(request, call, lead.conditions))
         except BaseException as error:
-            stale = lead.fail(error)
+            stale = lead.fail(error, handled)
             lead.close()
             if stale is None:
                 raise
@@ -438,7 +440,7 @@ class ClientCache(Generic[Q, R]):
                 chunks = rest if first is None else chain((first,), rest)
             decision = lead.take(head, response, refused=refused)
         except BaseException as error:
-            stale = lead.fail(error)
+            stale = lead.fail(error, handled)
             lead.close()
             response.close()
             if stale is None:

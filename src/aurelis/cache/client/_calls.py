@@ -162,8 +162,9 @@ class Recogniser:
         return HttpRequest(request.method, address, fields, token)
 
     def addresses(self, url: str) -> tuple[str, ...]:
-        """The addresses that a URL has in keys."""
-        return tuple({url, clean_url(url)})
+        """The addresses that a URL has in keys, which hold no credentials of its query."""
+        clean = clean_url(url)
+        return (clean,) if self._has_credentials(url) else tuple({url, clean})
 
     def _read(self, request: Request) -> tuple[str | None, Mapping[bytes, bytes]]:
         """The address and the fields; `None`: the request is for something else than its URL says."""
@@ -177,8 +178,7 @@ class Recogniser:
     def _identity(self, address: str, fields: Mapping[bytes, bytes], namespace: str | None) -> tuple[str, str]:
         """The address as it is in keys, and what keeps its responses apart from those of others."""
         token = "" if self._shared else credential_partition(fields, self._secret)
-        query = address.partition("?")[2]
-        if query and partition({}, query, self._secret):
+        if self._has_credentials(address):
             # Keys can be read in a shared layer: of credentials in the query only a hash goes into them.
             token = blake2b(f"{token} {address}".encode("ascii"), digest_size=16, key=self._secret).hexdigest()
             address = clean_url(address)
@@ -190,6 +190,11 @@ class Recogniser:
             named = ascii((token, namespace)).encode("ascii")
             token = blake2b(named, digest_size=16, key=self._secret).hexdigest()
         return address, token
+
+    def _has_credentials(self, url: str) -> bool:
+        """Whether the query of a URL holds some."""
+        query = url.partition("?")[2]
+        return bool(query and partition({}, query, self._secret))
 
     def _model_call(
         self, request: Request, address: str, fields: Mapping[bytes, bytes], options: CallOptions

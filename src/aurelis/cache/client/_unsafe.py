@@ -72,6 +72,8 @@ class Unsafe(Generic[R]):
         await self._heeding.invalidate(urls, tags)
         if options.mode == "bypass":
             return None  # what is out of date is so for all, but this response is for its caller alone
+        if call.url not in self._recognise.addresses(call.url):
+            return None  # its key would hold a credential
         length = fields.get(b"content-length", b"")
         if not length.isdigit() or len(length) > 9 or int(length) > self._max_body_bytes:
             return None

@@ -1,15 +1,23 @@
-"""Finding the client of the HTTP library inside of an SDK's client."""
+"""Finding the clients of the HTTP library inside of an SDK's client."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-_INNER: Final = ("_client", "client", "_async_client", "_http_client")
-_DEPTH: Final = 3
+_INNER: Final = (
+    *("_client", "client", "_async_client", "async_client", "_http_client"),
+    "sdk_configuration",  # Mistral
+    *("_client_wrapper", "httpx_client"),  # Cohere
+    *("root_client", "root_async_client"),  # LangChain
+)
+# Not Google's and Pydantic AI's: they replace their clients by new ones, which would have no cache.
+_DEPTH: Final = 4
 
 
-def find_client(client: object, kinds: tuple[type, ...]) -> Any:
-    """The client of the HTTP library that an SDK's client makes its requests with, which may be itself.
+def find_clients(client: object, kinds: tuple[type, ...]) -> list[Any]:
+    """The clients of the HTTP library that an SDK's client makes its requests with; it may be one itself.
+
+    Those nearest to it count: an SDK with an interface for each mode has two.
 
     Args:
         kinds: the classes of the library's clients.
@@ -19,15 +27,14 @@ def find_client(client: object, kinds: tuple[type, ...]) -> Any:
     """
     level: list[object] = [client]
     for _ in range(_DEPTH):
-        for candidate in level:
-            if isinstance(candidate, kinds):
-                return candidate
+        if found := [one for one in level if isinstance(one, kinds)]:
+            return list({id(one): one for one in found}.values())
         # Only what is there: reading an attribute may make a client.
-        level = [found for one in level for name in _INNER if (found := _attributes(one).get(name)) is not None]
+        level = [inner for one in level for name in _INNER if (inner := _attributes(one).get(name)) is not None]
     library = kinds[0].__module__.partition(".")[0]
     raise TypeError(
         f"wrap() found no client of {library} in {type(client).__name__}: "
-        f"give its http_client={library}.Client(transport=CacheTransport()), or wrap that client"
+        f"give it a {library}.Client(transport=CacheTransport()), or wrap that client"
     )
 
 

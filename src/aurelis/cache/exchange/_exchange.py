@@ -13,6 +13,7 @@ from aurelis.cache._entry import Entry
 from aurelis.cache._first_layer import Found
 from aurelis.cache._flight import Abandoned, Failed, Flight
 from aurelis.cache._options import whole
+from aurelis.cache._shared_errors import SharedError
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.manager import AnyManager, manager_of
@@ -258,7 +259,7 @@ class Exchange(Generic[Q]):
                             return Lead(lead, why(decision, lead.found), leave, flight)
                 outcome = await ways.outcome(flight, None if leads else patience)
                 if isinstance(outcome, Failed):
-                    raise outcome.again()
+                    outcome.again()
                 counted = not (leads and isinstance(outcome, Abandoned))
                 if isinstance(outcome, Abandoned):
                     if leads:
@@ -297,8 +298,8 @@ class Exchange(Generic[Q]):
     def failed(self, failure: object, until: float) -> Hit:
         """Answer with what the key has failed with lately."""
         self.engine.count_negative()
-        if isinstance(failure, BaseException):
-            raise failure.with_traceback(None)
+        if isinstance(failure, SharedError):
+            failure.again()
         entry = Entry(failure, None, until, until, 0)
         return hit_of(entry, names.NEGATIVE, self._monotonic(), self._telemetry)
 

@@ -146,7 +146,7 @@ class Gathering(Generic[Q]):
                 for key, flight in followed.items():
                     failure = await self._follow(key, flight)
                     if isinstance(failure, Failed):
-                        raise failure.again()
+                        failure.again()
                     if isinstance(failure, Declined):
                         return replace(failure, collapsed=True)
             finally:
@@ -189,7 +189,7 @@ class Gathering(Generic[Q]):
                 await self._ways.outcome(flight, None)
         failure = load.party.failure
         if isinstance(failure, Failed):
-            raise failure.again()
+            failure.again()
         if isinstance(failure, Declined):
             return failure
         if not self.board.found.keys() >= led.keys():

@@ -10,6 +10,7 @@ from typing import Any
 from aurelis.cache._bridge import run_inline
 from aurelis.cache._decisions import Pass, Record
 from aurelis.cache._flight import Flight
+from aurelis.cache._shared_errors import detach
 from aurelis.cache.http import Fields, ResponseHead
 
 from ._answers import Hit
@@ -74,14 +75,18 @@ class Lead:
             self.recorder.report()
             run_inline(self.recorder.release())
 
-    def fail(self, error: BaseException) -> Hit | None:
+    def fail(self, error: BaseException, handled: BaseException | None) -> Hit | None:
         """The load failed: others get the error, or what stands in for the response.
+
+        Args:
+            handled: what the thread was handling before it asked the origin; it is no concern of the others.
 
         Returns:
             What stands in for the response; `None`: raise the error.
         """
         if self.recorder.over:
             return None
+        detach(error, handled)
         self.recorder.report(error)
         if not isinstance(error, Exception):
             # The thread is being interrupted. The origin has not failed, so those who wait ask it again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from aurelis.cache._flight import Failed, Flight, Party, enter
 from aurelis.cache._guard import Budget
 from aurelis.cache._leases import Permit
 from aurelis.cache._packing import Keep, Packed
+from aurelis.cache._shared_errors import detach
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.telemetry import names
 from aurelis.cache.typing import ExchangePolicy
@@ -191,6 +193,7 @@ class PartyLoad(Generic[Q]):
     async def fill(self) -> None:
         """Load. What the origin raises is left to those who wait, by the party."""
         engine, led = self._engine, self._led
+        handled = sys.exc_info()[1]  # by the thread that this blocks
         if not self._blocking:
             enter(self.party.flights[0])
         permit: Permit | None = None
@@ -214,6 +217,7 @@ class PartyLoad(Generic[Q]):
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001  # it is for those who wait
+            detach(error, handled)
             self._fail(missing, error)
         finally:
             try:
@@ -367,7 +371,7 @@ class PartyLoad(Generic[Q]):
         first = next((one for one in decisions.values() if isinstance(one, Reraise)), None)
         if first is not None and first.remember_for:
             self._remember(missing, bare(error), now + first.remember_for, first.patience)
-        self.party.failure = Failed(error, error.__traceback__)
+        self.party.failure = Failed.of(error)
 
     def _left(self, key: str) -> Entry | None:
         """What was stored of an item and has not been removed or invalidated meanwhile."""

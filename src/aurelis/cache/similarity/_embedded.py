@@ -54,6 +54,7 @@ class Embedded:
         self._shelf = shelf
         self._keys = keys
         self._telemetry = telemetry
+        telemetry.expect_breaker(names.SIMILARITY)
         self._timeout = timeout
         self._state = _breaker.CLOSED
         self.after_fork()

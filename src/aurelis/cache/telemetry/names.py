@@ -69,6 +69,10 @@ OTHER_MODELS: Final = "_OTHER"
 MAX_MODELS: Final = 100
 """Models that a cache keeps apart in its counts."""
 
+BREAKER_STATES: Final = ("open", "half_open", "closed")
+GAP_REASONS: Final = ("hole", "connection", "subscription")
+"""All of them: what is rare and bounded is reported from the beginning."""
+
 # Values of LAYER.
 L1: Final = "l1"
 L2: Final = "l2"

@@ -269,6 +269,11 @@ class Telemetry:
         """Count one message of another process, or one of this process that came back."""
         self.table.cell(names.MESSAGES, **{names.DIRECTION: direction, names.KIND: kind}).n += 1
 
+    def expect_gaps(self) -> None:
+        """Have their series begin with zero: one that begins with its first event has no increase by it."""
+        for reason in names.GAP_REASONS:
+            self.table.cell(names.GAPS, **{names.GAP_REASON: reason})
+
     def gap(self, reason: str) -> None:
         """Count one time when messages may have been lost."""
         self.table.cell(names.GAPS, **{names.GAP_REASON: reason}).n += 1
@@ -282,6 +287,11 @@ class Telemetry:
         self.table.cell(
             names.ERRORS, **{names.LAYER: layer, names.OPERATION: operation, names.ERROR_TYPE: error_type}
         ).n += 1
+
+    def expect_breaker(self, layer: str) -> None:
+        """Have the series of its changes begin with zero, for the same reason."""
+        for state in names.BREAKER_STATES:
+            self.table.cell(names.BREAKER, **{names.LAYER: layer, names.BREAKER_STATE: state})
 
     def breaker(self, layer: str, state: str) -> None:
         """Count one change of state of a breaker."""

@@ -53,7 +53,8 @@ def cassette(request: pytest.FixtureRequest) -> Iterator[Cassette]:
     mode = options.pop("mode", None)
     mode = request.config.getoption("--cassette-mode") or mode or request.config.getini("cassette_mode")
     file = request.path
-    folder = _own_folder(file, request.node.name) if path is None else file.parent / path
+    name = request.node.nodeid.partition("::")[2]  # with its class
+    folder = _own_folder(file, name) if path is None else file.parent / path
     found = Cassette(folder, mode, **options)
     yield found
     if found.unmatched and not request.node.stash.get(_FAILED, False):

@@ -32,6 +32,16 @@ _USUAL: Final = tuple(
     )
 )
 
+_NAMES = (
+    rb"(?:(?:access|auth|id|refresh|security|session)[_-]?token|client[_-]?(?:secret|assertion)"
+    rb"|(?:api|private|secret|secret[_-]?access)[_-]?key|passw(?:or)?d)"
+)
+# What is given away when somebody signs in, by its name, in JSON, in a form and in an address.
+_NAMED: Final = (
+    re.compile(rb'"%b"\s*:\s*"((?:[^"\\]|\\.)*)"' % _NAMES, re.IGNORECASE | re.DOTALL),
+    re.compile(rb"(?:\A|[?&#])%b=([^&#\s]*)" % _NAMES, re.IGNORECASE),
+)
+
 # They say who called, or which call it was, and nothing of the answer.
 _UNWANTED: Final = frozenset(
     {
@@ -98,9 +108,10 @@ class Scrubber:
     def _spans(self, data: bytes, credentials: Sequence[bytes]) -> list[tuple[int, int]]:
         """Where secrets are, in order, none touching another."""
         literal = [re.compile(re.escape(value)) for value in credentials if len(value) >= _SHORTEST]
-        found = sorted(match.span() for pattern in (*literal, *self._patterns) for match in pattern.finditer(data))
+        found = [match.span() for pattern in (*literal, *self._patterns) for match in pattern.finditer(data)]
+        found += [match.span(1) for pattern in _NAMED for match in pattern.finditer(data)]
         spans: list[tuple[int, int]] = []
-        for begin, end in found:
+        for begin, end in sorted(found):
             if begin == end:  # a place, and no text
                 continue
             if spans and begin <= spans[-1][1]:

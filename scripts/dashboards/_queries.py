@@ -1,0 +1,141 @@
+"""PromQL over the project's metrics. Names come from the one module that has them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry.names import Metric
+from aurelis_cli.demo.metrics import label as label
+from aurelis_cli.demo.metrics import series as series
+
+PROCESSES: Final = 'job=~"$job", instance=~"$instance"'
+"""Matchers that every query has."""
+CACHES: Final = f'{PROCESSES}, {label(names.NAME)}=~"$name"'
+"""Those of metrics of a cache."""
+RECORDED: Final = f'job=~"$job", instance=~"$instance|", {label(names.NAME)}=~"$name"'
+"""Those of recorded series, most of which are sums over instances and have no such label."""
+_LABELS: Final = re.compile(r"by \((?:\w+, )*(\w+)\)")
+_NOTHING: Final[Mapping[str, str]] = {}
+
+HITS: Final = {names.RESULT: f"{names.HIT}|{names.STALE}"}
+"""Requests that a stored entry answered."""
+MEMORY: Final = {names.LAYER: names.L1}
+SHARED: Final = {names.LAYER: f"{names.L2}|{names.L3}"}
+GET: Final = {names.OPERATION: "get"}
+FILL: Final = {names.OPERATION: "fill"}
+FAILED_LOADS: Final = {**FILL, names.ERROR_TYPE: ".+"}
+
+
+def selector(
+    metric: Metric, where: Mapping[str, str] = _NOTHING, but: Mapping[str, str] = _NOTHING, *, raw: bool = False
+) -> str:
+    """The series of a metric; a histogram's buckets.
+
+    Args:
+        metric: what is asked for.
+        where: patterns that whole attributes must match.
+        but: patterns that they must not match.
+        raw: a counter is meant as it stands, and not how it grows.
+    """
+    if metric.kind == "histogram":
+        return _matching(f"{series(metric)}_bucket", where, but)
+    name = series(metric)
+    # What reads dashboards takes each name that ends so for a counter, and asks for its rate.
+    if raw or (metric.kind == "gauge" and name.endswith("_count")):
+        return f'{{__name__="{name}", {_matching("", where, but)[1:]}'
+    return _matching(name, where, but)
+
+
+def _matching(name: str, where: Mapping[str, str], but: Mapping[str, str] = _NOTHING) -> str:
+    matchers = [CACHES]
+    matchers += [f'{label(attribute)}=~"{pattern}"' for attribute, pattern in where.items()]
+    matchers += [f'{label(attribute)}!~"{pattern}"' for attribute, pattern in but.items()]
+    return f"{name}{{{', '.join(matchers)}}}"
+
+
+def total(expression: str, *by: str) -> str:
+    """The sum by attributes."""
+    return f"sum{_by(by)} ({expression})" if by else f"sum({expression})"
+
+
+def per_second(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING, but: Mapping[str, str] = _NOTHING) -> str:
+    """How often a counter counts."""
+    return total(f"rate({selector(metric, where, but)}[$__rate_interval])", *by)
+
+
+def in_step(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING, but: Mapping[str, str] = _NOTHING) -> str:
+    """How much a counter grows around each point of a graph."""
+    return total(f"increase({selector(metric, where, but)}[$__rate_interval])", *by)
+
+
+def events(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING) -> str:
+    """How often something rare happened around each point of a graph; of durations, how many were recorded.
+
+    A series that begins with its first event has no increase by it, so what there was before is taken for zero.
+    """
+    name = series(metric) + ("_count" if metric.kind == "histogram" else "")
+    now = _matching("", where).replace("{", f'{{__name__="{name}", ', 1)
+    return total(f"clamp_min({now} - ({now} offset $__rate_interval or 0 * {now}), 0)", *by)
+
+
+def in_range(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING, but: Mapping[str, str] = _NOTHING) -> str:
+    """How much a counter grew in the time range, for panels of one value."""
+    return total(f"increase({selector(metric, where, but)}[$__range])", *by)
+
+
+def level(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING) -> str:
+    """What a gauge says now, over all instances."""
+    return total(selector(metric, where), *by)
+
+
+def timed(where: Mapping[str, str], *by: str, window: str = "$__rate_interval") -> str:
+    """How many durations were recorded in a second: a count of loads and of I/O, and of nothing in memory."""
+    return total(f"rate({_matching(series(names.DURATION) + '_count', where)}[{window}])", *by)
+
+
+def quantile(q: float, where: Mapping[str, str], by: str) -> str:
+    """A quantile of durations in seconds."""
+    buckets = f"rate({selector(names.DURATION, where)}[$__rate_interval])"
+    # Comparing leaves out what is no number, where nothing was timed.
+    return f"histogram_quantile({q}, sum by (le, {label(by)}) ({buckets})) >= 0"
+
+
+def within(seconds: str, where: Mapping[str, str], by: str) -> str:
+    """The share of durations up to a bound of the histogram."""
+    bound = {"le": seconds.replace(".", r"\\.") + (r"(\\.0)?" if "." not in seconds else "")}
+    fast = total(f"rate({selector(names.DURATION, {**where, **bound})}[$__rate_interval])", by)
+    return f"{fast} / ({timed(where, by)} > 0)"
+
+
+def share(part: str, whole: str) -> str:
+    """A ratio; nothing where there was nothing. `part` may be absent, which is 0."""
+    return f"(({part}) or vector(0)) / ({whole} > 0)"
+
+
+def share_by(part: str, whole: str) -> str:
+    """A ratio for each value of the attributes that both are summed by."""
+    return f"(({part}) or 0 * {whole}) / ({whole} > 0)"
+
+
+def or_zero(expression: str) -> str:
+    """A true zero where the metric has not begun yet; it is called `none` by the last of the labels summed by."""
+    found = _LABELS.search(expression)
+    assert found is not None, expression
+    return f'{expression} or on () label_replace(vector(0), "{found[1]}", "none", "", "")'
+
+
+def or_zero_by_cache(expression: str) -> str:
+    """A true zero for each cache for which it has not begun yet."""
+    return f"{expression} or on ({label(names.NAME)}) 0 * {per_second(names.REQUESTS, names.NAME)}"
+
+
+def legend(*attributes: str) -> str:
+    """The values of attributes."""
+    return " ".join(f"{{{{{label(attribute)}}}}}" for attribute in attributes)
+
+
+def _by(attributes: tuple[str, ...]) -> str:
+    return f" by ({', '.join(label(attribute) for attribute in attributes)})"

@@ -1,0 +1,246 @@
+"""Each layer, what it holds, and what processes tell each other."""
+
+from typing import Final
+
+from aurelis.cache.telemetry import names
+
+from . import _queries as q
+from . import writing
+from ._records import NONE_IS_GOOD, Dashboard, Panel, Query, Row
+from .overview import durations
+
+FAILED: Final = {names.RESULT: "error|skipped"}
+"""Lookups that a layer did not answer."""
+_ANSWERED: Final = {names.RESULT: "hit|stale|negative"}
+_WORKS: Final = {names.OPERATION: "set|delete|clear|invalidate|scan|tags|acquire|renew|release"}
+_OPEN, _TRIED = ({names.BREAKER_STATE: state} for state in ("open", "half_open"))
+
+
+def breaker_open(*by: str) -> str:
+    """1 while a breaker is open: each way into `open` is left through `half_open`; 0 where none ever opened."""
+    opened, tried = (
+        f"sum by ({_by_labels(by)}) ({q.selector(names.BREAKER, state, raw=True)})" for state in (_OPEN, _TRIED)
+    )
+    return f"clamp_max({opened} - ({tried} or 0 * {opened}), 1)"
+
+
+def _by_labels(by: tuple[str, ...]) -> str:
+    """Attributes as labels, with those of a process."""
+    return ", ".join(["job", "instance", *map(q.label, by)])
+
+
+def _lookups(where: dict[str, str]) -> str:
+    return q.per_second(names.LOOKUPS, names.LAYER, where=where)
+
+
+_LAYERS = (
+    Panel(
+        "Lookups by layer and result",
+        """How often each layer is asked, and how it answers. l1 is memory, l2 Redis, l3 a disk; a layer is asked when
+        those before it have nothing. `error` and `skipped`: it fails, and after that is not tried for a while; see
+        "Failures".""",
+        (Query(q.per_second(names.LOOKUPS, names.LAYER, names.RESULT), q.legend(names.LAYER, names.RESULT)),),
+        unit="ops",
+        stacked=True,
+    ),
+    Panel(
+        "Hit ratio by layer",
+        """Share of each layer's lookups that found something. Low in l1 and high in l2: memory is too small, or there
+        are many processes with little traffic each. Low in l2: what is stored there is used in one place only, or lives
+        too short.""",
+        (Query(q.share_by(_lookups(_ANSWERED), _lookups({})), q.legend(names.LAYER)),),
+        unit="percentunit",
+        maximum=1,
+    ),
+    Panel(
+        "Latency of reads by layer",
+        """How long a lookup takes in each layer; of those in memory one hit in 64 is timed. If l2 grows: Redis is busy,
+        the network is slow, entries are large, or the event loop is blocked by something else.""",
+        durations(q.GET, names.LAYER),
+        unit="s",
+        logarithmic=True,
+        traced=True,
+    ),
+    Panel(
+        "Latency of other operations",
+        """95th percentile of writes, deletions and all else that waits for a layer. `acquire`, `renew` and `release`
+        are of a lease, `tags` asks for generations that are new here. Zero: there is memory only. If all grow, the
+        server is slow; if one does, look at what is special about it.""",
+        (
+            Query(
+                q.or_zero(q.quantile(0.95, _WORKS, names.OPERATION)),
+                f"p95 {q.legend(names.OPERATION)}",
+                exemplars=True,
+            ),
+        ),
+        unit="s",
+        traced=True,
+    ),
+    Panel(
+        "Failures",
+        """Failures of a layer or of a frame in it, around each point, which were handled and reached no caller.
+        `timeout`: slow server or network, or a blocked event loop. Connection errors: is Redis up, is the
+        password right? Frames: another version writes there, or something else does.""",
+        (
+            Query(
+                q.or_zero(q.events(names.ERRORS, names.LAYER, names.OPERATION, names.ERROR_TYPE)),
+                q.legend(names.LAYER, names.OPERATION, names.ERROR_TYPE),
+            ),
+        ),
+        steps=NONE_IS_GOOD,
+    ),
+    Panel(
+        "Breaker",
+        """Red while a process does without a layer, since it has failed several times in a row. Nothing has to be
+        restarted: a probe closes the breaker when the layer works again. One process only: its network or password.
+        All of them: the server.""",
+        (
+            Query(
+                q.or_zero(breaker_open(names.NAME, names.LAYER)),
+                f"{{{{instance}}}} {q.legend(names.NAME, names.LAYER)}",
+            ),
+        ),
+        kind="states",
+        states={"0": ("closed", "green"), "1": ("open", "red")},
+        steps=NONE_IS_GOOD,
+        to="aurelis-cache-reliability",
+    ),
+    Panel(
+        "Breaker changes",
+        """Changes of state of breakers, around each point. `open` again and again: the layer works just long enough
+        to be tried. Look at its load, and at timeouts that are too short for it.""",
+        (
+            Query(
+                q.or_zero(q.events(names.BREAKER, names.LAYER, names.BREAKER_STATE)),
+                q.legend(names.LAYER, names.BREAKER_STATE),
+            ),
+        ),
+    ),
+    Panel(
+        "Lookups that failed, by layer",
+        """Share of each layer's lookups that failed or were not tried. From one in a hundred on there is an alert. It
+        costs loads, not answers.""",
+        (Query(q.share_by(_lookups(FAILED), _lookups({})), q.legend(names.LAYER)),),
+        unit="percentunit",
+        steps=((None, "green"), (0.01, "red")),
+        to="aurelis-cache-reliability",
+    ),
+)
+
+_SIZES = (
+    Panel(
+        "Entries by layer",
+        """Entries that are held now, over all instances, where a layer can tell. If they fall at once, something
+        cleared the cache; if they stand at their bound while the hit ratio is low, allow more (max_size).""",
+        (Query(q.level(names.ENTRIES, names.NAME, names.LAYER), q.legend(names.NAME, names.LAYER)),),
+    ),
+    Panel(
+        "Bytes, of their limit",
+        """Bytes that are held now and may be held, over all instances. If usage stays at the limit and the hit ratio is
+        low, raise max_bytes or shorten lives.""",
+        (
+            Query(q.level(names.USAGE, names.NAME, names.LAYER), f"{q.legend(names.NAME, names.LAYER)}: used"),
+            Query(q.level(names.LIMIT, names.NAME, names.LAYER), f"{q.legend(names.NAME, names.LAYER)}: limit"),
+        ),
+        unit="bytes",
+        dashed=".*: limit",
+    ),
+    Panel(
+        "How full",
+        """Share of the bytes that are used. Full is no fault by itself: see "Evictions" for what has to go, and whether
+        the hit ratio suffers.""",
+        (
+            Query(
+                f"{q.level(names.USAGE, names.NAME, names.LAYER)} "
+                f"/ ({q.level(names.LIMIT, names.NAME, names.LAYER)} > 0)",
+                q.legend(names.NAME, names.LAYER),
+            ),
+        ),
+        unit="percentunit",
+        maximum=1,
+        steps=((None, "green"), (0.9, "yellow")),
+        width=8,
+    ),
+    Panel(
+        "Evictions",
+        """Entries per second that a layer dropped by itself. `capacity`: for want of room; if it is much beside
+        "Stores", entries go before they are used again. `expired` is the ordinary end.""",
+        (
+            Query(
+                q.per_second(names.EVICTIONS, names.NAME, names.LAYER, names.REASON),
+                q.legend(names.NAME, names.LAYER, names.REASON),
+            ),
+        ),
+        unit="ops",
+        width=8,
+    ),
+    Panel(
+        "Stores and deletions",
+        """What is kept per second, by result, and calls of delete. `incomplete`: memory has it and a shared layer did
+        not take it, see "Failures". `fenced`: something newer has overtaken it. Many deletions beside few stores:
+        somebody invalidates more than is used.""",
+        (
+            Query(q.or_zero(q.per_second(names.STORES, names.STORE_RESULT)), q.legend(names.STORE_RESULT)),
+            Query(q.per_second(names.DELETES), "deletions"),
+        ),
+        unit="ops",
+        width=8,
+    ),
+)
+
+_CLUSTER = (
+    Panel(
+        "Word of changes",
+        """Messages of changes per second among processes. `beat` says only that somebody is there. None received
+        although others send: connections are gone, see "Gaps". Many of `keys`: somebody invalidates all the time.""",
+        (
+            Query(
+                q.or_zero(q.per_second(names.MESSAGES, names.DIRECTION, names.KIND)),
+                q.legend(names.DIRECTION, names.KIND),
+            ),
+        ),
+        unit="ops",
+    ),
+    Panel(
+        "Gaps",
+        """Times when messages may have been lost. Nothing out of date is served for it: entries in memory are verified
+        before they are used, a round trip each. `connection`: connections end, look at proxies and
+        client-output-buffer-limit; `hole`: single messages; `subscription`: new connections, usual at a start.""",
+        (Query(q.or_zero(q.events(names.GAPS, names.GAP_REASON)), q.legend(names.GAP_REASON)),),
+    ),
+    Panel(
+        "Changes that a layer was not told",
+        """Deletions and invalidations that wait in a process until Redis is back. They are lost if it ends, so bring
+        Redis back before you restart anything.""",
+        (Query(q.or_zero(q.level(names.PENDING, names.NAME)), q.legend(names.NAME)),),
+        steps=NONE_IS_GOOD,
+        width=8,
+    ),
+    Panel(
+        "Changes told later",
+        """Changes that a layer was told after it had been away, around each point, by what was done. A burst after
+        an outage is right. If it goes on, the layer comes and goes.""",
+        (Query(q.or_zero(q.events(names.RECOVERED, names.RECOVERY_RESULT)), q.legend(names.RECOVERY_RESULT)),),
+        width=8,
+    ),
+    Panel(
+        "Waiting for a load",
+        """Requests that wait now for the load of another, over all instances. If they pile up, the origin is slow on
+        something popular: refresh it early (early_beta) or serve it stale meanwhile.""",
+        (Query(q.level(names.WAITING, names.NAME), q.legend(names.NAME)),),
+        width=8,
+    ),
+)
+
+DASHBOARD: Final = Dashboard(
+    uid="aurelis-cache-layers",
+    title="Aurelis Cache: layers and cluster",
+    description="How memory, Redis and the disk answer, what they hold, whether they fail, and what processes tell "
+    "each other.",
+    rows=(
+        Row(title="Layers", panels=_LAYERS),
+        Row(title="What they hold", panels=_SIZES),
+        Row(title="Among processes", panels=_CLUSTER),
+        writing.ROW,
+    ),
+)

@@ -1,0 +1,250 @@
+"""Calls of models: what is answered again, what that saves, and why answers are not kept."""
+
+from typing import Final
+
+from aurelis.cache.telemetry import names
+
+from . import _queries as q
+from . import similarity
+from ._records import NONE_IS_GOOD, PLAIN, Choice, Dashboard, Panel, Query, Row
+from .overview import HIT_RATIO, durations
+
+_MODEL: Final = {names.MODEL: "$model"}
+_NONE: Final = {names.MODEL: ""}
+_TIMES: Final = q.series(names.SAVED_TIME)
+# Hits whose usage or price is known are all hits of models but these.
+_HITS: Final = q.in_range(names.REQUESTS, where=q.HITS)
+
+
+def _by_model(metric: names.Metric, *further: str) -> Query:
+    return Query(q.or_zero(q.in_step(metric, names.MODEL, *further, where=_MODEL)), q.legend(names.MODEL, *further))
+
+
+_STATS = (
+    Panel(
+        "Hit ratio",
+        """Share of all calls of models in the time range that a stored answer answered. If it is low, prompts that
+        mean the same differ: a time, an id or a random order in them makes each one new. A temperature above the
+        allowed one and tools that change also forbid it.""",
+        (Query(HIT_RATIO, "Hit ratio"),),
+        kind="stat",
+        unit="percentunit",
+        decimals=1,
+        steps=((None, "red"), (0.1, "yellow"), (0.3, "green")),
+        width=5,
+    ),
+    Panel(
+        "US dollars saved",
+        """What the calls have cost in their time whose answers were used again in the time range. Zero although there
+        are hits: the transport has no prices (cost=), or knows none of this model; see "Hits of unknown worth".""",
+        (Query(f"{q.in_range(names.SAVED_COST, where=_MODEL)} or vector(0)", "US dollars saved"),),
+        kind="stat",
+        unit="currencyUSD",
+        decimals=2,
+        steps=PLAIN,
+        width=5,
+    ),
+    Panel(
+        "Tokens saved",
+        """Tokens that models neither had to read nor to write again in the time range. Zero although there are hits:
+        answers carry no usage; with streams of OpenAI's protocol ask for it by include_usage.""",
+        (Query(f"{q.in_range(names.SAVED_TOKENS, where=_MODEL)} or vector(0)", "Tokens saved"),),
+        kind="stat",
+        steps=PLAIN,
+        width=5,
+    ),
+    Panel(
+        "Time saved",
+        """How long models once took for the answers that were used again in the time range. If it is small in spite of
+        many hits, the answers are short.""",
+        (Query(q.in_range(names.SAVED_TIME, where=_MODEL), "Time saved"),),
+        kind="stat",
+        unit="s",
+        steps=PLAIN,
+        width=5,
+    ),
+    Panel(
+        "Hits of known usage",
+        """Share of the hits in the time range that say how many tokens they save. Below all of them, the figures above
+        are too small: make the calls ask for their usage.""",
+        (Query(f"1 - {q.share(q.in_range(names.SAVED_UNKNOWN), _HITS)}", "Hits of known usage"),),
+        kind="stat",
+        unit="percentunit",
+        decimals=0,
+        steps=((None, "red"), (0.5, "yellow"), (0.95, "green")),
+        width=4,
+    ),
+)
+
+_CALLS = (
+    Panel(
+        "Calls by result",
+        """Every call of a model once. `miss` went to the provider, unless it shared the answer of another. `bypass`:
+        its parameters forbid an answer from the cache, for instance a high temperature, or cache_options(bypass=True)
+        stayed on.""",
+        (Query(q.per_second(names.REQUESTS, names.RESULT, names.LAYER), q.legend(names.RESULT, names.LAYER)),),
+        unit="reqps",
+        stacked=True,
+    ),
+    Panel(
+        "How long models take",
+        """From a call to the end of its answer, streams included, of those that went to the provider. If it grows, the
+        provider is slow or answers get longer; hits do not feel it. Points are exemplars, where a trace was recorded.
+        """,
+        durations(q.FILL, names.NAME),
+        unit="s",
+        traced=True,
+    ),
+    Panel(
+        "Failed calls",
+        """Calls that ended with an exception or were given up, around each point, by its type. The caller got them
+        as they were. Anything that lasts: see the provider's status page, limits and time-outs.""",
+        (
+            Query(
+                q.or_zero(q.events(names.DURATION, names.NAME, names.ERROR_TYPE, where=q.FAILED_LOADS)),
+                q.legend(names.NAME, names.ERROR_TYPE),
+            ),
+        ),
+        steps=NONE_IS_GOOD,
+        traced=True,
+    ),
+    Panel(
+        "Shared answers and streams",
+        """Calls per second that got the answer of an equal call under way, its stream included, and those that wait for
+        one now. Many waiting for long: the model is slow, and the same question is popular.""",
+        (
+            Query(q.per_second(names.COALESCED, names.NAME), f"{q.legend(names.NAME)}: shared per second"),
+            Query(q.level(names.WAITING, names.NAME), f"{q.legend(names.NAME)}: waiting now"),
+        ),
+        traced=True,
+    ),
+)
+
+_ITEMS = (
+    Panel(
+        "Items by result",
+        """Items per second of calls that ask for several at once, such as embeddings of several texts; calls for one
+        are not counted here. `collapsed`: another call has it under way, or this one asks for it twice. Mostly `miss`:
+        the texts are new each time, or they are split anew at other places.""",
+        (Query(q.or_zero(q.per_second(names.ITEMS, names.RESULT, names.LAYER)), q.legend(names.RESULT, names.LAYER)),),
+        unit="ops",
+        stacked=True,
+    ),
+    Panel(
+        "Items answered from the cache, by cache",
+        """Share of the items of such calls that the provider was not asked for. A call with a single new item goes to
+        the provider with that one only, so this and not the hit ratio of calls says what is saved. If it falls, texts
+        have changed: was something deployed?""",
+        (
+            Query(
+                q.or_zero(
+                    q.share_by(
+                        q.per_second(names.ITEMS, names.NAME, but={names.RESULT: names.MISS}),
+                        q.per_second(names.ITEMS, names.NAME),
+                    )
+                ),
+                q.legend(names.NAME),
+            ),
+        ),
+        unit="percentunit",
+        maximum=1,
+    ),
+)
+
+_SAVINGS = (
+    Panel(
+        "Tokens saved by model",
+        """What each model did not have to read (`input`) and write (`output`) again. A model that is missing answers
+        with no usage, or its calls are not repeated: compare with "Hits of unknown worth".""",
+        (_by_model(names.SAVED_TOKENS, names.TOKEN_TYPE),),
+        stacked=True,
+    ),
+    Panel(
+        "US dollars saved by model",
+        """What the calls have cost whose answers were used again. A model that is missing has no price, or the
+        transport was made without cost=.""",
+        (_by_model(names.SAVED_COST),),
+        unit="currencyUSD",
+        stacked=True,
+    ),
+    Panel(
+        "Time saved by model",
+        """Seconds that each model once took for the answers that were used again. If it drops while calls go on, their
+        prompts have begun to differ: what was deployed?""",
+        # Without a model it is the time of other responses.
+        (Query(q.or_zero(q.in_step(names.SAVED_TIME, names.MODEL, where=_MODEL, but=_NONE)), q.legend(names.MODEL)),),
+        unit="s",
+        stacked=True,
+    ),
+    Panel(
+        "Hits of unknown worth",
+        """Hits on answers that do not tell their usage, and on those without a price. They count as nothing in the
+        figures above. Ask for usage in streams (include_usage), and give prices for the model's name.""",
+        (
+            Query(
+                q.or_zero(q.in_step(names.SAVED_UNKNOWN, names.MODEL, where=_MODEL)),
+                f"{q.legend(names.MODEL)} no usage",
+            ),
+            Query(
+                q.or_zero(q.in_step(names.SAVED_UNPRICED, names.MODEL, where=_MODEL)),
+                f"{q.legend(names.MODEL)} no price",
+            ),
+        ),
+    ),
+)
+
+_REFUSALS = (
+    Panel(
+        "Answers not kept, by reason",
+        """Answers per second that were loaded and not stored. `status`: the provider answered with an error. `error`:
+        the answer has one inside. `length` and `filtered`: cut by a limit or a filter; keep= takes them. `media-type`,
+        `malformed`, `no-choices`: it is not what the protocol promises; see what stands between here and the provider.
+        `too-large`: raise max_body_bytes.""",
+        (
+            Query(
+                q.or_zero(q.per_second(names.STORES, names.STORE_RESULT, but={names.STORE_RESULT: "stored"})),
+                q.legend(names.STORE_RESULT),
+            ),
+        ),
+        unit="ops",
+        stacked=True,
+    ),
+    Panel(
+        "Streams that broke off",
+        """Answers per second that ended before their protocol's end (`truncated`): the connection broke, the provider
+        gave up, or a server leaves the end out (then keep=["unterminated"] helps). Above zero for long: look at
+        time-outs of proxies.""",
+        (
+            Query(
+                f"{q.per_second(names.STORES, where={names.STORE_RESULT: 'truncated|unterminated'})} or vector(0)",
+                "broke off",
+            ),
+            Query(f"{q.per_second(names.STORES, where={names.STORE_RESULT: 'stored'})} or vector(0)", "kept"),
+        ),
+        unit="ops",
+    ),
+)
+
+DASHBOARD: Final = Dashboard(
+    uid="aurelis-cache-models",
+    title="Aurelis Cache: model calls",
+    description="Which calls of models are answered again, what that saves, and why answers are not kept.",
+    rows=(
+        Row(title="In the time range", panels=_STATS),
+        Row(title="Calls", panels=_CALLS),
+        Row(title="Items of calls for several", panels=_ITEMS),
+        Row(title="What is saved", panels=_SAVINGS),
+        Row(title="What is not kept", panels=_REFUSALS),
+        similarity.ROW,
+    ),
+    # Those that know a model, that the caches of responses do not count here.
+    caches=f'label_values({_TIMES}{{{q.PROCESSES}, {q.label(names.MODEL)}!=""}}, {q.label(names.NAME)})',
+    choices=(
+        Choice(
+            name="model",
+            label="Model",
+            query=f"label_values({_TIMES}{{{q.CACHES}}}, {q.label(names.MODEL)})",
+            every=".*",
+        ),
+    ),
+)
