@@ -607,6 +607,26 @@ async def test_what_is_left_when_redis_has_thrown_away_a_part_is_written_once(re
     await journal.aclose()
 
 
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_a_redis_that_is_full_lets_what_waits_be_written_also_when_nobody_has_drained_it(
+    redis_url: str, evicted: bool
+) -> None:
+    journal = StreamJournal(CacheConfig(redis_url=redis_url), "n")
+    await append(journal, "k")
+    link = journal.link()
+    if evicted:
+        await link.execute("UNLINK", journal.names[0])
+    await link.execute("CONFIG", "SET", "maxmemory", "1")
+    try:
+        async with session_of(journal) as session:
+            taken = await take(session)
+            assert [ticket.key for ticket in taken] == ["k"]
+            assert (await session.settle(taken, [])).written == 1
+    finally:
+        await link.execute("CONFIG", "SET", "maxmemory", "0")
+    await journal.aclose()
+
+
 async def test_the_number_goes_on_above_all_before_when_it_is_lost(redis_url: str) -> None:
     journal = StreamJournal(CacheConfig(redis_url=redis_url), "n")
     await append(journal, "a")

