@@ -466,6 +466,18 @@ async def test_what_is_given_up_while_it_closes_is_in_no_cache(tmp_path: Path, r
             assert await cache.get("k") is None
 
 
+async def test_what_a_flush_has_seen_given_up_is_in_no_cache(tmp_path: Path, redis_url: str) -> None:
+    store = Table()
+    store.down = True
+    with Proxy(redis_url) as proxy:
+        slow, fast = (CacheManager(configuration(redis_url=url, timeout=5)) for url in (proxy.url, redis_url))
+        async with slow, fast, WriteBehind(slow, store, max_attempts=1, journal=tmp_path) as behind:
+            await behind.set("k", 1)
+            with proxy.during(Latency(0.5)):  # longer than a flush waits until it looks again
+                assert await behind.flush() is True
+                assert await fast.get("k") is None
+
+
 async def test_a_store_that_hangs_keeps_nobody_from_closing(journals: Journals) -> None:
     store = Table()
     async with journals.behind(store, batch_size=1) as behind:

@@ -383,9 +383,10 @@ class WriteBehind(Generic[S]):
             if last is None:
                 last = backlog.last
                 self._draining.wake(last)
-            if backlog.first is None or backlog.first > last:
-                return True
             left = deadline - clock.monotonic()
+            if backlog.first is None or backlog.first > last:
+                await self._draining.forgotten(min(PATIENCE, max(0.0, left)))
+                return True
             if left <= 0:
                 return False
             self._draining.start()  # the loop that did may have ended

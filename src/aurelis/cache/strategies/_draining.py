@@ -99,6 +99,7 @@ class Draining:
         self._inherited += [self._task, self._session]
         self._task = self._session = None
         self._wake, self._progress = Gate(), Gate()
+        self._forgotten: Gate | None = None
         self.wanted = -1
 
     def start(self) -> None:
@@ -132,6 +133,13 @@ class Draining:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await gate.wait()
+
+    async def forgotten(self, seconds: float) -> None:
+        """Wait until what was given up here is in no cache, or for so many seconds."""
+        if (gate := self._forgotten) is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await gate.wait()
 
     async def stop(self) -> None:
         """End what is under way, and begin nothing more; what is not settled stays in the journal."""
@@ -198,12 +206,18 @@ class Draining:
         errors = await self._write(session, tickets, begin)
         written = [ticket for ticket in tickets if ticket.key not in errors]
         failed = [self._failure(ticket, errors[ticket.key]) for ticket in tickets if ticket.key in errors]
-        outcome = await self._asking.ask("settle", session.settle(written, failed))
-        self._asking.settled(outcome)
-        if outcome.buried:
-            types = ", ".join(sorted({failure.error for failure in failed if failure.last}))
-            _LOG.error("write-behind: %d writes are dead letters now (%s)", len(outcome.buried), types)
-            await self._forget(outcome.buried)
+        forgotten = Gate()
+        if any(failure.last for failure in failed):  # noted before the journal says that they wait no more
+            self._forgotten = forgotten
+        try:
+            outcome = await self._asking.ask("settle", session.settle(written, failed))
+            self._asking.settled(outcome)
+            if outcome.buried:
+                types = ", ".join(sorted({failure.error for failure in failed if failure.last}))
+                _LOG.error("write-behind: %d writes are dead letters now (%s)", len(outcome.buried), types)
+                await self._forget(outcome.buried)
+        finally:
+            forgotten.open()
         gate, self._progress = self._progress, Gate()
         gate.open()
         return True
