@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import gzip
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +129,13 @@ async def test_what_unpacks_to_too_much_is_missing_and_counted() -> None:
         assert await bounded.get("k") == "a" * 100_000
 
 
+NEWER = [(code, zlib.compress(b"\xc0", wbits=31)) for code in (0x12, 0x1F, 0x91)]
+"""What could be unpacked, and was written by something that is not known."""
+
+
 @pytest.mark.parametrize(
     ("code", "payload"),
-    [(0x11, b"garbage"), (1, b"\xc1"), (0x71, b""), (5, b"\xc0"), ("1", b""), (1, "text")],
+    [(0x11, b"garbage"), (1, b"\xc1"), (0x71, b""), (5, b"\xc0"), ("1", b""), (1, "text"), *NEWER],
     ids=repr,
 )
 async def test_what_cannot_be_unpacked_is_missing_and_loaded_anew(code: object, payload: object) -> None:

@@ -140,6 +140,27 @@ async def test_if_range_is_heeded(manager: CacheManager, fields: dict[str, str],
     assert ("; hit" in (await ranged(app, "3-4", if_range=if_range)).cache_status) is hit
 
 
+@pytest.mark.parametrize("wanted", ["2-7", "0-9"])
+async def test_what_comes_to_those_who_have_the_rest_is_not_for_others(manager: CacheManager, wanted: str) -> None:
+    async def answer(call: Call) -> None:
+        # RFC 9110 §15.3.7: a response to If-Range has nothing that the client knows already.
+        described = {} if call.field("if-range") else {"content_type": "video/mp4", "content_language": "da"}
+        first, last = map(int, call.field("range").removeprefix("bytes=").split("-"))
+        fields = {"cache_control": "max-age=60", "etag": '"1"', "content_range": f"bytes {first}-{last}/10"}
+        await call.answer(BODY[first : last + 1], 206, **fields, **described)
+
+    origin = Origin(answer)
+    app = CacheMiddleware(origin, cache=manager)
+    await ranged(app, wanted, if_range='"1"')
+    for _ in range(2):
+        visit = await ranged(app, wanted)
+        assert (visit.field("content-type"), visit.field("content-language")) == ("video/mp4", "da")
+    assert len(origin.calls) == 2
+    # Whoever has the rest can be served from what is stored.
+    assert (await ranged(app, wanted, if_range='"1"')).status == 206
+    assert len(origin.calls) == 2
+
+
 async def test_conditions_of_clients_are_answered_from_a_part(manager: CacheManager) -> None:
     app = CacheMiddleware(Film().origin, cache=manager)
     await ranged(app, "2-7")

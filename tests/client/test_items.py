@@ -1,7 +1,9 @@
 """Embeddings of several items: each is looked up by itself, and only those that are missing are asked for."""
 
 import asyncio
+import gzip
 import json
+import math
 import random
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.client.stack import KINDS, Received, Stack, closing, in_thread
 from tests.client.upstream import Gate, Reply, Server, Upstream, json_reply
 from tests.managers import configuration, count, eventually, is_settled, opened, requests, series
 from tests.models.examples import dump
+from tests.proxies import Latency, Pass, Proxy
 
 FIELDS = {"authorization": "Bearer sk-one", "content-type": "application/json"}
 FAILURE = {"error": {"message": "busy", "type": "server_error", "param": None, "code": None}}
@@ -564,6 +567,19 @@ async def test_stale_items_are_loaded_anew_in_the_background(kind: str, upstream
         assert items(manager) == {"miss": 2, "hit l1": 3, "stale": 2}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_items_that_are_too_old_are_no_miss(kind: str, upstream: Upstream) -> None:
+    clock = ManualClock()
+    upstream.answer = Embedder()
+    async with opened(clock=clock) as manager, closing(Stack(kind, manager)) as stack:
+        client = stack.client(ttl=60, stale_if_error=600)
+        for value, reason in ((["a", "b"], "miss"), (["b", "a"], "stale"), (["a", "c"], "miss")):
+            body = {"model": "m", "input": value}
+            answer = await post(stack, upstream, "/v1/embeddings", body, client=client)
+            assert answer.headers["cache-status"] == f"{manager.config.name}; fwd={reason}; fwd-status=200"
+            clock.advance(65)
+
+
 async def test_a_failure_is_remembered_for_its_items(stack: Stack, upstream: Upstream, embedder: Embedder) -> None:
     caller = Caller(stack, upstream, negative_ttl=30)
     await caller.embed(["c"])
@@ -670,3 +686,95 @@ async def test_ollama(stack: Stack, upstream: Upstream, embedder: Embedder) -> N
     assert await call(["b", "a"]) == answer
     assert (await call(["a", "b"]))["total_duration"] == 0
     assert embedder.asked == [["a"], ["b"]]
+
+
+# What must not go wrong
+
+
+async def test_items_may_be_kept_for_ever(stack: Stack, upstream: Upstream, embedder: Embedder) -> None:
+    client = stack.client(ttl=math.inf)
+    for value in (["a", "b"], ["b", "a"], ["a", "c"]):
+        answer = await post(stack, upstream, "/v1/embeddings", {"model": "m", "input": value}, client=client)
+        assert answer.status == 200
+        assert [one["embedding"] for one in json.loads(answer.body)["data"]] == vectors(value)
+    assert embedder.asked == [["a", "b"], ["c"]]
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+async def test_an_error_in_a_coding_that_nobody_asked_for_is_given_with_it(
+    stack: Stack, upstream: Upstream, embedder: Embedder, remembered: bool
+) -> None:
+    body = gzip.compress(dump(FAILURE))
+    headers = [("content-type", "application/json"), ("content-encoding", "gzip")]
+    embedder.fail = lambda asked: Reply(503, headers, [body])
+    client = stack.client(negative_ttl=30 if remembered else 0)
+    fields = {**FIELDS, "accept-encoding": "identity"}
+    for _ in range(2):
+        call = {"content": dump({"model": "m", "input": ["a", "b"]}), "headers": fields}
+        response = await stack.request("POST", upstream.url + "/v1/embeddings", client=client, **call)
+        assert response.status_code == 503
+        assert response.json() == FAILURE
+
+
+async def test_who_leaves_before_the_provider_is_asked_is_counted_apart_from_the_load(
+    async_stack: Stack, upstream: Upstream, embedder: Embedder, redis_url: str
+) -> None:
+    with Proxy(redis_url) as proxy:
+        async with (
+            opened(configuration(redis_url=proxy.url, timeout=5.0)) as manager,
+            closing(Stack(f"{async_stack.library_name}-async", manager)) as stack,
+        ):
+            caller = Caller(stack, upstream)
+            await caller.embed(["before"])
+            proxy.apply(Latency(0.2))
+            leading = asyncio.create_task(caller.embed(["a", "b"]))
+            await eventually(lambda: manager._engine.flights._flights)
+            following = asyncio.create_task(caller.embed("a"))
+            await eventually(lambda: manager._engine.flights.waiting)
+            leading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leading
+            assert embedder.asked == [["before"]]
+            proxy.apply(Pass())
+            assert await following == vectors(["a"])
+            await eventually(lambda: is_settled(manager))
+            assert embedder.asked == [["before"], ["a", "b"]]
+            assert requests(manager)["loads"] + count(manager, names.REFRESHES) == 2
+
+
+async def test_a_body_that_counts_in_a_signature_is_left_as_it_is(
+    stack: Stack, upstream: Upstream, embedder: Embedder
+) -> None:
+    fields = {**FIELDS, "authorization": "AWS4-HMAC-SHA256 Credential=k/d/r/s/aws4_request, Signature=0"}
+    for value in (["a", "a"], ["a", "b"]):
+        body = dump({"model": "m", "input": value})
+        await stack.send("POST", upstream.url + "/v1/embeddings", content=body, headers=fields)
+    assert embedder.asked == [["a", "a"], ["a", "b"]]
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "x-idempotency-key", "repeatability-request-id"])
+async def test_a_request_that_must_not_be_taken_for_another_is_left_as_it_is(
+    stack: Stack, upstream: Upstream, embedder: Embedder, name: str
+) -> None:
+    """Two bodies with one such key would be one request to the provider."""
+    await post(stack, upstream, "/v1/embeddings", {"model": "m", "input": ["a", "b"]})
+    for _ in range(2):
+        body = dump({"model": "m", "input": ["b", "c", "c"]})
+        await stack.send("POST", upstream.url + "/v1/embeddings", content=body, headers={**FIELDS, name: "1"})
+    assert embedder.asked == [["a", "b"], ["b", "c", "c"]]
+
+
+@pytest.mark.parametrize("order", [["new", "old"], ["old", "new"]])
+async def test_vectors_of_different_types_are_not_put_together(
+    stack: Stack, upstream: Upstream, embedder: Embedder, order: list[str]
+) -> None:
+    await post(stack, upstream, "/v2/embed", {"model": "m", "texts": ["old", "x"]})
+    embedder.change = lambda answer: {
+        **answer,
+        "embeddings": {**answer["embeddings"], "int8": [[1] for _ in answer["embeddings"]["float"]]},
+    }
+    answer = await post(stack, upstream, "/v2/embed", {"model": "m", "texts": order})
+    embeddings = json.loads(answer.body)["embeddings"]
+    assert embeddings["float"] == [vector(["float", text]) for text in order]
+    assert embeddings["int8"] == [[1], [1]]
+    assert embedder.asked == [["old", "x"], ["new"], order]

@@ -1,7 +1,10 @@
 """What callers get when a provider fails: what was stored, where that is allowed, and not too many attempts."""
 
 import asyncio
+import json
+import math
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -15,7 +18,7 @@ from tests.client.model_server import Model
 from tests.client.stack import KINDS, Stack, closing
 from tests.client.test_protocols import ask
 from tests.client.upstream import BREAK, Asked, Gate, Reply, Upstream, chat_reply, json_reply, stream_reply
-from tests.managers import count, eventually, opened, requests
+from tests.managers import configuration, count, eventually, opened, requests
 from tests.models.examples import DONE, completion, event, piece
 from tests.models.wire import WIRES
 
@@ -517,3 +520,113 @@ async def test_another_protocol_is_no_different(stack: Stack, upstream: Upstream
     clock.advance(65)
     upstream.replies(failing(529))
     assert (await ask(stack, upstream, wire, stream=True, client=client)).chunks == first.chunks
+
+
+async def test_an_error_is_raised_anew_for_each_caller(stack: Stack, upstream: Upstream) -> None:
+    def send(request: Any) -> Any:
+        raise stack.library.ConnectError("lost")
+
+    client = stack.client(inner=stack.mock(send), negative_ttl=30)
+    caught: list[Any] = []
+    for key in ("one", "two", "three"):
+        try:
+            raise LookupError(key)  # what this caller is doing when it asks
+        except LookupError:
+            with pytest.raises(stack.library.ConnectError) as raised:
+                await ask(stack, upstream, WIRE, client=client)
+        caught.append(raised.value)
+    assert len(set(map(id, caught))) == 3
+    assert len({id(error.request) for error in caught}) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "calls"),
+    [
+        ("Fri, 02 Jan 1970 00:00:02 GMT", 2),
+        ("1.5", 2),
+        ("Fri, 02 Jan 1970 00:01:00 GMT", 1),
+        ("soon", 1),
+        ("\u00b2", 1),
+    ],
+)
+async def test_providers_may_say_when_in_any_form(
+    stack: Stack, upstream: Upstream, clock: ManualClock, value: str, calls: int
+) -> None:
+    attempts = 0
+
+    def send(request: Any) -> Any:
+        nonlocal attempts
+        attempts += 1
+        fields = {"date": "Fri, 02 Jan 1970 00:00:00 GMT", "retry-after": value.encode("latin-1")}
+        return stack.library.Response(429, json=FAILURE, headers=fields)
+
+    client = stack.client(inner=stack.mock(send), negative_ttl=30)
+    for _ in range(2):
+        assert (await ask(stack, upstream, WIRE, client=client)).status == 429
+    assert attempts == 1
+    clock.advance(2)
+    assert (await ask(stack, upstream, WIRE, client=client)).status == 429
+    assert attempts == calls
+
+
+async def test_the_body_of_an_error_is_not_begun_before_it_is_clear_whose_it_is(
+    async_stack: Stack, upstream: Upstream, clock: ManualClock
+) -> None:
+    stack, network, gate, body = async_stack, async_stack.network(), Gate(), b" " * 20_000
+    came = asyncio.Event()
+
+    async def send(request: Any) -> Any:
+        response = await network.handle_async_request(request)
+        if response.status_code == 503:
+            came.set()
+        return response
+
+    lapsed = Lapsed(stack, upstream, stream=False)
+    options: Any = {"inner": Inner(network, send), "negative_ttl": 30, "stale_if_error": 600}
+    await lapsed.prepare(clock, max_retries=0, **options)
+    upstream.replies(Reply(503, [*JSON, ("content-length", str(len(body)))], [gate, body]))
+    calling = asyncio.create_task(lapsed.ask())
+    await came.wait()
+    await stack.manager.invalidate_category("model")
+    gate.open()
+    assert await calling == lapsed.first
+
+
+async def test_no_failure_takes_the_place_of_an_answer_that_another_process_has(
+    stack: Stack, upstream: Upstream, redis_url: str
+) -> None:
+    kind = f"{stack.library_name}-{'sync' if stack.blocking else 'async'}"
+    config = configuration(redis_url=redis_url, timeout=5.0)
+    async with (
+        opened(config) as one,
+        closing(Stack(kind, one)) as first,
+        opened(replace(config, name=f"{config.name}-2", namespace=config.namespace)) as two,
+        closing(Stack(kind, two)) as second,
+    ):
+        failed, good = first.client(negative_ttl=30), second.client()
+        upstream.replies(failing(503), json_reply(completion()))
+        assert (await ask(first, upstream, WIRE, client=failed)).status == 503
+        assert (await ask(first, upstream, WIRE, client=failed)).status == 503
+        assert (await ask(second, upstream, WIRE, client=good)).status == 200
+        assert (await ask(first, upstream, WIRE, client=failed)).is_hit
+        assert upstream.calls == 2
+        assert requests(one) == {"miss": 1, "hit negative": 1, "hit l2": 1, "loads": 1}
+
+
+@pytest.mark.parametrize("value", ["hello", ["hello", "you"]], ids=["one", "several"])
+async def test_windows_may_be_without_end(
+    stack: Stack, upstream: Upstream, clock: ManualClock, value: str | list[str]
+) -> None:
+    ends: dict[str, Any] = dict.fromkeys(
+        ("stale_while_revalidate", "stale_if_error", "throttle", "negative_ttl"), math.inf
+    )
+    client = stack.client(**ends)
+    upstream.replies(failing(503))
+    for _ in range(2):
+        body = {"model": "m", "input": value}
+        failed = await stack.send("POST", upstream.url + "/v1/embeddings", client=client, json=body)
+        assert (failed.status, json.loads(failed.body)) == (503, FAILURE)
+        clock.advance(1e9)
+    assert "retry-after" not in failed.headers
+    assert failed.is_hit
+    assert upstream.calls == 1

@@ -1,6 +1,8 @@
 """What was encrypted is read with its key and unchanged, and otherwise not at all."""
 
 import base64
+import hashlib
+import io
 
 import pytest
 from cryptography.exceptions import InvalidTag
@@ -34,6 +36,19 @@ def test_the_cipher_is_that_of_the_specification(key: bytes, associated: bytes, 
     nonce = b"ABCDEFGHIJKLMNOPQRSTUVWX"
     master = _encryption._MasterKey(key * 32, _encryption._Primitives())
     assert master.cipher(nonce).encrypt(nonce[12:], b"XAES-256-GCM", associated).hex() == sealed
+
+
+def test_ten_thousand_texts_are_encrypted_as_by_the_specification() -> None:
+    """Its accumulated test: keys, nonces, texts and associated data of a known generator, and a hash of all results."""
+    generated = io.BytesIO(hashlib.shake_128().digest(10_000 * (32 + 24 + 2 * 256)))
+    primitives, results = _encryption._Primitives(), hashlib.shake_128()
+    for _ in range(10_000):
+        key, nonce = generated.read(32), generated.read(24)
+        text = generated.read(generated.read(1)[0])
+        associated = generated.read(generated.read(1)[0])
+        cipher = _encryption._MasterKey(key, primitives).cipher(nonce)
+        results.update(cipher.encrypt(nonce[12:], text, associated))
+    assert results.hexdigest(32) == "e6b9edf2df6cec60c8cbd864e2211b597fb69a529160cd040d56c0c210081939"
 
 
 @given(st.binary(max_size=200), st.binary(max_size=50))
@@ -136,6 +151,8 @@ def test_several_keys_keep_their_order() -> None:
             bytes(range(33)),
             b"\xff" * 44,
             "correct horse battery staple",
+            b"correct horse battery staple 123",  # 32 bytes
+            b"0123456789abcdef0123456789abcdee",  # 16, written out
             OLD.hex()[:-2],
             OLD.hex() + "0",
         ),

@@ -20,7 +20,10 @@ from aurelis.cache import (
     get_cache_manager,
     set_cache_manager,
 )
+from aurelis.cache._canonical import digest
 from aurelis.cache.exceptions import ConfigurationError, UnkeyableError
+from aurelis.cache.similarity._index import _row, name_of
+from aurelis.cache.similarity._shelf import Shelved
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from tests.managers import configuration, count, eventually, opened, requests, run_script, series
@@ -231,6 +234,17 @@ async def test_namespaces_share_nothing(manager: CacheManager) -> None:
             assert await similar.find_similar_response(REASKED, "m", {"of": str(own)}) is None
 
 
+@pytest.mark.parametrize("own", [None, "public"])
+async def test_prompts_of_other_namespaces_are_not_sent_to_the_embedder(manager: CacheManager, own: str | None) -> None:
+    embedder = Same()
+    async with SimilarityCache(manager, embedder=embedder, namespace=own) as similar:
+        await ModelResponseCache(manager, namespace="medical").cache_response("m", ASKED, {}, PARIS)
+        assert embedder.asked == []
+        assert similar._views.rows == 0
+        await ModelResponseCache(manager, namespace=own).cache_response("m", ASKED, {}, PARIS)
+        assert embedder.asked == [ASKED]
+
+
 async def test_vectors_of_other_embedders_are_not_compared(manager: CacheManager) -> None:
     first, second = Same(), Same()
     second.name = "other"
@@ -244,7 +258,7 @@ async def test_vectors_of_other_embedders_are_not_compared(manager: CacheManager
 # --- what is gone
 
 
-@pytest.mark.parametrize("way", ["model", "tag", "category", "clear", "delete", "expired", "namespace"])
+@pytest.mark.parametrize("way", ["model", "tag", "category", "clear", "delete", "expired", "namespace", "soft"])
 async def test_what_is_gone_from_the_cache_is_not_served(way: str) -> None:
     clock = ManualClock()
     async with opened(kept(), clock=clock) as manager, SimilarityCache(manager, namespace="n") as similar:
@@ -262,6 +276,8 @@ async def test_what_is_gone_from_the_cache_is_not_served(way: str) -> None:
                 await manager.clear()
             elif way == "namespace":
                 await answers.invalidate_namespace("n")
+            elif way == "soft":  # it is there for exact calls that allow it, and nobody allows it here
+                await answers.invalidate_model_cache("m", soft=True)
             elif way == "delete":
                 place = answers.place("m", ASKED, {})
                 await answers.cache.delete("model_responses", place.identifier)
@@ -367,6 +383,32 @@ async def test_a_refresh_asks_the_model() -> None:
         assert await similar.get_or_compute("m", ASKED, {}, paris, options=options) == PARIS
 
 
+async def test_who_asks_after_an_invalidation_does_not_share_what_was_found_before(
+    manager: CacheManager, similar: SimilarityCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, go_on, decide = asyncio.Event(), asyncio.Event(), similar._decided
+
+    async def decided(*arguments: Any) -> Any:
+        result = await decide(*arguments)
+        found.set()
+        await go_on.wait()
+        return result
+
+    async def ask() -> Answer:
+        return ROME
+
+    monkeypatch.setattr(similar, "_decided", decided)
+    await ModelResponseCache(manager).cache_response("m", ASKED, {}, PARIS, tags=["document"])
+    before = asyncio.create_task(similar.get_or_compute("m", REASKED, {}, ask))
+    await found.wait()
+    await manager.invalidate_tags("document")
+    after = asyncio.create_task(similar.get_or_compute("m", REASKED, {}, ask))
+    await asyncio.sleep(0)
+    go_on.set()
+    await before
+    assert await after == ROME
+
+
 async def test_what_compute_raises_reaches_the_caller(similar: SimilarityCache) -> None:
     async def fails() -> Answer:
         raise ConnectionError("no")
@@ -396,7 +438,7 @@ class Failing(Same):
         self.gives = gives
 
     async def embed(self, texts: Sequence[str]) -> Any:
-        if isinstance(self.gives, Exception):
+        if isinstance(self.gives, BaseException):
             raise self.gives
         if self.gives == "nothing":
             await asyncio.Event().wait()
@@ -407,6 +449,7 @@ class Failing(Same):
     ("gives", "kind"),
     [
         (ConnectionError("secret"), "ConnectionError"),
+        (asyncio.CancelledError(), "EmbeddingError"),  # of something that it waited for
         ("nothing", "TimeoutError"),
         ([], "EmbeddingError"),
         ([[1.0], [1.0]], "EmbeddingError"),
@@ -426,6 +469,21 @@ async def test_without_a_vector_the_model_is_asked(manager: CacheManager, gives:
         assert results(manager) == {"skipped": 1}
         failed = {names.LAYER: names.SIMILARITY, names.OPERATION: "embed", names.ERROR_TYPE: kind}
         assert count(manager, names.ERRORS, failed) == 2  # in vain, for the search and for the list
+
+
+async def test_namespaces_share_no_vectors(manager: CacheManager) -> None:
+    embedder = Same()
+    for namespace in ("one", "two", "one"):
+        async with SimilarityCache(manager, embedder=embedder, namespace=namespace) as similar:
+            await similar.find_similar_response(ASKED, "m")
+    assert embedder.asked == [ASKED, ASKED]
+
+
+def test_a_prompt_under_the_name_of_another_one_is_none() -> None:
+    shelved = Shelved((ASKED, b""), math.inf, ())
+    assert _row("partition", name_of("partition", ASKED), shelved) is not None
+    assert _row("partition", name_of("partition", REASKED), shelved) is None
+    assert _row("another", name_of("partition", ASKED), shelved) is None
 
 
 async def test_vectors_of_other_dimensions_are_no_danger(manager: CacheManager) -> None:
@@ -498,6 +556,16 @@ async def test_no_prompt_is_in_a_key_or_a_metric(manager: CacheManager) -> None:
         assert len(manager._engine._entries) > 5
         assert [key for key in manager._engine._entries if secret.lower() in key.lower()] == []
         assert secret.lower() not in repr([series(manager, metric) for metric in names.METRICS]).lower()
+
+
+async def test_by_keys_nobody_sees_that_two_ask_the_same(manager: CacheManager) -> None:
+    for namespace in ("one", "two"):
+        async with SimilarityCache(manager, namespace=namespace):
+            await ModelResponseCache(manager, namespace=namespace).cache_response("m", ASKED, {}, PARIS)
+    found = [key.rpartition("-")[2] for key in manager._engine._entries if "similar_prompts" in key]
+    prompts = [name for name in found if len(name) == 32]
+    assert len(prompts) == len(set(prompts)) == 2
+    assert digest(ASKED) not in prompts
 
 
 async def test_after_the_manager_was_closed_nothing_is_hidden() -> None:
@@ -595,7 +663,7 @@ async def test_many_who_ask_a_new_process_at_once_have_it_read_once(
         monkeypatch.setattr(similar._index, "_fetch", counted)
         await asyncio.gather(*(similar.find_similar_response(f"what is {word}", "m") for word in _words(50)))
         assert fetched == 3
-        assert await similar.find_similar_response("please: what is bbbbbbbo", "m") == PARIS
+        assert await similar.find_similar_response("please, what is bbbbbbbo", "m") == PARIS
 
 
 async def test_an_embedder_that_fails_is_left_alone_for_a_while() -> None:

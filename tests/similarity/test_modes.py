@@ -120,6 +120,29 @@ async def test_nobody_waits_for_the_judge() -> None:
         assert verdicts(manager) == {"correct": 1}
 
 
+async def test_a_judge_that_is_run_at_once_may_ask_the_cache_itself() -> None:
+    """As it is in a loop with eager tasks, where it is run before the task is there."""
+
+    def eagerly(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        verdicts = similar._verdicts
+        if work.__name__ == "_compare":
+            assert verdicts._lock.acquire(timeout=1.0)
+            verdicts._lock.release()
+            begun.append(work)
+        return asyncio.Task(work, loop=loop, **options)
+
+    begun: list[Any] = []
+    async with opened(kept()) as manager, SimilarityCache(manager, mode="shadow") as similar:
+        await ModelResponseCache(manager).cache_response("m", ASKED, {}, PARIS)
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(eagerly)
+        await similar.get_or_compute("m", REASKED, {}, returning(PARIS))
+        loop.set_task_factory(None)
+        await similar.settle()
+        assert len(begun) == 1
+        assert verdicts(manager) == {"correct": 1}
+
+
 @pytest.mark.parametrize("fault", ["raises", "hangs"])
 async def test_a_judge_that_fails_has_said_nothing(fault: str) -> None:
     async def judge(known: Answer, own: Answer) -> bool:
@@ -303,8 +326,20 @@ async def test_evidence_goes_with_its_answer() -> None:
         await similar.get_or_compute("m", REASKED, {}, returning(PARIS))
         await similar.settle()
         partition = similar._asked(ASKED, "m", None, None).partition
-        ((similarity, correct),) = await similar._index.evidence(partition, name_of(ASKED))
+        ((similarity, correct),) = await similar._index.evidence(partition, name_of(partition, ASKED))
         assert 0.85 <= similarity <= 1
         assert correct
         await manager.invalidate_tags("t")
-        assert await similar._index.evidence(partition, name_of(ASKED)) == ()
+        assert await similar._index.evidence(partition, name_of(partition, ASKED)) == ()
+
+
+async def test_evidence_is_about_the_answer_that_is_there() -> None:
+    async with opened(kept()) as manager, SimilarityCache(manager, mode="verified") as similar:
+        answers = ModelResponseCache(manager)
+        await answers.cache_response("m", ASKED, {}, PARIS)
+        await similar.get_or_compute("m", REASKED, {}, returning(PARIS))
+        await similar.settle()
+        partition = similar._asked(ASKED, "m", None, None).partition
+        assert len(await similar._index.evidence(partition, name_of(partition, ASKED))) == 1
+        await answers.cache_response("m", ASKED, {}, ROME)
+        assert await similar._index.evidence(partition, name_of(partition, ASKED)) == ()

@@ -110,7 +110,7 @@ async def test_another_process_finds_it_after_the_first_has_ended(redis_url: str
 async def test_the_store_holds_prompts_in_values_alone(redis_url: str) -> None:
     namespace, secret = fresh_name(), "Zanzibar"
     config = configuration(types=[Answer], redis_url=redis_url, namespace=namespace)
-    async with CacheManager(config) as manager, SimilarityCache(manager, embedder=Same()) as similar:
+    async with CacheManager(config) as manager, SimilarityCache(manager, embedder=Same(), namespace="n") as similar:
         await ModelResponseCache(manager, namespace="n").cache_response("m", f"Where is {secret}?", {}, PARIS)
         await similar.find_similar_response(f"where is {secret}", "m")
         async with redis.asyncio.from_url(redis_url) as client:

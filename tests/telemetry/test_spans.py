@@ -13,7 +13,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusC
 
 from aurelis.cache import CacheManager
 from aurelis.cache.telemetry import names
-from aurelis_httpx2 import CacheTransport
+from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
 from tests.managers import configuration, count, eventually, opened, run_script
 from tests.telemetry.collecting import Spans, record_spans
 
@@ -350,3 +350,16 @@ def test_a_tracer_provider_that_is_set_late_gets_spans() -> None:
         """
     )
     assert printed == "['fill late', 'get late']\n"
+
+
+@pytest.mark.parametrize("value", ["a", ["a", "b"]], ids=["one", "several"])
+async def test_what_is_refused_or_given_again_is_no_miss(shared: CacheManager, spans: Spans, value: object) -> None:
+    inner = httpx2.MockTransport(lambda request: httpx2.Response(503, json={"error": {"message": "busy"}}))
+    transport = AsyncCacheTransport(inner, cache=shared, negative_ttl=30)
+    body = {"model": "m", "input": value}
+    async with httpx2.AsyncClient(transport=transport, base_url="http://model.example/v1/") as client:
+        for wish in ("only-if-cached", "", ""):
+            await client.post("embeddings", json=body, headers={"x-cache-control": wish})
+    given = [attributes(span) for span in spans.named(f"get {shared.config.name}")]
+    assert [found.get(names.RESULT) for found in given] == ["bypass", "miss", "hit"]
+    assert given[-1][names.LAYER] == "negative"

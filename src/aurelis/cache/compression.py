@@ -9,7 +9,16 @@ from typing import Any, Final, TypeVar
 from ._engine import MISSING
 from ._loading import current_load
 from ._options import Duration, EntryOptions, whole
-from .codecs import MAX_BYTES, MSGPACK_VALUES, THRESHOLD, Compressor, Method, decompress
+from .codecs import (
+    MAX_BYTES,
+    MSGPACK_VALUES,
+    THRESHOLD,
+    Compressor,
+    Method,
+    decompress,
+    is_compressed,
+    uncompressed,
+)
 from .exceptions import ConfigurationError, FrameError, LayerError, UnstorableValueError
 from .manager import AnyManager, CacheManager, manager_of
 
@@ -146,7 +155,9 @@ class CompressedCache:
         _, code, payload = found
         if type(code) is not int or type(payload) is not bytes:
             raise FrameError("codec")
-        if code != MSGPACK_VALUES:
+        if uncompressed(code) != MSGPACK_VALUES:
+            raise FrameError("codec")  # written by something newer
+        if is_compressed(code):
             payload = decompress(payload, code, self._max_bytes)
         return self.manager._engine.stack.codec.loads(payload)
 

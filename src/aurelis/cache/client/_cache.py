@@ -383,7 +383,8 @@ class ClientCache(Generic[Q, R]):
         member = self._status.hit(ttl=ttl)
         if hit.layer == names.NEGATIVE:
             # SDKs that are told when to try again do not spend their attempts on what is only repeated here.
-            fields += ((b"retry-after", b"%d" % math.ceil(hit.ttl)),)
+            if ttl is not None:
+                fields += ((b"retry-after", b"%d" % math.ceil(ttl)),)
             member = self._status.hit(ttl=ttl, detail="negative")
         if forwarded is not None:
             member = self._status.forwarded(

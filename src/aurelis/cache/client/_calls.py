@@ -41,8 +41,15 @@ _UNUSUAL_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"upgrade"
 _CREDENTIAL_FIELDS = frozenset({b"authorization", b"cookie"})
 # What a caller may want of a plain request, in the words of HTTP.
 _CACHE_CONTROL: Mapping[str | None, bytes] = {"refresh": b"no-cache", "only_if_cached": b"only-if-cached"}
-# With one of these the body that was sent is the only one that will be taken.
-_SIGNED = frozenset({b"content-digest", b"content-md5", b"digest", b"signature", b"x-amz-content-sha256"})
+# With one of these the body that was sent is the only one that will be taken, or any other passes for the same request.
+_BOUND_FIELDS = frozenset(
+    {
+        *(b"content-digest", b"content-md5", b"digest", b"signature"),
+        *(b"x-amz-content-sha256", b"x-ms-content-sha256"),
+        *(b"idempotency-key", b"repeatability-request-id", b"x-idempotency-key"),
+    }
+)
+_SIGNING_SCHEME = b"aws4-"  # its signatures are of the body, also where no field says so
 # They describe the encoded bytes, and what is recorded is decoded.
 _ENCODED_FIELDS = frozenset(
     {b"content-digest", b"content-encoding", b"content-length", b"content-md5", b"digest", b"repr-digest"}
@@ -131,7 +138,7 @@ class Recogniser:
 
     def apart(self, call: ModelRequest, body: bytes) -> tuple[ModelRequest, Batch, list[ModelRequest]] | None:
         """A call for several items, what it asks for, and a call for each; `None`: it is to be served as a whole."""
-        if not call.call.items or not _SIGNED.isdisjoint(call.fields):
+        if not call.call.items or _is_bound(call.fields):
             return None
         return apart(call, body, by_user=self._by_user)
 
@@ -237,6 +244,13 @@ def _is_plain(fields: Mapping[bytes, bytes]) -> bool:
     if b"upgrade" in fields or b"transfer-encoding" in fields:
         return False
     return fields.get(b"content-length", b"0").strip() == b"0"
+
+
+def _is_bound(fields: Mapping[bytes, bytes]) -> bool:
+    """Whether a request of these fields can have no other body."""
+    if not _BOUND_FIELDS.isdisjoint(fields):
+        return True
+    return fields.get(b"authorization", b"").lower().startswith(_SIGNING_SCHEME)
 
 
 def head_of(response: Response) -> ResponseHead:

@@ -111,7 +111,8 @@ class Asking(Generic[Q, R]):
         if head.status == 200 and not refused:
             found = self._several.batch.parts(body, places)
         if found is None:
-            return Declined(head, body)
+            # In a coding that others may not know it is nothing for them.
+            return Declined(head, body, own=bool(refused))
         answer, parts = found
         self.answers.append(answer)
         return Parts(ResponseHead(head.status, _without(head.headers, _OF_BODY)), parts)
@@ -230,7 +231,7 @@ class SeveralCache(Generic[Q, R]):
         number = len(several.requests)
         ttl = None if answer.ttl == float("inf") else answer.ttl
         if answer.result == names.MISS:
-            reason = "partial" if answer.found else "miss"
+            reason = "partial" if answer.found else "stale" if answer.lapsed else "miss"
             if several.call.options.mode == "refresh":
                 reason = "request"
             return self._status.forwarded(

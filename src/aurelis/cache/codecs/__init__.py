@@ -1,6 +1,6 @@
 """Values to bytes and back: what is stored, and the frame around it."""
 
-from ._compression import MAX_BYTES, THRESHOLD, Compressor, Method, decompress
+from ._compression import MAX_BYTES, THRESHOLD, Compressor, Method, decompress, is_compressed, uncompressed
 from ._encryption import Keys
 from ._frames import (
     GENERATION_AT,
@@ -33,9 +33,11 @@ __all__ = [
     "decompress",
     "encode_frame",
     "generation_of",
+    "is_compressed",
     "is_immutable",
     "make_framing",
     "open_frame",
     "size_of",
     "to_bytes",
+    "uncompressed",
 ]

@@ -164,8 +164,10 @@ def _derived(key: bytes, namespace: str) -> tuple[bytes, bytes]:
 
 
 def _parse(key: object) -> bytes:
-    if isinstance(key, bytes) and len(key) != KEY_BYTES:
-        key = key.decode("ascii", "replace")
+    if isinstance(key, bytes):
+        text = key.decode("ascii", "replace")
+        if len(key) != KEY_BYTES or (key.isascii() and text.isprintable()):
+            key = text  # 32 random bytes are no text, but once in 10**13 times
     found = key
     if isinstance(key, str):
         key = key.strip()  # what is read from a file ends in a line end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -25,7 +26,7 @@ from ._judgements import MISSES, is_for_its_leader, may_be_below, of_variant, wh
 from ._leading import Lead
 from ._loads import Loads
 from ._outcomes import Loading, Seat, Substitute, answer_of
-from ._recorder import Recorder
+from ._recorder import Recorder, bare
 from ._ways import Async, Blocking, Ways
 
 Q = TypeVar("Q")
@@ -36,6 +37,8 @@ _MAX_LEADERS: Final = 3
 """Loads of others that a request waits for, one after the other, before it asks for itself."""
 _UNSHAREABLE_SECONDS: Final = 30.0
 _MAX_UNSHAREABLE: Final = 4096
+GIVEN_AGAIN: Final = {names.RESULT: names.HIT, names.LAYER: names.NEGATIVE}
+"""Attributes of the span of a request that is answered with a failure."""
 _FAILURE: Final = ConnectionError("the origin has failed")
 
 
@@ -163,7 +166,12 @@ class Exchange(Generic[Q]):
         with engine.telemetry.span("get") as span:
             for _ in range(_MAX_HOPS):
                 now = engine.clock.monotonic()
-                if entry is None and engine.stack.lower and may_be_below(decision):
+                failure = None
+                if isinstance(decision, Load) and decision.reason != "request":
+                    failure = engine.failures.find(key, now, patience)
+                # No failure takes the place of an answer that another process has got.
+                looks_below = failure is not None or (entry is None and may_be_below(decision))
+                if looks_below and engine.stack.lower:
                     try:
                         found = await ways.run(engine.stack.lookup(key, engine.stack.budget()))
                     except BaseException:
@@ -193,13 +201,15 @@ class Exchange(Generic[Q]):
                     return hit
                 if isinstance(decision, Refuse):
                     engine.telemetry.bypass.n += 1
-                    return Refused()
+                    refused = Refused()
+                    if span is not None:
+                        span.set_attributes(_described(refused))
+                    return refused
                 if isinstance(decision, Bypass):
                     return self._alone(decision.reason, decision.detail)
-                failure = None
-                if decision.reason != "request":
-                    failure = engine.failures.find(key, engine.clock.monotonic(), patience)
                 if failure is not None:
+                    if span is not None:
+                        span.set_attributes(GIVEN_AGAIN)
                     return self.failed(*failure)
                 engine.telemetry.miss_l1.n += 1
                 answer = await self._join(request, key, entry, decision, ways, load, patience)
@@ -299,7 +309,8 @@ class Exchange(Generic[Q]):
         """Answer with what the key has failed with lately."""
         self.engine.count_negative()
         if isinstance(failure, SharedError):
-            failure.again()
+            # Made anew where it can be: client libraries write their caller's request into it.
+            replace(failure, error=bare(failure.error)).again()
         entry = Entry(failure, None, until, until, 0)
         return hit_of(entry, names.NEGATIVE, self._monotonic(), self._telemetry)
 
@@ -385,7 +396,7 @@ class Exchange(Generic[Q]):
         return Alone(reason, detail)
 
 
-def _described(answer: Found | Follow | Hit | Alone | Live | Lead) -> dict[str, str | bool]:
+def _described(answer: Found | Follow | Hit | Alone | Refused | Live | Lead) -> dict[str, str | bool]:
     match answer:
         case Live():
             return {
@@ -403,6 +414,8 @@ def _described(answer: Found | Follow | Hit | Alone | Live | Lead) -> dict[str, 
                 names.COLLAPSED: forwarded.collapsed,
                 names.STORED: forwarded.stored,
             }
+        case Refused():
+            return {names.RESULT: names.BYPASS}
         case Alone():
             result = names.MISS if answer.reason in MISSES else names.BYPASS
             return {names.RESULT: result, names.FWD: answer.reason}

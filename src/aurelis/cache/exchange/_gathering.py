@@ -18,7 +18,7 @@ from aurelis.cache.http import ResponseHead, StoredResponse
 from aurelis.cache.telemetry import names
 
 from ._answers import Hit, Refused
-from ._exchange import Exchange
+from ._exchange import GIVEN_AGAIN, Exchange
 from ._judgements import would_block_itself
 from ._outcomes import Loading, Substitute
 from ._party import Ask, Board, Declined, PartyLoad
@@ -35,7 +35,7 @@ class Gathering(Generic[Q]):
 
     Attributes:
         board: the items, and what is known of them.
-        result: of the request: `hit`, `stale` or `miss`.
+        result: of the request: `hit`, `stale`, `miss` or `bypass`.
         present: how many items were there.
         loads: what was loaded for this request.
     """
@@ -104,12 +104,16 @@ class Gathering(Generic[Q]):
                 self.present = sum(key in board.found for key in board.keys)
                 if missing and board.refused:
                     self._counted = True
+                    self.result = names.BYPASS
                     engine.telemetry.bypass.n += 1
                     return Refused()
                 for key in missing if board.reason != "request" else ():
                     failure = engine.failures.find(key, board.now(), self._patience)
                     if failure is not None:
                         self._counted = True
+                        self.result = names.HIT
+                        if span is not None:
+                            span.set_attributes(GIVEN_AGAIN)
                         return self._exchange.failed(*failure)
                 declined = await self._load(missing) if missing else None
                 complete = declined is None
@@ -219,7 +223,7 @@ class Gathering(Generic[Q]):
         if isinstance(outcome, Abandoned) and party is not None and party.failure is not None:
             # What was asked for with more than this caller wants may have failed because of that.
             failure = party.failure
-            if isinstance(failure, Declined) and failure.head.status == 200:
+            if isinstance(failure, Declined) and (failure.own or failure.head.status == 200):
                 return None  # it answers the others' request, though not item by item
             return failure if all(one.key in self.board.places for one in party.flights) else None
         return None
@@ -303,6 +307,8 @@ class Gathering(Generic[Q]):
             telemetry.miss.n += 1
             if not asked:
                 telemetry.coalesced.n += 1
+                for load in self.loads:  # it may ask yet, for others
+                    load.first = False
         if complete:
             self._count_saved()
 

@@ -29,6 +29,7 @@ class Gathered:
         age: whole seconds since the oldest of them was made, ≥ 0.
         ttl: seconds of freshness that are left of the first to lose it; negative when it is stale, may be infinite.
         found: how many items were there.
+        lapsed: all of them were, but too old to be an answer.
         head: of the origin's last answer, where it was asked for this call; `None`: it was not.
         status: what the origin has answered where it failed; `None`: nothing, or it did not.
         frame: what there is, beside the items, of the answer to the same request before; `None`: nothing.
@@ -40,6 +41,7 @@ class Gathered:
     age: int
     ttl: float
     found: int
+    lapsed: bool
     head: ResponseHead | None
     status: int | None
     frame: StoredResponse | None
@@ -131,13 +133,14 @@ def _gathered(gathering: Gathering[Q], refresh: Callable[[], None] | None) -> Ga
     now = board.now()
     stored: list[StoredResponse] = [entry.value for entry in entries]  # type: ignore[misc]  # that is what is served
     ttl = min(entry.fresh_until for entry in entries) - now
-    age = max(one.lifetime - (entry.fresh_until - now) for one, entry in zip(stored, entries, strict=True))
+    ages = [one.lifetime - (entry.fresh_until - now) for one, entry in zip(stored, entries, strict=True)]
     return Gathered(
         stored,
         gathering.result,
-        max(int(age), 0),
+        int(max((age for age in ages if age > 0), default=0)),  # no number where it is kept for ever
         ttl,
         gathering.present,
+        board.lapsed >= board.places.keys(),
         gathering.head(),
         gathering.failed_with(),
         gathering.frame(),

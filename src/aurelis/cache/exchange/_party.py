@@ -55,11 +55,13 @@ class Declined:
     Attributes:
         head: of its response.
         body: whole.
+        own: it is for its caller alone.
         collapsed: it was asked by another caller.
     """
 
     head: ResponseHead
     body: bytes
+    own: bool = False
     collapsed: bool = False
 
 
@@ -91,6 +93,7 @@ class Board(Generic[Q]):
         found: answers.
         how: result and layer of what was not loaded for this request.
         stale: what there is of the others.
+        lapsed: those of which that is too old to be an answer.
         due: what is to be loaded anew in the background.
         reason: why the others are loaded, in the words of RFC 9211.
         refused: nothing is to be loaded.
@@ -115,6 +118,7 @@ class Board(Generic[Q]):
         self.found: dict[str, Entry] = {}
         self.how: dict[str, tuple[str, str]] = {}
         self.stale: dict[str, Entry] = {}
+        self.lapsed: set[str] = set()
         self.due: list[str] = []
         self.reason = "miss"
         self.refused = False
@@ -136,6 +140,8 @@ class Board(Generic[Q]):
         self.refused |= isinstance(decision, Refuse)
         if isinstance(decision, Load) and decision.reason == "request":
             self.reason = "request"
+        if isinstance(decision, Load) and decision.reason == "stale":
+            self.lapsed.add(key)
         if entry is not None:
             self.stale[key] = entry
         return False
@@ -353,7 +359,7 @@ class PartyLoad(Generic[Q]):
         }
         if self._stand_in(missing, substitutes, answer.head.status):
             return
-        if answer.head.status != 200:
+        if answer.head.status != 200 and not answer.own:
             decision = self._policy.on_loaded(self._board.request(missing[0]), self._loaded((answer.body,), seconds))
             if isinstance(decision, Discard):
                 self._engine.telemetry.store(decision.reason)

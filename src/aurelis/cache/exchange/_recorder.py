@@ -120,12 +120,17 @@ class Recorder(Generic[Q]):
     def awaits_body(self, head: ResponseHead) -> bool:
         """Whether to `take` the head only once something of the body has come: until then something may stand in."""
         stale, policy = self._stale, self._exchange.policy
-        if stale is None or announced_length(head) > self._exchange.max_body_bytes:
+        if stale is None:
             return False
-        if not isinstance(policy.on_response(self._request, head, self._engine.clock.time()), Record):
-            return False
+        decision = policy.on_response(self._request, head, self._engine.clock.time())
+        if not isinstance(decision, Record) or announced_length(head) > self._limit_by(decision):
+            return False  # it may be handed over unread
         now = self._engine.clock.monotonic()
         return isinstance(policy.on_error(self._request, stale, _BROKEN, now), Serve)
+
+    def _limit_by(self, decision: Record) -> int:
+        """Bytes of a body that are recorded at most."""
+        return self._exchange.max_body_bytes if decision.max_body_bytes is None else decision.max_body_bytes
 
     def _is_outdated(self, stale: Entry, decision: Pass, head: ResponseHead) -> bool:
         """Whether there is a newer response, which cannot take the place of the stored one: that must not come back."""
@@ -195,7 +200,7 @@ class Recorder(Generic[Q]):
         )
         limit = self._exchange.max_body_bytes
         if isinstance(decision, Record):
-            self._limit = limit = limit if decision.max_body_bytes is None else decision.max_body_bytes
+            self._limit = limit = self._limit_by(decision)
             if announced_length(head) > limit:
                 decision = Pass("too-large", lasting=True)
         self._exchange.note(self._key, decision)

@@ -8,6 +8,7 @@ from ._age import (
     age_brought,
     corrected_initial_age,
     current_age,
+    date_of,
     freshness,
 )
 from ._directives import (
@@ -79,6 +80,7 @@ __all__ = [
     "conditional",
     "corrected_initial_age",
     "current_age",
+    "date_of",
     "encoded_elsewhere",
     "forwardable_fields",
     "freshness",

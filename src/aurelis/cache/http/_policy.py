@@ -261,8 +261,8 @@ class HttpPolicy:
 
     def may_keep_part(self, request: HttpRequest, head: ResponseHead, response_time: float) -> Record | Pass:
         """Whether the body of such a response is worth recording, by its head; as `on_response`."""
-        if head.status not in (200, 206):
-            return Pass("partial")
+        if head.status not in (200, 206) or (head.status == 206 and b"if-range" in request.fields):
+            return Pass("partial")  # to those who have the rest it may lack fields that they have (RFC 9110 §15.3.7)
         return self.on_response(without_range(request), as_whole(head), response_time)
 
     def addresses(self, url: str) -> tuple[str, str]:

@@ -128,7 +128,13 @@ def _by_type(answer: Document) -> list[Any] | None:
     ]
 
 
+def _types(element: Any) -> set[str]:
+    return {name for name, vector in element["vectors"].items() if vector is not None}
+
+
 def _with_types(envelope: Document, elements: list[Any], inputs: list[Any]) -> Draft:
+    if any(_types(one) != _types(elements[0]) for one in elements):
+        raise ValueError("vectors of different types of numbers do not belong together")
     answer = dict(envelope)
     answer["embeddings"] = {
         name: None if one is None else [element["vectors"][name] for element in elements]

@@ -33,7 +33,8 @@ class ItemRules:
         identity: what of an item tells it from others, of a call to this model.
         with_inputs: the body that asks for these items instead.
         elements: of an answer, what answers each item, in their order; `None`: it is none that can be taken apart.
-        with_elements: an answer like the one given with these elements, for these inputs.
+        with_elements: an answer like the one given with these elements, for these inputs. Raises `ValueError` where
+            they do not belong together.
         alone: the same for one item, as the call for it alone is answered.
         element: the opposite of `alone`.
         places: names in an answer under which there is what answers single items.
@@ -135,7 +136,7 @@ class Batch:
             frame: of the answer that was given to the same call before; `None`: there is none.
 
         Returns:
-            `None`: something stored is not what it should be, or of different models.
+            `None`: something stored is not what it should be, or of different models or kinds.
         """
         element = self.rules.element or _element_of(self.rules)
         documents = [parse(body) for body in stored]
@@ -158,7 +159,10 @@ class Batch:
             envelope = dict(around)
         else:
             envelope = unused(documents[0] or _NOTHING, self.rules.usage)
-        return _dump(self.rules.with_elements(envelope, elements, self.inputs))
+        try:
+            return _dump(self.rules.with_elements(envelope, elements, self.inputs))
+        except ValueError:
+            return None
 
 
 def take_apart(

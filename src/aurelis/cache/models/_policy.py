@@ -7,6 +7,7 @@ response and the request's `Cache-Control` are not considered; one switch honour
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -22,6 +23,8 @@ from aurelis.cache.http import (
     ResponseHead,
     StoredResponse,
     combine,
+    date_of,
+    http_date,
     is_complete,
     response_directives,
 )
@@ -43,6 +46,7 @@ KEEPABLE: Final = frozenset({LENGTH, FILTERED, INCOMPLETE, UNTERMINATED})
 """Kinds of answers that are kept only where that is wanted."""
 
 
+_NUMBER: Final = re.compile(rb"[0-9]{1,15}(?:\.[0-9]{0,15})?")
 _MAX_FAILURE_BYTES: Final = 16 * 1024
 """Longer failures are not kept to be given again."""
 
@@ -183,7 +187,7 @@ class ModelPolicy:
 
         `Pass` with `ttl`, `status`, `media-type` or `no-store` else.
         """
-        if head.status != 200 and self._is_negative(request, head):
+        if head.status != 200 and self._is_negative(request, head, response_time):
             return Record(max_body_bytes=_MAX_FAILURE_BYTES)
         refusal = self._refusal(request, head)
         return Record(tags=_tags.tags(request.options.tags)) if refusal is None else Pass(refusal)
@@ -227,8 +231,8 @@ class ModelPolicy:
         """
         refusal = self._refusal(request, loaded.head)
         if refusal is not None:
-            if self._is_negative(request, loaded.head) and _has_announced_length(loaded):
-                remember_for = min(self._negative(request), _retry_after(loaded.head))
+            if self._is_negative(request, loaded.head, loaded.response_time) and _has_announced_length(loaded):
+                remember_for = min(self._negative(request), _retry_after(loaded.head, loaded.response_time))
                 return Discard(refusal, _failure(loaded, remember_for), remember_for)
             return Discard(refusal)
         # A stream says itself where it ends, and something may follow.
@@ -291,9 +295,9 @@ class ModelPolicy:
             return None
         return Serve(entry, retry_in=self._throttle)
 
-    def _is_negative(self, request: ModelRequest, head: ResponseHead) -> bool:
+    def _is_negative(self, request: ModelRequest, head: ResponseHead, response_time: float) -> bool:
         """Whether this is a failure that is to be given again."""
-        return _has_failed(head) and min(self._negative(request), _retry_after(head)) > 0
+        return _has_failed(head) and min(self._negative(request), _retry_after(head, response_time)) > 0
 
     def _price(self, request: ModelRequest, summary: AnswerSummary) -> float | None:
         """US dollars; `None`: not known, or nobody asks."""
@@ -326,13 +330,19 @@ def _has_failed(head: ResponseHead) -> bool:
     return head.status >= 500 or head.status in (408, 429)
 
 
-def _retry_after(head: ResponseHead) -> float:
-    """Seconds after which the provider says that it may be asked again; infinite where it does not say it."""
+def _retry_after(head: ResponseHead, response_time: float) -> float:
+    """Seconds after which the provider says that it may be asked again; infinite where it does not say it.
+
+    Args:
+        response_time: when the head came, seconds since the epoch.
+    """
+    fields = _fields(head)
     for name, scale in ((b"retry-after-ms", 1000), (b"retry-after", 1)):
-        value = _fields(head).get(name, b"").strip()
-        if value.isdigit() and len(value) < 16:
-            return int(value) / scale
-    return math.inf
+        value = fields.get(name, b"").strip()
+        if _NUMBER.fullmatch(value):
+            return float(value) / scale
+    instant = http_date(fields.get(b"retry-after"), response_time)  # RFC 9110 §10.2.3
+    return math.inf if instant is None else max(instant - date_of(fields, response_time), 0.0)
 
 
 def _failure(loaded: LoadedResponse, lifetime: float) -> StoredResponse:

@@ -81,7 +81,8 @@ class _Candidate:
     row: Row
     similarity: float
     key: str
-    response: object
+    response: object = field(repr=False)
+    tags: tuple[str, ...]
 
 
 class SimilarityCache:
@@ -108,7 +109,8 @@ class SimilarityCache:
             function or a coroutine function. `None`: only if they are equal.
         error_rate: with `verified`: of all requests that find a similar prompt, so many at most get a wrong answer; in
             (0, 1).
-        namespace: as for `ModelResponseCache`.
+        namespace: as for `ModelResponseCache`. With a name, and without one, it takes no note of what is stored in
+            others, and their prompts are not sent to the embedder.
         index: with an embedder: `exact` compares with all vectors of a partition, `usearch` finds most of the nearest
             in much larger ones.
         max_entries: prompts of a partition; the oldest go.
@@ -177,6 +179,7 @@ class SimilarityCache:
         _require_packages(letters=embedder is None, mode=mode, index=index)
         self.cache: UnifiedCacheManager = unified(cache) or get_cache_manager()
         self._answers = ModelResponseCache(self.cache, namespace=namespace)
+        self._namespace = namespace
         self._threshold = float(similarity_threshold)
         self._mode = mode
         self._gate: Gate = gate or ("wording" if embedder is None else "meaning")
@@ -237,7 +240,8 @@ class SimilarityCache:
         response = await self.cache.manager.get(asked.key_of(prompt), _ABSENT)
         if response is not _ABSENT:
             return SimilarMatch(response, 1.0, True)
-        return await self._similar(asked)
+        found = await self._similar(asked)
+        return None if found is None else SimilarMatch(found.response, found.similarity, False)
 
     async def get_or_compute(
         self,
@@ -263,10 +267,11 @@ class SimilarityCache:
         async def load() -> R:
             context = current_load()
             if not context.has_stale:  # a refresh is to ask the model
-                match = await self._similar(asked)
-                if match is not None:
+                found = await self._similar(asked)
+                if found is not None:
                     context.skip()
-                    return match.response  # type: ignore[no-any-return]  # what the same app has stored
+                    context.add_tags(*found.tags)  # who asks after one of them was invalidated does not share this
+                    return found.response  # type: ignore[return-value]  # what the same app has stored
             return await compute()
 
         return await self._answers.get_or_compute(
@@ -303,7 +308,7 @@ class SimilarityCache:
 
     # Searching
 
-    async def _similar(self, asked: _Asked) -> SimilarMatch | None:
+    async def _similar(self, asked: _Asked) -> _Candidate | None:
         """The answer to a similar prompt that is to be served; a failure is counted, and is none."""
         result = "skipped"
         try:
@@ -311,7 +316,7 @@ class SimilarityCache:
                 found = await self._candidate(asked)
                 if isinstance(found, _Candidate):
                     result = await self._decided(asked, found)
-                    return SimilarMatch(found.response, found.similarity, False) if result == "hit" else None
+                    return found if result == "hit" else None
                 result = found
         except Exception as error:  # noqa: BLE001  # without it there is a model to ask
             self._telemetry.error(names.SIMILARITY, "get", type(error).__qualname__)
@@ -334,7 +339,7 @@ class SimilarityCache:
             key = asked.key_of(row.prompt)
             shelved = (await self._shelf.read([key])).get(key)
             if shelved is not None:
-                return _Candidate(row, similarity, key, shelved.value)
+                return _Candidate(row, similarity, key, shelved.value, shelved.tags)
             self._index.forget(asked.partition, row.name)
         return "refused" if others and not passing else "none"
 
@@ -356,6 +361,8 @@ class SimilarityCache:
     async def _take_note(self, answer: Answered) -> None:
         if not answer.prompt or len(answer.prompt) > self._max_prompt:
             return
+        if not callable(self._namespace) and answer.namespace != self._namespace:
+            return  # nobody asks for it here, so its prompt is nothing for this embedder
         partition = self._partition(answer.model_type, answer.parameters, answer.provider, answer.namespace)
         pending = self._verdicts.expected(answer.key, self._shelf.now())
         if pending is None:
@@ -386,6 +393,8 @@ class SimilarityCache:
             await self._list(partition, answer)
 
     async def _list(self, partition: str, answer: Answered) -> None:
+        if self._mode == "verified":
+            await self._index.forget_evidence(partition, answer.prompt, answer.life, answer.tags)
         vector = None
         if self._embedded is not None:
             vector = await self._embedded.vector(answer.prompt, answer.namespace)

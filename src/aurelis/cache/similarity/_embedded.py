@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from aurelis.cache import _breaker
@@ -89,7 +90,7 @@ class Embedded:
         probe = state.kind != "closed"
         try:
             async with asyncio.timeout(self._timeout):
-                vectors = await self._embedder.embed([prompt])
+                vectors = await self._vectors(prompt)
             if len(vectors) != 1:
                 raise EmbeddingError("there must be one vector for each text")
             vector = unit(vectors[0])
@@ -107,6 +108,16 @@ class Embedded:
         with self._lock:
             self._note(_breaker.succeeded(self._state, probe=probe))
         return vector
+
+    async def _vectors(self, prompt: str) -> Sequence[Sequence[float]]:
+        try:
+            return await self._embedder.embed([prompt])
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody has cancelled this: the embedder waited for something that was.
+            raise EmbeddingError("the embedder was cancelled") from None
 
     def _note(self, state: _breaker.Breaker) -> None:
         if state.kind != self._state.kind:

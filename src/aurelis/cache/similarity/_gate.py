@@ -31,11 +31,21 @@ _FEW_TOKENS: Final = 4
 _MAX_WORDS: Final = 200
 """Words of a prompt beyond which `meaning` is not looked for: comparing takes time that grows with their square."""
 
+_OPPOSITES: Final = {
+    word: frozenset().union(*(pair for pair in OPPOSITES if word in pair)) - {word}
+    for word in frozenset().union(*OPPOSITES)
+}
+_AGAINST: Final = tuple(order for pair in AGAINST for order in (pair, pair[::-1]))
+
 
 def refusal(asked: Reading, known: Reading, gate: Gate) -> Refusal | None:
     """Why the answer to one prompt is none to the other; `None`: nothing speaks against it. Symmetric."""
     if min(len(_core(asked)), len(_core(known))) < _FEW_TOKENS and asked.article != known.article:
         return "words"  # what is time, what is the time
+    if asked.verbatim != known.verbatim:
+        return "words"
+    if not _are_spelt_alike(asked, known):
+        return "names"
     if asked.tokens == known.tokens and asked.capitals == known.capitals:
         return None
     if [number for number, _ in asked.numbers] != [number for number, _ in known.numbers]:
@@ -64,7 +74,7 @@ def _differs_in_meaning(asked: Reading, known: Reading) -> Refusal | None:
     if _only(asked, QUANTITY) != _only(known, QUANTITY):
         return "quantity"
     own, other = Counter(_content(asked)), Counter(_content(known))
-    if any(_are_opposites(one, two) for one in own - other for two in other - own):
+    if _has_opposites(set(own - other), set(other - own)):
         return "opposites"
     for one, two in ((asked, known), (known, asked)):
         if not {name for name in one.names if name not in FUNCTION} <= set(two.words) | set(two.names):
@@ -72,6 +82,14 @@ def _differs_in_meaning(asked: Reading, known: Reading) -> Refusal | None:
     if _common(asked, known) != _common(known, asked):
         return "order"
     return "words" if _is_the_same_but_for_something(asked, known) else None
+
+
+def _are_spelt_alike(asked: Reading, known: Reading) -> bool:
+    """Whether no word has its capitals inside at one place here and at another there; it may have none."""
+    if not asked.mixed or not known.mixed or asked.mixed == known.mixed:
+        return True
+    forms = {word.lower(): word for word in known.mixed}
+    return all(forms.get(word.lower(), word) == word for word in asked.mixed)
 
 
 def _core(reading: Reading) -> list[str]:
@@ -130,22 +148,26 @@ def _weight(words: tuple[str, ...]) -> list[str]:
     return ["what" if word == "which" else word for word in words if word not in LIGHT]
 
 
-def _are_opposites(one: str, other: str) -> bool:
-    if frozenset((one, other)) in OPPOSITES:
-        return True
-    short, long = sorted((one, other), key=len)
-    if len(short) > 3 and any(long == prefix + short for prefix in REVERSING):
-        return True
-    if one.endswith("less") != other.endswith("less") and (one[:-4] == other[:-3] or one[:-3] == other[:-4]):
-        return True  # careful, careless
-    return any(
-        one.startswith(left)
-        and other.startswith(right)
-        and len(one) > len(left) + 2
-        and one[len(left) :] == other[len(right) :]
-        for pair in AGAINST
-        for left, right in (pair, pair[::-1])
-    )
+def _has_opposites(own: set[str], other: set[str]) -> bool:
+    """Whether one has the opposite of a word of the other, in time that grows with the number of words."""
+    return _has_opposite(own, other) or _has_opposite(other, own)
+
+
+def _has_opposite(ones: set[str], others: set[str]) -> bool:
+    full = [word for word in others if not word.endswith("less")]
+    stems = {word[:-3] for word in full}
+    longer_stems = {word[:-4] for word in full}
+    for one in ones:
+        if not others.isdisjoint(_OPPOSITES.get(one, ())):
+            return True
+        if len(one) > 3 and any(prefix + one in others for prefix in REVERSING):
+            return True
+        if one.endswith("less") and (one[:-4] in stems or one[:-3] in longer_stems):
+            return True  # careful, careless
+        for left, right in _AGAINST:
+            if one.startswith(left) and len(one) > len(left) + 2 and right + one[len(left) :] in others:
+                return True
+    return False
 
 
 def _languages(reading: Reading) -> frozenset[str]:

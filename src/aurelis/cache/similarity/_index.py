@@ -1,6 +1,6 @@
 """Which prompts were answered, as entries of the cache itself, so that all processes share it.
 
-A prompt is an entry of its own, with its vector if there is one, under the digest of the prompt. A partition, which is
+A prompt is an entry of its own, with its vector if there is one, under a digest. A partition, which is
 what must be equal, has sixteen lists of such digests, each an entry that is replaced when a prompt is added. So adding
 one moves a few kB, whatever the size of the partition. Two processes that replace a list at the same moment may lose
 one prompt of it, which then is not found as similar until it is stored again, or its process adds another one.
@@ -43,9 +43,11 @@ _RECENT: Final = 10.0
 """Seconds in which another process may have lost what this one has added."""
 
 
-def name_of(prompt: str) -> bytes:
-    """The digest that stands for a prompt."""
-    return bytes.fromhex(digest(prompt))
+def name_of(partition: str, prompt: str) -> bytes:
+    """The digest that stands for a prompt. In another partition it is another one, by which nobody sees that it is the
+    same prompt, and who guesses a prompt must guess all else, too.
+    """
+    return bytes.fromhex(digest((partition, prompt)))
 
 
 class Index:
@@ -147,7 +149,7 @@ class Index:
             tags: of the answer.
             partition_tags: of all answers of the partition.
         """
-        name, now = name_of(prompt), self._shelf.now()
+        name, now = name_of(partition, prompt), self._shelf.now()
         await self._shelf.keep(
             self._prompt_key(partition, name), (prompt, b"" if vector is None else packed(vector)), life, tags
         )
@@ -201,10 +203,16 @@ class Index:
         kept = (*seen, observation)[-MAX_OBSERVATIONS:]
         await self._shelf.keep(self._evidence_key(partition, row.name), kept, row.expires - self._shelf.now(), row.tags)
 
+    async def forget_evidence(self, partition: str, prompt: str, life: float, tags: Sequence[str]) -> None:
+        """What was seen of an answer says nothing of the one that has taken its place."""
+        name = name_of(partition, prompt)
+        if await self.evidence(partition, name):
+            await self._shelf.keep(self._evidence_key(partition, name), (), life, tags)
+
     async def _fetch(self, partition: str, names: Sequence[bytes], later: Iterable[bytes]) -> None:
         keys = {self._prompt_key(partition, name): name for name in names}
         found = await self._shelf.read(keys)
-        rows = [row for key, name in keys.items() if (row := _row(name, found.get(key))) is not None]
+        rows = [row for key, name in keys.items() if (row := _row(partition, name, found.get(key))) is not None]
         until = self._shelf.now() + RETRY
         with self._lock:
             view = self._views.of(partition)
@@ -250,10 +258,10 @@ def _names(listed: bytes) -> Iterable[bytes]:
     return (listed[at : at + _NAME_BYTES] for at in range(0, len(listed), _NAME_BYTES))
 
 
-def _row(name: bytes, shelved: Shelved | None) -> Row | None:
+def _row(partition: str, name: bytes, shelved: Shelved | None) -> Row | None:
     """What a prompt's entry says; `None`: it is none."""
     match shelved:
-        case Shelved(value=(str(prompt), bytes(data))) if name_of(prompt) == name:
+        case Shelved(value=(str(prompt), bytes(data))) if name_of(partition, prompt) == name:
             vector = unpacked(data) if data else None
             return Row(name, prompt, read(prompt), vector, shelved.tags, shelved.expires)
         case _:

@@ -41,6 +41,9 @@ _REPHRASED: Final = tuple(
 )
 """How a question begins and ends, and the beginning that says the same; something must be in between."""
 
+_AFTER_GREETINGS: Final = QUESTIONS | TASKS | {opening for opening, _ in OPENINGS} | {"are", "do", "does", "i", "is"}
+"""What a greeting may stand before; before all else it may be a part of a name."""
+
 
 def plain(tokens: Tokens) -> Tokens:
     """The tokens as they would be if it were asked plainly; as they are, if nothing else were left."""
@@ -64,7 +67,7 @@ def plain(tokens: Tokens) -> Tokens:
 
 def _without_frame(kept: Tokens, *, polite: bool) -> Tokens:
     words = [token for token, _ in kept]
-    if len(words) > 1 and words[0] in GREETINGS and words[1] != "world":
+    if len(words) > 1 and words[0] in GREETINGS and words[1] in _AFTER_GREETINGS:
         del kept[0], words[0]
     for thanks in THANKS:
         if len(words) > len(thanks) and tuple(words[-len(thanks) :]) == thanks:

@@ -110,17 +110,23 @@ class Verdicts:
 
     def begin(self, compare: Callable[[], Coroutine[Any, Any, None]]) -> bool:
         """Compare in the background; false if there is too much of that already, or it was closed."""
+        if not self._has_room():
+            return False
+        # What belongs to the request that happens to be here is over before this is. Not under the lock, as a loop with
+        # eager tasks runs the judge at once, and that may ask this cache something.
+        task = asyncio.get_running_loop().create_task(compare(), context=Context())
         with self._lock:
-            if self._closed:
-                return False
-            self._tasks = {task for task in self._tasks if not task.get_loop().is_closed()}
-            if len(self._tasks) >= _MAX_TASKS:
-                return False
-            # What belongs to the request that happens to be here is over before this is.
-            task = asyncio.get_running_loop().create_task(compare(), context=Context())
             self._tasks.add(task)
+            closed = self._closed
         task.add_done_callback(self._done)
+        if closed:  # meanwhile, by another thread
+            task.cancel()
         return True
+
+    def _has_room(self) -> bool:
+        with self._lock:
+            self._tasks = {task for task in self._tasks if not task.get_loop().is_closed()}
+            return not self._closed and len(self._tasks) < _MAX_TASKS
 
     async def judge(self, known: object, own: object) -> Verdict:
         """Compare the answer to the similar prompt with the model's own."""

@@ -44,7 +44,7 @@ class Row:
     @property
     def size(self) -> int:
         """Bytes, about."""
-        letters = 4 * len(self.prompt)  # itself, its words and what they are joined to
+        letters = 5 * len(self.prompt)  # itself, its words, what they are joined to, and what is given
         return _OVERHEAD + letters + (0 if self.vector is None else 4 * self.vector.size)
 
 

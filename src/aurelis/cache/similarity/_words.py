@@ -110,6 +110,14 @@ LANGUAGES: Final = {
 }
 """Small words by which a language is known."""
 
+ABOUT_WORDS: Final = _words(
+    "article articles capitalize colon comma commas count grammar grammatical grammatically hyphen letters paraphrase",
+    "plural pronounce pronunciation proofread punctuate punctuation quote quotes rephrase rewrite rhyme rhymes say",
+    "semicolon sentence spell spelling spelled spelt syllables synonym synonyms translate translation uppercase",
+    "lowercase word words",
+)
+"""Where one of them is, courtesy may be what is asked about, and so may an article or a comma."""
+
 TASKS: Final = _words(
     "define describe explain find give help list name recommend show suggest summarize tell translate write"
 )
