@@ -360,7 +360,7 @@ async def test_what_a_process_cannot_read_is_kept_for_one_that_can(journals: Jou
 
 async def test_a_journal_is_compressed_and_encrypted_as_the_cache_is(journals: Journals, tmp_path: Path) -> None:
     store = Table()
-    key, other = bytes(range(32)), bytes(range(32, 64))
+    key, other = bytes(range(32)), bytes(range(128, 160))
     text = "a private matter " * 1000
     journals.options |= {"encryption_key": key, "compression": "gzip"}
     async with journals.behind(store) as behind:
