@@ -9,16 +9,18 @@ import stat
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.exceptions import ResponseError
 
 from aurelis.cache import CacheConfig
 from aurelis.cache._clock import SYSTEM_CLOCK, Clock
-from aurelis.cache.journals import _stream
+from aurelis.cache.journals import _embedded, _stream
 from aurelis.cache.journals._embedded import EmbeddedJournal
 from aurelis.cache.journals._journal import Failure, Journal, Session, Ticket
 from aurelis.cache.journals._stream import StreamJournal
+from aurelis.cache.layers import _sqlite_file
 from tests.disks import aside, open_files
 from tests.servers import ServerProcess
 
@@ -73,6 +75,12 @@ async def append(journal: Journal, *keys: str, frame: bytes = b"frame", limit: i
 async def take(session: Session, count: int = 10) -> list[Ticket]:
     """Returns the next tickets, for which it is time."""
     return list(await session.take(count, math.inf, ALL))
+
+
+def remove_files(folder: Path) -> None:
+    """Removes the journals in a folder, as somebody may who should not."""
+    for path in folder.glob("*.sqlite3*"):
+        path.unlink()
 
 
 def failure(ticket: Ticket, *, last: bool = False, delay: float = 0.0) -> Failure:
@@ -462,6 +470,38 @@ async def test_a_turn_whose_file_was_removed_is_taken_anew(tmp_path: Path) -> No
     await other.aclose()
 
 
+async def test_a_turn_whose_file_is_removed_while_it_is_taken_is_not_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = EmbeddedJournal(tmp_path, "ns", "n", SYSTEM_CLOCK)
+    await append(journal, "k")
+
+    def removes(descriptor: int, kind: int) -> bool:
+        for path in tmp_path.glob("*.turn"):
+            path.unlink()
+        return _sqlite_file.try_lock(descriptor, kind)
+
+    async with session_of(journal) as session, session_of(journal) as another:
+        with monkeypatch.context() as patch:
+            patch.setattr(_embedded, "try_lock", removes)
+            assert await take(session) == []
+        assert len(await take(another)) == 1
+        assert await take(session) == []
+    await journal.aclose()
+
+
+async def test_what_was_taken_of_a_file_that_is_gone_settles_nothing_of_the_next_one(tmp_path: Path) -> None:
+    journal = EmbeddedJournal(tmp_path, "ns", "n", SYSTEM_CLOCK)
+    await append(journal, "k")
+    async with session_of(journal) as session:
+        taken = await take(session)
+        remove_files(tmp_path)
+        await append(journal, "k", frame=b"newer")
+        await session.settle(taken, [])
+        assert await journal.pending("k") == b"newer"
+    await journal.aclose()
+
+
 async def test_a_clock_that_is_set_back_delays_nothing(tmp_path: Path) -> None:
     now = 1_800_000_000.0
     journal = EmbeddedJournal(tmp_path, "ns", "n", Clock(wall=lambda: now))
@@ -509,6 +549,84 @@ async def test_a_session_that_leaves_with_tickets_keeps_its_name_until_they_are_
     await journal.aclose()
 
 
+async def test_word_of_a_batch_that_comes_late_settles_nothing_that_was_claimed_since(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_stream, "LEASE", 0.2)
+    journal = StreamJournal(CacheConfig(redis_url=redis_url), "n")
+    await append(journal, "k")
+    link, late = journal.link(), []
+
+    class Slow:
+        """Sends nothing yet."""
+
+        async def script(self, *call: Any) -> Any:
+            late.append(call)
+            raise ConnectionError
+
+    async with session_of(journal) as session, session_of(journal) as another:
+        taken = await take(session)
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "link", Slow)
+            with pytest.raises(ConnectionError):
+                await session.settle(taken, [])
+        await append(journal, "k", frame=b"newer")
+        (claimed,) = await _until(session)
+        await link.script(*late[0])
+        assert await session.renew([claimed])
+        assert await take(another) == []
+        assert (await session.settle([claimed], [])).written == 1
+    await journal.aclose()
+
+
+async def test_what_waits_for_another_attempt_is_not_kept_by_a_clock_that_is_set_back(redis_url: str) -> None:
+    journal = StreamJournal(CacheConfig(redis_url=redis_url), "n")
+    await append(journal, "k")
+    async with session_of(journal) as session:
+        await session.settle([], [failure(ticket, delay=86_400) for ticket in await take(session)])
+        assert [ticket.key for ticket in await take(session)] == ["k"]
+    await journal.aclose()
+
+
+@pytest.mark.parametrize("gone", ["stream", "writes", "order", "retries", "attempts"])
+async def test_what_is_left_when_redis_has_thrown_away_a_part_is_written_once(redis_url: str, gone: str) -> None:
+    journal = StreamJournal(CacheConfig(redis_url=redis_url), "n")
+    (name,) = (name for name in journal.names if name.endswith(gone.encode()))
+    await append(journal, "a", "b", "c")
+    async with session_of(journal) as session:
+        await session.settle([], [failure(ticket) for ticket in await take(session, 1)])
+        await journal.link().execute("UNLINK", name)
+        await append(journal, "a", "b", frame=b"newer")
+        written: list[tuple[str, bytes]] = []
+        while taken := await take(session, 1):
+            written += [(ticket.key, ticket.frame) for ticket in taken]
+            await session.settle(taken, [])
+    left = {"a": b"newer", "b": b"newer"} | ({} if gone == "writes" else {"c": b"frame"})
+    assert sorted(written) == sorted(left.items())
+    assert (await journal.backlog()).waiting == await journal.link().execute("XLEN", journal.names[0]) == 0
+    await journal.aclose()
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+async def test_a_redis_that_is_full_lets_what_waits_be_written_also_when_nobody_has_drained_it(
+    redis_url: str, evicted: bool
+) -> None:
+    journal = StreamJournal(CacheConfig(redis_url=redis_url), "n")
+    await append(journal, "k")
+    link = journal.link()
+    if evicted:
+        await link.execute("UNLINK", journal.names[0])
+    await link.execute("CONFIG", "SET", "maxmemory", "1")
+    try:
+        async with session_of(journal) as session:
+            taken = await take(session)
+            assert [ticket.key for ticket in taken] == ["k"]
+            assert (await session.settle(taken, [])).written == 1
+    finally:
+        await link.execute("CONFIG", "SET", "maxmemory", "0")
+    await journal.aclose()
+
+
 async def test_the_number_goes_on_above_all_before_when_it_is_lost(redis_url: str) -> None:
     journal = StreamJournal(CacheConfig(redis_url=redis_url), "n")
     await append(journal, "a")
@@ -546,11 +664,13 @@ async def test_a_redis_that_is_full_refuses_a_write_as_a_whole_and_lets_others_e
                     await journal.append(key, b"refused", 100)
             outcome = await session.settle([one], [failure(two)])
             assert (outcome.written, outcome.retried) == (1, 1)
-            taken = await _until(session)
-            taken += await take(session)
+            written: dict[str, bytes] = {}
+            while len(written) < 2:
+                taken = await _until(session)
+                written |= {ticket.key: ticket.frame for ticket in taken}
+                await session.settle(taken, [])
         finally:
             await link.execute("CONFIG", "SET", "maxmemory", "0")
-        assert {ticket.key: ticket.frame for ticket in taken} == {"a": b"newer", "b": b"frame"}
-        await session.settle(taken, [])
+        assert written == {"a": b"newer", "b": b"frame"}
     assert (await journal.backlog()).waiting == 0
     await journal.aclose()

@@ -29,6 +29,7 @@ from aurelis.cache.strategies import _asking
 from aurelis.cache.strategies._retries import delay
 from aurelis.cache.telemetry import names
 from tests.managers import configuration, count, eventually, opened, run_script, series
+from tests.proxies import Hang, Latency, Proxy
 from tests.servers import ServerProcess
 from tests.strategies.stores import Batches, Journals, Table, on_disk
 from tests.write_behind import kill_writers
@@ -41,6 +42,11 @@ def journals(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
         return on_disk(tmp_path)
     monkeypatch.setattr(_stream, "LEASE", 0.5)
     return Journals("redis", {"redis_url": request.getfixturevalue("redis_url")})
+
+
+def draining_tasks() -> int:
+    """Returns how many tasks of the running event loop drain journals."""
+    return len([task for task in asyncio.all_tasks() if "write-behind" in task.get_name()])
 
 
 def waiting(behind: WriteBehind[Any]) -> Any:
@@ -354,7 +360,7 @@ async def test_what_a_process_cannot_read_is_kept_for_one_that_can(journals: Jou
 
 async def test_a_journal_is_compressed_and_encrypted_as_the_cache_is(journals: Journals, tmp_path: Path) -> None:
     store = Table()
-    key, other = bytes(range(32)), bytes(range(32, 64))
+    key, other = bytes(range(32)), bytes(range(128, 160))
     text = "a private matter " * 1000
     journals.options |= {"encryption_key": key, "compression": "gzip"}
     async with journals.behind(store) as behind:
@@ -420,7 +426,7 @@ async def test_what_is_left_when_a_process_ends_the_next_one_writes(journals: Jo
         store.down = True
         assert await behind.aclose(0.05) is False
         assert await behind.aclose() is True
-        for use in (behind.get("a"), behind.set("a", 1), behind.delete("a"), behind.flush()):
+        for use in (behind.get("a"), behind.set("a", 1), behind.delete("a"), behind.flush(), behind.dead_letters()):
             with pytest.raises(CacheClosedError):
                 await use
         assert await behind.cache.get("a") == 1
@@ -448,6 +454,30 @@ async def test_closing_writes_what_waits(journals: Journals) -> None:
         assert store.rows == {"k": 2}
 
 
+async def test_what_is_given_up_while_it_closes_is_in_no_cache(tmp_path: Path, redis_url: str) -> None:
+    store = Table()
+    store.down = True
+    with Proxy(redis_url) as proxy:
+        async with CacheManager(configuration(redis_url=proxy.url, timeout=5)) as cache:
+            behind = WriteBehind(cache, store, max_attempts=1, journal=tmp_path)
+            await behind.set("k", 1)
+            with proxy.during(Latency(0.5)):  # longer than a flush waits until it looks again
+                assert await behind.aclose() is True
+            assert await cache.get("k") is None
+
+
+async def test_what_a_flush_has_seen_given_up_is_in_no_cache(tmp_path: Path, redis_url: str) -> None:
+    store = Table()
+    store.down = True
+    with Proxy(redis_url) as proxy:
+        slow, fast = (CacheManager(configuration(redis_url=url, timeout=5)) for url in (proxy.url, redis_url))
+        async with slow, fast, WriteBehind(slow, store, max_attempts=1, journal=tmp_path) as behind:
+            await behind.set("k", 1)
+            with proxy.during(Latency(0.5)):  # longer than a flush waits until it looks again
+                assert await behind.flush() is True
+                assert await fast.get("k") is None
+
+
 async def test_a_store_that_hangs_keeps_nobody_from_closing(journals: Journals) -> None:
     store = Table()
     async with journals.behind(store, batch_size=1) as behind:
@@ -455,11 +485,47 @@ async def test_a_store_that_hangs_keeps_nobody_from_closing(journals: Journals) 
         await behind.set("k", 1)
         await eventually(lambda: store.entered == 1)
         assert await behind.aclose(0.05) is False
-        assert len([task for task in asyncio.all_tasks() if "write-behind" in task.get_name()]) == 0
+        assert draining_tasks() == 0
     store.open.set()
     async with journals.behind(store) as behind:  # claimed when nothing is heard of the other one
         assert await behind.get("k") == 1
         await eventually(lambda: store.rows == {"k": 1})
+
+
+async def test_who_waits_when_it_is_closed_hears_of_it_and_nothing_goes_on(journals: Journals) -> None:
+    store = Table()
+    store.down = True
+    async with journals.behind(store, max_pending=1, max_attempts=1000) as behind:
+        await behind.set("a", 1)
+        waiting_for_room = asyncio.ensure_future(behind.set("b", 1))
+        flushing = asyncio.ensure_future(behind.flush())
+        await eventually(lambda: store.entered)
+        await behind.aclose(0)
+        for use in (waiting_for_room, flushing):
+            with pytest.raises(CacheClosedError):
+                await use
+        assert draining_tasks() == 0
+        assert await behind.cache.get("b") is None
+
+
+async def test_a_store_that_does_not_notice_its_end_leaves_no_connection_to_the_journal(redis_url: str) -> None:
+    class Stubborn(Table):
+        async def set(self, key: str, value: Any) -> None:
+            self.entered += 1
+            while not self.open.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self.open.wait()
+
+    store = Stubborn()
+    store.open.clear()
+    async with Journals("redis", {"redis_url": redis_url}).behind(store, batch_size=1) as behind:
+        await behind.set("k", 1)
+        await eventually(lambda: store.entered)
+        assert await behind.aclose(0) is False
+        assert draining_tasks() == 0
+        assert isinstance(behind._journal, StreamJournal)
+        assert len(behind._journal._backend._links) == 0
+        store.open.set()
 
 
 async def test_a_flush_gives_up_when_its_time_is_over(journals: Journals) -> None:
@@ -790,6 +856,38 @@ async def test_a_session_that_is_not_heard_of_in_time_stops_writing(
             slow.open.set()
             assert await other.flush() is True
         assert slow.rows == {}
+
+
+async def test_a_session_that_does_not_reach_redis_has_stopped_before_others_begin(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_stream, "LEASE", 1.0)
+
+    class Leaving(Table):
+        """Notes who else is still there when somebody enters."""
+
+        async def set(self, key: str, value: Any) -> None:
+            inside.append(self)
+            self.entered += 1
+            overlaps.append(len(inside) - 1)
+            try:
+                await self.open.wait()
+            finally:
+                inside.remove(self)
+
+    inside: list[Leaving] = []
+    overlaps: list[int] = []
+    cut_off, other = Leaving(), Leaving()
+    cut_off.open.clear()
+    with Proxy(redis_url) as proxy:
+        async with Journals("redis", {"redis_url": proxy.url}).behind(cut_off, batch_size=1) as behind:
+            await behind.set("k", 1)
+            await eventually(lambda: cut_off.entered)
+            with proxy.during(Hang()):
+                async with Journals("redis", {"redis_url": redis_url}).behind(other, batch_size=1):
+                    await eventually(lambda: other.entered)
+            proxy.reset()
+    assert overlaps == [0] * len(overlaps)
 
 
 def test_several_loops_write_at_once(journals: Journals) -> None:

@@ -14,6 +14,7 @@ from aurelis.cache import CacheConfig, CacheManager, UnifiedCacheManager, WriteT
 from aurelis.cache.exceptions import CacheClosedError, ConfigurationError, UnstorableValueError
 from aurelis.cache.telemetry import names
 from tests.managers import configuration, count, eventually, opened, requests
+from tests.proxies import Hang, Pass, Proxy
 from tests.servers import ServerProcess
 from tests.strategies.stores import Table
 
@@ -145,6 +146,34 @@ async def test_a_write_that_is_cancelled_leaves_nothing_old_in_the_cache(cache: 
     while await cache.get("k") is not None:
         await asyncio.sleep(0.001)
     store.open.set()
+
+
+async def test_a_write_that_is_cancelled_while_the_cache_forgets_it_leaves_nothing_old(redis_url: str) -> None:
+    store = Table()
+    with Proxy(redis_url) as proxy:
+        async with opened(configuration(redis_url=proxy.url, timeout=5)) as cache:
+            users = WriteThrough(cache, store)
+            await users.set("k", 1)
+
+            class Fails(Table):
+                async def set(self, key: str, value: Any) -> None:
+                    store.rows[key] = value
+                    proxy.apply(Hang())  # the cache cannot be told yet
+                    self.entered += 1
+                    raise ConnectionError
+
+            failing = Fails()
+            writing = asyncio.ensure_future(WriteThrough(cache, failing).set("k", 2))
+            await eventually(lambda: failing.entered)
+            await asyncio.sleep(0.05)
+            writing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await writing
+            proxy.apply(Pass())
+            proxy.reset()
+            async with opened(configuration(redis_url=redis_url, timeout=5)) as other, asyncio.timeout(20):
+                while await other.get("k") is not None:
+                    await asyncio.sleep(0.01)
 
 
 async def test_what_the_cache_cannot_store_does_not_reach_the_store(cache: CacheManager) -> None:

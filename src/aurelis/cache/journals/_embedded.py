@@ -178,7 +178,12 @@ class _Turn:
                 self._descriptor = -1
             if self._descriptor < 0:
                 self._descriptor = open_private(self._path)
-            return try_lock(self._descriptor, fcntl.LOCK_EX)
+            if not try_lock(self._descriptor, fcntl.LOCK_EX):
+                return False
+            if not self._is_current():  # removed meanwhile, and others lock another one
+                os.close(self._descriptor)
+                self._descriptor = -1
+            return self._descriptor >= 0
 
     def end(self) -> None:
         """Give it back, if it is had."""

@@ -30,7 +30,7 @@ CREATE TABLE letters (
 );
 CREATE INDEX letters_in_order ON letters (sequence);
 CREATE TABLE totals (sequence INTEGER NOT NULL, waiting INTEGER NOT NULL, dead INTEGER NOT NULL);
-INSERT INTO totals VALUES (0, 0, 0);
+INSERT INTO totals VALUES (CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER), 0, 0);
 CREATE TRIGGER write_in AFTER INSERT ON writes BEGIN UPDATE totals SET waiting = waiting + 1; END;
 CREATE TRIGGER write_out AFTER DELETE ON writes BEGIN UPDATE totals SET waiting = waiting - 1; END;
 CREATE TRIGGER letter_in AFTER INSERT ON letters BEGIN UPDATE totals SET dead = dead + 1; END;
@@ -38,6 +38,8 @@ CREATE TRIGGER letter_out AFTER DELETE ON letters BEGIN UPDATE totals SET dead =
 PRAGMA user_version = 1;
 COMMIT;
 """
+# The number begins with the time in microseconds, so that it goes on above those of a file that is gone: what a session
+# still has of that one is settled here.
 # `first`: the first write that is not in the store. `due`: 0 before the first attempt; milliseconds since the epoch.
 
 

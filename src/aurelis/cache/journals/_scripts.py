@@ -5,7 +5,9 @@ write of each key (`sequence:writes:frame`), the keys that wait by the number of
 those that wait for another attempt by its time, their attempts in vain, dead letters (`attempts:at:error:frame`), their
 order, and the last number.
 
-A key that waits has one message in the stream or is among those that wait for another attempt, and never both.
+A key that waits has one message in the stream or is among those that wait for another attempt, and never both. Where
+the counts disagree, Redis has thrown away a part, which is noticed before anything is taken: what is left is put in
+order.
 The number begins with the time in microseconds, so that one which was lost goes on above all before.
 Commands that need memory come after one that needs none, so that a Redis which is full refuses a script as a whole.
 """
@@ -43,6 +45,7 @@ end
 local function closed(sequence, writes, frame)
   return whole(sequence) .. ':' .. whole(writes) .. ':' .. frame
 end
+local function room() redis.call('XDEL', stream, '0-1') end  -- removes nothing, and what follows is not refused
 local function queue(key) redis.call('XADD', stream, '*', 'k', key) end
 local function wait(key, sequence, frame)
   redis.call('ZADD', order, whole(sequence), key)
@@ -104,12 +107,49 @@ local function took(messages)
     end
   end
 end
+local function mend()
+  room()
+  local found = {}
+  for _, message in ipairs(redis.call('XRANGE', stream, '-', '+')) do
+    local key = message[2][2]
+    if found[key] or redis.call('HEXISTS', values, key) == 0 then
+      done(message[1])
+    else
+      found[key] = true
+    end
+  end
+  for _, key in ipairs(redis.call('ZRANGE', retries, 0, -1)) do
+    if found[key] or redis.call('HEXISTS', values, key) == 0 then
+      redis.call('ZREM', retries, key)
+    else
+      found[key] = true
+    end
+  end
+  for _, key in ipairs(redis.call('ZRANGE', order, 0, -1)) do
+    if redis.call('HEXISTS', values, key) == 0 then redis.call('ZREM', order, key) end
+  end
+  for _, key in ipairs(redis.call('HKEYS', values)) do
+    local sequence = opened(redis.call('HGET', values, key))
+    redis.call('ZADD', order, 'NX', whole(sequence), key)
+  end
+  for _, key in ipairs(redis.call('ZRANGE', order, 0, -1)) do
+    if not found[key] then queue(key) end
+  end
+end
+local known = redis.call('ZCARD', order)
+if redis.call('HLEN', values) ~= known or redis.call('XLEN', stream) + redis.call('ZCARD', retries) ~= known then
+  mend()
+end
 local groups = redis.pcall('XINFO', 'GROUPS', stream)
 if groups.err or #groups == 0 then
+  room()
   redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
   groups = redis.call('XINFO', 'GROUPS', stream)
 end
 local again = redis.call('ZRANGEBYSCORE', retries, '-inf', whole(now), 'LIMIT', 0, count)
+if #again == 0 then  -- noted by a clock that has been set back since
+  again = redis.call('ZRANGEBYSCORE', retries, whole(now + tonumber(ARGV[6])), '+inf', 'LIMIT', 0, count)
+end
 for _, key in ipairs(again) do
   redis.call('ZREM', retries, key)
   queue(key)
@@ -139,7 +179,7 @@ end
 return found
 """
 )
-"""Arguments: consumer, lease (ms), count, interval (ms), number. Returns tickets."""
+"""Arguments: consumer, lease (ms), count, interval (ms), number, the longest delay (ms). Returns tickets."""
 
 RENEW: Final = Script(
     _COMMON

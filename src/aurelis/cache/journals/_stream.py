@@ -23,7 +23,7 @@ from aurelis.cache.layers._link import Link
 from aurelis.cache.layers.redis import RedisBackend
 
 from ._journal import Appended, Backlog, Failure, Letter, Outcome, Ticket
-from ._rows import to_text
+from ._rows import LONGEST_DELAY, to_text
 from ._scripts import APPEND, BACKLOG, LEAVE, LETTERS, RENEW, REPLAY, SETTLE, TAKE
 
 _LOG = logging.getLogger("aurelis.cache")
@@ -110,19 +110,24 @@ class StreamJournal:
 
 
 class _Session:
-    """A consumer."""
+    """A consumer, of another name after a batch of which it is not known whether it was settled."""
 
     def __init__(self, journal: StreamJournal) -> None:
         self._journal = journal
         self.lease: float | None = LEASE
-        self._consumer = f"{os.getpid()}-{token_hex(8)}".encode()
+        self._consumer = _consumer()
+        self._unsettled = False
 
     async def take(self, count: int, interval: float, upto: int) -> Sequence[Ticket]:
         """See `Session.take`."""
         await self._journal.look()
+        if self._unsettled:
+            # Word of that may be on its way yet, and must not settle what is claimed of the same tickets now.
+            self._consumer, self._unsettled = _consumer(), False
         longest = _NEVER if interval == math.inf else min(_NEVER, int(interval * 1000))
-        arguments = (self._consumer, int(LEASE * 1000), count, longest, upto)
+        arguments = (self._consumer, int(LEASE * 1000), count, longest, upto, LONGEST_DELAY)
         found = await self._journal.link().script(TAKE, self._journal.names, arguments)
+        self._unsettled = bool(found)
         return [
             Ticket(to_text(key), sequence, frame, attempts, writes, handle)
             for handle, key, sequence, writes, attempts, frame in found
@@ -143,6 +148,7 @@ class _Session:
             arguments += [ticket.handle, to_bytes(ticket.key), ticket.sequence, int(failure.delay * 1000)]
             arguments += [int(failure.last), failure.error.replace(":", ".").encode("utf-8", "replace")]
         answer = await self._journal.link().script(SETTLE, self._journal.names, arguments)
+        self._unsettled = False
         done, coalesced, retried, buried = answer
         return Outcome(done, coalesced, retried, [to_text(key) for key in buried])
 
@@ -152,6 +158,10 @@ class _Session:
 
     def abandon(self) -> None:
         """See `Session.abandon`. What it has is claimed when its lease ends."""
+
+
+def _consumer() -> bytes:
+    return f"{os.getpid()}-{token_hex(8)}".encode()
 
 
 def _names(namespace: str, name: str) -> tuple[bytes, ...]:

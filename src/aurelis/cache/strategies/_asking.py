@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Awaitable
-from typing import Final, TypeVar
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
 
 from aurelis.cache._clock import Clock
 from aurelis.cache._deadline import Deadline
 from aurelis.cache._trouble import Trouble
-from aurelis.cache.exceptions import CacheError, LayerError, LayerTimeout
+from aurelis.cache.exceptions import CacheClosedError, CacheError, LayerError, LayerTimeout
 from aurelis.cache.journals._journal import Backlog, Outcome
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import Telemetry
@@ -27,6 +27,7 @@ class Asking:
 
     Attributes:
         backlog: what was in it when it was last looked at; `None`: nobody has.
+        closed: the journal is closed, and would be opened again by asking it.
     """
 
     def __init__(self, name: str, telemetry: Telemetry, clock: Clock) -> None:
@@ -46,6 +47,7 @@ class Asking:
         )
         self._store_trouble = Trouble("the data store of a write-behind", "what it does not take is tried again")
         self.backlog: Backlog | None = None
+        self.closed = False
         reference = weakref.ref(self)
 
         def seen() -> Backlog | None:
@@ -55,13 +57,17 @@ class Asking:
         table.gauge(names.WRITES_WAITING, lambda: None if (found := seen()) is None else found.waiting, **journal)
         table.gauge(names.DEAD_LETTERS, lambda: None if (found := seen()) is None else found.dead, **journal)
 
-    async def ask(self, operation: str, answer: Awaitable[T]) -> T:
+    async def ask(self, operation: str, answer: Coroutine[Any, Any, T]) -> T:
         """The answer.
 
         Raises:
             LayerTimeout: it did not come in time; whether it was done is not known.
             LayerError: the journal failed; the cause is attached.
+            CacheClosedError: it is closed.
         """
+        if self.closed:
+            answer.close()
+            raise CacheClosedError("this write-behind was closed; make a new one")
         problem: LayerError
         begin = self._clock.monotonic()
         try:

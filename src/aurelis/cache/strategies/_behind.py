@@ -159,6 +159,10 @@ class WriteBehind(Generic[S]):
 
         While the journal does not answer, what is not in the cache comes from the store, may be older than what waits,
         and is not kept. What the store raises reaches the caller.
+
+        Raises:
+            FrameError: this process cannot read what waits, for want of a class or of an `encryption_key`.
+            CacheClosedError: the strategy or its cache was closed.
         """
         self._begin()
         return await self.cache.get_or_compute(key, partial(self._load, key))
@@ -228,7 +232,9 @@ class WriteBehind(Generic[S]):
 
         Raises:
             LayerError: the journal failed.
+            CacheClosedError: the strategy was closed.
         """
+        self._refuse_if_closed()
         whole("limit", limit)
         found = await self._asking.ask("letters", self._journal.letters(limit))
         return [self._envelopes.letter(letter) for letter in found]
@@ -286,6 +292,7 @@ class WriteBehind(Generic[S]):
                     done = await self._flush(patience)
         finally:
             await self._draining.stop()
+            self._asking.closed = True
             self._asking.backlog = None  # others say what is in it
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE):
@@ -304,9 +311,12 @@ class WriteBehind(Generic[S]):
     # Inside
 
     def _begin(self) -> None:
+        self._refuse_if_closed()
+        self._draining.start()
+
+    def _refuse_if_closed(self) -> None:
         if self._closed:
             raise CacheClosedError("this write-behind was closed; make a new one")
-        self._draining.start()
 
     async def _load(self, key: str) -> Any:
         try:
@@ -323,6 +333,7 @@ class WriteBehind(Generic[S]):
         clock = SYSTEM_CLOCK
         deadline = clock.monotonic() + self._timeout
         while not await self._to_its_end(key, self._append_once(key, frame)):
+            self._refuse_if_closed()
             if clock.monotonic() >= deadline:
                 raise JournalFullError(
                     f"write-behind: {self._max_pending} keys wait for the data store or are dead letters"
@@ -372,9 +383,10 @@ class WriteBehind(Generic[S]):
             if last is None:
                 last = backlog.last
                 self._draining.wake(last)
-            if backlog.first is None or backlog.first > last:
-                return True
             left = deadline - clock.monotonic()
+            if backlog.first is None or backlog.first > last:
+                await self._draining.forgotten(min(PATIENCE, max(0.0, left)))
+                return True
             if left <= 0:
                 return False
             self._draining.start()  # the loop that did may have ended

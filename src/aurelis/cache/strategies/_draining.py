@@ -89,6 +89,7 @@ class Draining:
         self.first_delay = _retries.FIRST
         self._task: asyncio.Task[None] | None = None
         self._session: Session | None = None
+        self._stopped = False
         self._inherited: list[object] = []
         self.after_fork()
 
@@ -98,15 +99,18 @@ class Draining:
         self._inherited += [self._task, self._session]
         self._task = self._session = None
         self._wake, self._progress = Gate(), Gate()
+        self._forgotten: Gate | None = None
         self.wanted = -1
 
     def start(self) -> None:
-        """See to it that somebody drains: a task of the running event loop, unless another one has one."""
+        """Until it is stopped, see to it that somebody drains: a task of this event loop, unless another has one."""
         task = self._task
         loop = asyncio.get_running_loop()
         if task is not None and not task.done() and task.get_loop() is loop:
             return
         with self._lock:
+            if self._stopped:
+                return
             task = self._task
             if task is not None and not task.done():
                 other = task.get_loop()
@@ -130,20 +134,28 @@ class Draining:
             async with asyncio.timeout(seconds):
                 await gate.wait()
 
+    async def forgotten(self, seconds: float) -> None:
+        """Wait until what was given up here is in no cache, or for so many seconds."""
+        if (gate := self._forgotten) is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await gate.wait()
+
     async def stop(self) -> None:
-        """End what is under way; what is not settled stays in the journal."""
+        """End what is under way, and begin nothing more; what is not settled stays in the journal."""
         with self._lock:
+            self._stopped = True
             task, self._task = self._task, None
         if task is None or task.done():
             return
         loop = task.get_loop()
         if loop is asyncio.get_running_loop():
             task.cancel()
-            await asyncio.wait((task,), timeout=_FAREWELL)
+            await asyncio.wait((task,), timeout=_FAREWELL * 2)  # for the store, and then for the journal
             return
         with contextlib.suppress(RuntimeError):  # that loop is closed, and the task with it
             loop.call_soon_threadsafe(task.cancel)
-        deadline = self._clock.monotonic() + _FAREWELL
+        deadline = self._clock.monotonic() + _FAREWELL * 2
         while not task.done() and loop.is_running() and self._clock.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -194,17 +206,30 @@ class Draining:
         errors = await self._write(session, tickets, begin)
         written = [ticket for ticket in tickets if ticket.key not in errors]
         failed = [self._failure(ticket, errors[ticket.key]) for ticket in tickets if ticket.key in errors]
-        outcome = await self._asking.ask("settle", session.settle(written, failed))
-        self._asking.settled(outcome)
-        if outcome.buried:
-            types = ", ".join(sorted({failure.error for failure in failed if failure.last}))
-            _LOG.error("write-behind: %d writes are dead letters now (%s)", len(outcome.buried), types)
-            for key in outcome.buried:
-                # The cache has what the store has refused.
-                await self._buried(key)
+        forgotten = Gate()
+        if any(failure.last for failure in failed):  # noted before the journal says that they wait no more
+            self._forgotten = forgotten
+        try:
+            outcome = await self._asking.ask("settle", session.settle(written, failed))
+            self._asking.settled(outcome)
+            if outcome.buried:
+                types = ", ".join(sorted({failure.error for failure in failed if failure.last}))
+                _LOG.error("write-behind: %d writes are dead letters now (%s)", len(outcome.buried), types)
+                await self._forget(outcome.buried)
+        finally:
+            forgotten.open()
         gate, self._progress = self._progress, Gate()
         gate.open()
         return True
+
+    async def _forget(self, keys: Sequence[str]) -> None:
+        """Take out of the cache what the store has refused, also if this is stopped meanwhile: nobody else would."""
+        forgetting = [asyncio.ensure_future(self._buried(key)) for key in keys]
+        try:
+            await asyncio.wait(forgetting)
+        except asyncio.CancelledError:
+            await asyncio.wait(forgetting, timeout=_FAREWELL)
+            raise
 
     def _failure(self, ticket: Ticket, error: FrameError | str) -> Failure:
         attempts = ticket.attempts + 1
@@ -287,13 +312,18 @@ class Draining:
             await asyncio.sleep(max(0.0, begin + lease / 3 - self._clock.monotonic()))
             asked = self._clock.monotonic()
             try:
-                if not await self._asking.ask("renew", session.renew(tickets)):
+                # An answer that comes later is of no use: others may have them.
+                async with asyncio.timeout(max(0.0, begin + lease * _SAFE - asked)):
+                    kept = await self._asking.ask("renew", session.renew(tickets))
+                if not kept:
                     return
                 begin = asked
             except LayerError:
                 if self._clock.monotonic() - begin > lease * _SAFE:
                     return
                 await asyncio.sleep(lease / 20)
+            except TimeoutError:
+                return
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -66,11 +66,14 @@ async def forget(engine: Engine, key: str) -> bool:
 @contextlib.asynccontextmanager
 async def _or_forget(engine: Engine, key: str) -> AsyncIterator[None]:
     try:
-        yield
+        try:
+            yield
+        except Exception:
+            await forget(engine, key)
+            raise
     except Exception:
-        await forget(engine, key)
         raise
-    except BaseException:
+    except BaseException:  # also a cancellation while it was being forgotten
         with contextlib.suppress(RuntimeError):  # the event loop ends
             engine.flights.run_to_its_end(_forget(engine, key))
         raise
