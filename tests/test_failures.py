@@ -3,6 +3,7 @@
 import pytest
 
 from aurelis.cache._failures import Failures
+from aurelis.cache._shared_errors import SharedError
 
 ERROR = OSError("origin")
 
@@ -22,6 +23,7 @@ def failures(states: dict[str, int]) -> Failures:
 def test_a_failure_is_found_until_its_time_is_over(failures: Failures) -> None:
     found = failures.find("k", 9.9)
     assert found is not None
+    assert isinstance(found[0], SharedError)
     assert (found[0].error, found[1]) == (ERROR, 10.0)
     assert failures.find("other", 9.9) is None
     assert failures.find("k", 10.0) is None
