@@ -143,12 +143,12 @@ async def test_a_judge_that_is_run_at_once_may_ask_the_cache_itself() -> None:
         assert verdicts(manager) == {"correct": 1}
 
 
-@pytest.mark.parametrize("fault", ["raises", "hangs"])
+@pytest.mark.parametrize("fault", ["raises", "hangs", "is cancelled"])
 async def test_a_judge_that_fails_has_said_nothing(fault: str) -> None:
     async def judge(known: Answer, own: Answer) -> bool:
         if fault == "hangs":
             await asyncio.Event().wait()
-        raise KeyError("secret")
+        raise asyncio.CancelledError if fault == "is cancelled" else KeyError("secret")
 
     async with (
         opened(kept()) as manager,
@@ -158,7 +158,7 @@ async def test_a_judge_that_fails_has_said_nothing(fault: str) -> None:
         await similar.get_or_compute("m", REASKED, {}, returning(PARIS))
         await similar.settle()
         assert verdicts(manager) == {"unverified": 1}
-        kind = "TimeoutError" if fault == "hangs" else "KeyError"
+        kind = {"raises": "KeyError", "hangs": "TimeoutError", "is cancelled": "CancelledError"}[fault]
         failed = {names.LAYER: names.SIMILARITY, names.OPERATION: "judge", names.ERROR_TYPE: kind}
         assert count(manager, names.ERRORS, failed) == 1
 

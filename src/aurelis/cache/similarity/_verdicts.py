@@ -138,6 +138,12 @@ class Verdicts:
             verdict = "correct" if right else "false_hit"
         except Exception as error:  # noqa: BLE001  # a judge may raise anything, and nobody waits for it
             self._telemetry.error(names.SIMILARITY, "judge", type(error).__qualname__)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody has cancelled this: the judge waited for something that was.
+            self._telemetry.error(names.SIMILARITY, "judge", "CancelledError")
         self._count(verdict)
         return verdict
 
