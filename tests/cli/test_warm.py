@@ -166,7 +166,12 @@ def test_what_was_done_before_an_interruption_is_not_done_again(upstream: Upstre
     upstream.answer = answer
     file, cache = prompts(tmp_path), ("--cache-dir", str(tmp_path / "cache"))
     line, environment = command(file, upstream, *cache, "--concurrency", "1")
-    running = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell's background jobs ignore it, and so would what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        running = subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         eventually_blocking(lambda: upstream.calls == 3)
         running.send_signal(signal.SIGINT)
