@@ -40,7 +40,7 @@ async function draw(dashboard, picture) {
   const page = await browser.newPage();
   page.on('pageerror', (error) => errors.push(String(error?.stack ?? error)));
   page.on('response', (response) => {
-    if (response.status() >= 400 && !response.url().endsWith('/favicon.ico') && !/fonts/.test(response.url())) {
+    if (response.status() >= 400) {
       errors.push(`${response.status()} ${response.url()}`);
     }
   });
