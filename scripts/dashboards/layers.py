@@ -13,13 +13,13 @@ FAILED: Final = {names.RESULT: "error|skipped"}
 """Lookups that a layer did not answer."""
 _ANSWERED: Final = {names.RESULT: "hit|stale|negative"}
 _WORKS: Final = {names.OPERATION: "set|delete|clear|invalidate|scan|tags|acquire|renew|release"}
-_OPEN, _TRIED = ({names.BREAKER_STATE: state} for state in ("open", "half_open"))
+_TRIED: Final = {names.BREAKER_STATE: "half_open"}
 
 
 def breaker_open(*by: str) -> str:
     """1 while a breaker is open: each way into `open` is left through `half_open`; 0 where none ever opened."""
     opened, tried = (
-        f"sum by ({_by_labels(by)}) ({q.selector(names.BREAKER, state, raw=True)})" for state in (_OPEN, _TRIED)
+        f"sum by ({_by_labels(by)}) ({q.selector(names.BREAKER, state, raw=True)})" for state in (q.OPENED, _TRIED)
     )
     return f"clamp_max({opened} - ({tried} or 0 * {opened}), 1)"
 
@@ -83,8 +83,8 @@ _LAYERS = (
         password right? Frames: another version writes there, or something else does.""",
         (
             Query(
-                q.or_zero(q.events(names.ERRORS, names.LAYER, names.OPERATION, names.ERROR_TYPE)),
-                q.legend(names.LAYER, names.OPERATION, names.ERROR_TYPE),
+                q.or_zero(q.events(names.ERRORS, names.LAYER, names.ERROR_TYPE)),
+                q.legend(names.LAYER, names.ERROR_TYPE),
             ),
         ),
         steps=NONE_IS_GOOD,
@@ -167,8 +167,8 @@ _SIZES = (
         "Stores", entries go before they are used again. `expired` is the ordinary end.""",
         (
             Query(
-                q.per_second(names.EVICTIONS, names.NAME, names.LAYER, names.REASON),
-                q.legend(names.NAME, names.LAYER, names.REASON),
+                q.per_second(names.EVICTIONS, names.LAYER, names.REASON),
+                q.legend(names.LAYER, names.REASON),
             ),
         ),
         unit="ops",

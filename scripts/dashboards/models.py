@@ -12,8 +12,13 @@ from .overview import HIT_RATIO, durations
 _MODEL: Final = {names.MODEL: "$model"}
 _NONE: Final = {names.MODEL: ""}
 _TIMES: Final = q.series(names.SAVED_TIME)
-# Hits whose usage or price is known are all hits of models but these.
-_HITS: Final = q.in_range(names.REQUESTS, where=q.HITS)
+_OF_MODELS: Final = "|".join(map(q.series, (names.SAVED_TOKENS, names.SAVED_UNKNOWN, names.SIMILARITY_LOOKUPS)))
+"""What only caches of model calls have."""
+_HITS: Final = q.total(
+    f"increase({q.selector(names.REQUESTS, q.HITS)}[$__range]) "
+    f"and on ({q.label(names.NAME)}) {q.selector(names.SAVED_TIME, {names.MODEL: '.+'})}"
+)
+"""Hits of caches that know the model; the usage of these is known but for those that say so."""
 
 
 def _by_model(metric: names.Metric, *further: str) -> Query:
@@ -237,8 +242,7 @@ DASHBOARD: Final = Dashboard(
         Row(title="What is not kept", panels=_REFUSALS),
         similarity.ROW,
     ),
-    # Those that know a model, that the caches of responses do not count here.
-    caches=f'label_values({_TIMES}{{{q.PROCESSES}, {q.label(names.MODEL)}!=""}}, {q.label(names.NAME)})',
+    caches=f'label_values({{__name__=~"{_OF_MODELS}", {q.PROCESSES}}}, {q.label(names.NAME)})',
     choices=(
         Choice(
             name="model",

@@ -116,17 +116,14 @@ _GRAPHS = (
     ),
     Panel(
         "Failures and breaker",
-        """Failures of a layer, around each point, that were handled and reached no caller, and changes of state of
-        the breaker in front of it. Anything above zero: see whether Redis is reachable and quick enough. While
-        the breaker is open, requests are answered from memory and the origin.""",
+        """Failures of layers, around each point, that were handled and reached no caller, and how often a breaker
+        opened in front of one. Anything above zero: see whether Redis is reachable and quick enough; "Failures" of the
+        layers has the types. While a breaker is open, requests are answered from memory and the origin.""",
         (
+            Query(q.or_zero_by_cache(q.events(names.ERRORS, names.NAME)), f"{q.legend(names.NAME)}: failures"),
             Query(
-                q.or_zero_by_cache(q.events(names.ERRORS, names.NAME, names.LAYER, names.ERROR_TYPE)),
-                f"{q.legend(names.NAME)}: failures {q.legend(names.LAYER, names.ERROR_TYPE)}",
-            ),
-            Query(
-                q.or_zero_by_cache(q.events(names.BREAKER, names.NAME, names.LAYER, names.BREAKER_STATE)),
-                f"{q.legend(names.NAME)}: breaker {q.legend(names.LAYER, names.BREAKER_STATE)}",
+                q.or_zero_by_cache(q.events(names.BREAKER, names.NAME, where=q.OPENED)),
+                f"{q.legend(names.NAME)}: breaker opened",
             ),
         ),
         to="aurelis-cache-layers",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ._prometheus import Prometheus, Series, Window
@@ -175,20 +175,23 @@ def _answers(
     for target in panel.get("targets", []):
         expression = _filled(target["expr"], values)
         if target.get("instant"):
-            found = prometheus.at(expression, window.end)
+            found, moments = prometheus.at(expression, window.end), [window.end]
         else:
             found = prometheus.over(expression, aligned, step)
+            moments = list(range(aligned.start, aligned.end + 1, step))
         yield {
             "refId": target["refId"],
             "interval": step * 1000,
-            "series": [_named(series, target["legendFormat"]) for series in found],
+            "times": [moment * 1000 for moment in moments],
+            "series": [_named(series, target["legendFormat"], moments) for series in found],
         }
 
 
-def _named(series: Series, legend: str) -> dict[str, Any]:
+def _named(series: Series, legend: str, moments: Sequence[int]) -> dict[str, Any]:
+    # With nothing where nothing is: a graph would draw a line from the last value to the next.
+    known = dict(zip(map(int, series.times), series.values, strict=True))
     return {
         "name": _LABEL.sub(lambda found: series.labels.get(found[1], ""), legend).strip(),
         "labels": series.labels,
-        "times": [moment * 1000 for moment in series.times],
-        "values": series.values,
+        "values": [known.get(moment) for moment in moments],
     }

@@ -177,14 +177,19 @@ def test_series_have_the_names_of_their_legend_and_values_that_can_be_drawn(
     last = {series["name"]: series["values"][-1] for series in query["series"]}
     assert last == {"one.example:": 3, "two+2:": 6, "three:": None}
     assert query["interval"] == 1000
-    assert all(moment % 1000 == 0 for series in query["series"] for moment in series["times"])
+    window = prometheus[1]
+    assert query["times"] == [1000 * moment for moment in range(window.start, window.end + 1)]
+    assert {len(series["values"]) for series in query["series"]} == {len(query["times"])}
+    # It began to sample later than that.
+    assert all(series["values"][0] is None for series in query["series"])
 
 
 def test_a_single_value_is_the_one_at_the_end(prometheus: tuple[Prometheus, Window]) -> None:
     target = {"refId": "A", "expr": "sum(sample < 3) + ${n}", "legendFormat": "Sum", "instant": True}
     found = resolved(dashboard(target, all_value=".+"), prometheus)
-    (series,) = found["panels"][0]["queries"][0]["series"]
-    assert (series["name"], series["values"], series["times"]) == ("Sum", [6], [prometheus[1].end * 1000])
+    (query,) = found["panels"][0]["queries"]
+    (series,) = query["series"]
+    assert (series["name"], series["values"], query["times"]) == ("Sum", [6], [prometheus[1].end * 1000])
 
 
 def test_all_is_a_pattern_of_the_values_that_there_are(prometheus: tuple[Prometheus, Window]) -> None:

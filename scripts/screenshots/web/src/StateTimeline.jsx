@@ -5,20 +5,17 @@ import { FieldType, formattedValueToString, getFieldDisplayName, outerJoinDataFr
 import { AxisPlacement, ScaleDirection, ScaleOrientation } from '@grafana/schema';
 import { UPlotChart, UPlotConfigBuilder, VizLayout, VizLegend } from '@grafana/ui';
 
-/** Runs of equal values: [from, to, value], in milliseconds. A value holds until the next one, or for an interval. */
-export function runs(times, values, interval, end) {
+/** Runs of equal values: [from, to, value], in milliseconds. A value holds for an interval, and `null` is none. */
+function runs(times, values, interval, end) {
   const found = [];
   times.forEach((time, index) => {
     const value = values[index];
-    if (value == null) {
-      return;
-    }
-    const next = Math.min(times[index + 1] ?? Infinity, time + interval, end);
+    const until = Math.min(time + interval, end);
     const last = found.at(-1);
-    if (last && last[2] === value && last[1] >= time) {
-      last[1] = next;
-    } else {
-      found.push([time, next, value]);
+    if (last && last[2] === value && last[1] === time) {
+      last[1] = until;
+    } else if (value != null) {
+      found.push([time, until, value]);
     }
   });
   return found;

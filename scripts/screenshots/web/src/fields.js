@@ -33,8 +33,8 @@ function registryOf({ defaults, overrides = [] }) {
 
 /** One frame for each series, as Grafana's data source for Prometheus makes them. */
 function rawFrames(panel) {
-  return panel.queries.flatMap(({ refId, interval, series }) =>
-    series.map(({ name, labels, times, values }) =>
+  return panel.queries.flatMap(({ refId, interval, times, series }) =>
+    series.map(({ name, labels, values }) =>
       toDataFrame({
         refId,
         name,
