@@ -18,9 +18,9 @@ _HITS: Final = q.in_range(names.REQUESTS, where=q.HITS)
 # Caches of similar prompts do not know the model; the usage of all other hits is known but for those that say so.
 _KNOWING: Final = q.total(
     f"increase({q.selector(names.REQUESTS, q.HITS)}[$__range]) "
-    f"and on ({q.label(names.NAME)}) {q.selector(names.SAVED_TIME, {names.MODEL: '.+'})}"
+    f"and on ({q.label(names.NAME)}) {q.selector(names.SAVED_TIME, {names.MODEL: '.+'}, raw=True)}"
 )
-_KNOWN: Final = f"({_KNOWING} or vector(0)) - ({q.in_range(names.SAVED_UNKNOWN)} or vector(0))"
+_KNOWN: Final = f"(({_KNOWING} or vector(0)) - ({q.in_range(names.SAVED_UNKNOWN)} or vector(0)))"
 
 
 def _by_model(metric: names.Metric, *further: str) -> Query:
@@ -74,7 +74,7 @@ _STATS = (
         "Hits of known usage",
         """Share of the hits in the time range that say how many tokens they save. Below all of them, the figures above
         are too small: make the calls ask for their usage.""",
-        (Query(q.share(_KNOWN, _HITS), "Hits of known usage"),),
+        (Query(f"{_KNOWN} / ({_HITS} > 0)", "Hits of known usage"),),
         kind="stat",
         unit="percentunit",
         decimals=0,
