@@ -34,9 +34,11 @@ def main() -> int:
         pictures = _asked()
         print("screenshots: drawing", flush=True)
         _pictures.draw(CACHE / "web", pictures)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:
         print(f"screenshots: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     for picture in pictures.values():
         print(f"{picture.relative_to(ROOT)}: {picture.stat().st_size // 1000} kB")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -36,7 +37,7 @@ def draw(folder: Path, pictures: Mapping[Path, Path]) -> None:
 
     Args:
         folder: where the page is built; packages of npm stay there.
-        pictures: by data, as `_dashboard.resolved` makes it; the picture is made small.
+        pictures: by data, as `_dashboard.resolved` makes it; none is replaced unless all could be drawn.
 
     Raises:
         DrawingError: A program is missing or failed, or a panel could not be drawn.
@@ -44,23 +45,25 @@ def draw(folder: Path, pictures: Mapping[Path, Path]) -> None:
     node, npm, browser = _program("node"), _program("npm"), _program(*_BROWSERS)
     _install(folder, npm)
     _call("the page could not be built", npm, "run", "--silent", "build", folder=folder)
+    drawn = {data: folder / f"{data.stem}.png" for data in pictures}
     jobs = {
         "chromium": browser,
         # A browser of root has no sandbox; the page is our own.
         "sandbox": os.geteuid() != 0,
         "scale": _SCALE,
-        "pictures": [{"data": str(data), "picture": str(picture)} for data, picture in pictures.items()],
+        "pictures": [{"data": str(data), "picture": str(picture)} for data, picture in drawn.items()],
     }
     (folder / "jobs.json").write_text(json.dumps(jobs))
     print(_call("a dashboard could not be drawn", node, "draw.mjs", "jobs.json", folder=folder), end="", flush=True)
-    for picture in pictures.values():
-        _make_small(picture)
+    few = {target: few_colours(drawn[data]) for data, target in pictures.items()}
+    for target, content in few.items():
+        target.write_bytes(content)
 
 
 def _program(*names: str) -> str:
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
-        raise DrawingError(f"{names[0]} is missing: install it with the package manager of your system")
+        raise DrawingError(f"missing: {names[0]}; install it with the package manager of your system")
     return found
 
 
@@ -89,11 +92,17 @@ def _call(failure: str, *command: str, folder: Path) -> str:
     return said
 
 
-def _make_small(picture: Path) -> None:
-    """Leaves a picture the colours that can be told apart, which is a third of the bytes."""
+def few_colours(picture: Path) -> bytes:
+    """Returns a picture with the colours that can be told apart, which is a third of the bytes.
+
+    Raises:
+        DrawingError: It is too large even so.
+    """
+    content = io.BytesIO()
     with Image.open(picture) as image:
         few = image.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
-    few.save(picture, optimize=True)
-    size = picture.stat().st_size
+    few.save(content, "PNG", optimize=True)
+    size = content.tell()
     if size > LARGEST:
-        raise DrawingError(f"{picture} has {size} bytes, more than {LARGEST}")
+        raise DrawingError(f"the picture of {picture.stem} has {size} bytes, more than {LARGEST}")
+    return content.getvalue()

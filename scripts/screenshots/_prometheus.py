@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
@@ -36,7 +37,10 @@ class Series:
 
 
 class Prometheus:
-    """A server, by the API of which what is asked for is text until it comes back."""
+    """A server.
+
+    All that is asked raises `ValueError` where it is not understood, and `OSError` where nothing answers.
+    """
 
     def __init__(self, url: str) -> None:
         """Connect to nothing yet."""
@@ -64,8 +68,11 @@ class Prometheus:
 
     def _get(self, what: str, **arguments: object) -> Any:  # JSON
         query = urllib.parse.urlencode(arguments)
-        with self._opener.open(f"{self._url}/api/v1/{what}?{query}", timeout=_PATIENCE) as response:
-            return json.load(response)["data"]
+        try:
+            with self._opener.open(f"{self._url}/api/v1/{what}?{query}", timeout=_PATIENCE) as response:
+                return json.load(response)["data"]
+        except urllib.error.HTTPError as error:
+            raise ValueError(f"Prometheus refuses {arguments}: {error.read().decode()}") from None
 
 
 def _series(labels: dict[str, str], points: list[tuple[float, str]]) -> Series:

@@ -48,7 +48,7 @@ def record(folder: Path, seconds: int) -> None:
     """
     missing = [name for name in _NEEDED if shutil.which(name) is None]
     if missing:
-        raise RunError(f"{' and '.join(missing)} is missing: install it with the package manager of your system")
+        raise RunError(f"missing: {', '.join(missing)}; install it with the package manager of your system")
     shutil.rmtree(folder, ignore_errors=True)
     state = folder / "state"
     state.mkdir(parents=True)

@@ -3,6 +3,7 @@
 Drawing needs a browser and is left to `make screenshots`; what it is given is seen here, from a real Prometheus.
 """
 
+import io
 import json
 import re
 import struct
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from scripts.screenshots import _dashboard, _pictures, _run
 from scripts.screenshots._prometheus import Prometheus, Window
@@ -54,6 +56,29 @@ def test_a_picture_is_small_and_has_the_size_of_its_dashboard(path: Path) -> Non
     places = [panel["gridPos"] for panel in json.loads(path.read_text())["panels"]]
     drawn = struct.unpack(">II", content[16:24])
     assert drawn == (_dashboard.WIDTH, _dashboard.height(places)), "run: make screenshots"
+
+
+def test_a_picture_gets_few_colours_and_keeps_its_size(tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn.png"
+    Image.linear_gradient("L").convert("RGB").resize((300, 200)).save(drawn)
+    with Image.open(io.BytesIO(_pictures.few_colours(drawn))) as small:
+        assert (small.format, small.mode, small.size) == ("PNG", "P", (300, 200))
+
+
+def test_a_picture_that_stays_large_is_refused(tmp_path: Path) -> None:
+    drawn = tmp_path / "noise.png"
+    Image.effect_noise((1000, 1000), 100).save(drawn)
+    with pytest.raises(_pictures.DrawingError, match=r"the picture of noise has \d+ bytes, more than 400000"):
+        _pictures.few_colours(drawn)
+
+
+def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(_run.RunError, match="missing: redis-server, prometheus; install"):
+        _run.record(tmp_path / "run", _run.LEAST)
+    with pytest.raises(_pictures.DrawingError, match="missing: node; install"):
+        _pictures.draw(tmp_path / "web", {})
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- the page that draws
@@ -208,6 +233,11 @@ def test_an_unknown_variable_is_refused(prometheus: tuple[Prometheus, Window]) -
     target = {"refId": "A", "expr": 'sample{instance="$other"}', "legendFormat": ""}
     with pytest.raises(ValueError, match=r"\$other is no variable"):
         resolved(dashboard(target), prometheus)
+
+
+def test_a_query_that_is_not_understood_is_told(prometheus: tuple[Prometheus, Window]) -> None:
+    with pytest.raises(ValueError, match=r"Prometheus refuses .*sum\(.*parse error"):
+        resolved(dashboard({"refId": "A", "expr": "sum(", "legendFormat": ""}), prometheus)
 
 
 def test_panels_without_a_number_are_told(prometheus: tuple[Prometheus, Window]) -> None:
