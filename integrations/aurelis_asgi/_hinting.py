@@ -54,9 +54,7 @@ class Hints:
             return
         if isinstance(error, asyncio.CancelledError):
             sending.cancel()
-            await asyncio.wait({sending})
-            if not sending.cancelled():
-                sending.exception()  # of no use to anybody any more
+            await asyncio.gather(sending, return_exceptions=True)  # what it raises is of no use any more
         elif error is None:
             await sending
         elif isinstance(error, Exception):

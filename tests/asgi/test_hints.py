@@ -340,14 +340,27 @@ async def test_a_server_that_fails_to_send_a_hint_fails_the_request_and_no_other
 async def test_a_failure_to_send_a_hint_is_over_when_the_client_is_gone(
     manager: CacheManager, caplog: pytest.LogCaptureFixture
 ) -> None:
-    handler = Hinting()
+    handler, stuck = Hinting(), asyncio.Event()
     handler.gate.clear()
-    origin = Origin(handler)
-    visited = visit(without_client(CacheMiddleware(origin, cache=manager))).begin()
-    await eventually(lambda: origin.running)
-    await asyncio.sleep(0)
+    app = CacheMiddleware(Origin(handler), cache=manager)
+
+    async def send(message: Message) -> None:
+        if message["type"] != HINT:
+            return
+        stuck.set()
+        try:
+            await handler.gate.wait()
+        finally:
+            raise OSError("the connection is lost")
+
+    async def broken(scope: Scope, receive: Receive, _: Send) -> None:
+        await app(scope, receive, send)
+
+    visited = visit(broken).begin()
+    await stuck.wait()
     visited.leave()
     await visited.end()
+    await eventually(lambda: is_settled(manager))
     del visited
     gc.collect()
     assert not caplog.records
