@@ -169,11 +169,12 @@ class Responder:
             load = AppLoad(middleware.app, self._scope, pending.request.rule, hints=hints)
             async with hints or nullcontext():
                 answer = await middleware.exchange.open(pending, load)
-                live = answer if isinstance(answer, Live) else None
-            if live is None:
+                if isinstance(answer, Live):
+                    live = answer
+            if not isinstance(answer, Live):
                 return answer
             relays = True
-            await self._relay(live, listener)
+            await self._relay(answer, listener)
         except asyncio.CancelledError:
             # The listener's cancellation always arrives at an await within this block: it runs only while we wait.
             if not listener.disconnected or task.uncancel() > 0:
