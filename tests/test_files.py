@@ -20,8 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aurelis.cache import CacheManager, FileCacheManager, _file_store, current_load, set_cache_manager
-from aurelis.cache._file_store import FileStore, folder_of, is_folder
+from aurelis.cache import CacheManager, FileCacheManager, _file_ledger, _file_store, current_load, set_cache_manager
+from aurelis.cache._file_names import folder_of, is_folder
+from aurelis.cache._file_store import FileStore
 from aurelis.cache.exceptions import ConfigurationError, UnkeyableError
 from tests.conftest import ROOT
 from tests.managers import configuration, opened, run_script
@@ -87,7 +88,7 @@ def copies(directory: Path) -> list[Path]:
 def usage(directory: Path) -> tuple[int, int] | None:
     """What the file of the store says there is."""
     with open(directory / ".usage", "rb") as file:
-        return _file_store._Usage(file.fileno()).read()
+        return _file_ledger.Usage(file.fileno()).read()
 
 
 # --- keeping
@@ -484,7 +485,7 @@ async def test_a_lock_that_is_never_given_back_is_not_waited_for(
     files: FileCacheManager, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its owner may be stopped."""
-    monkeypatch.setattr(_file_store, "_LOCK_WAIT", 0.05)
+    monkeypatch.setattr(_file_ledger, "_LOCK_WAIT", 0.05)
     await files.cache_file(written(tmp_path / "a", b"first"))
     with locked(directory / ".usage"):
         key = await files.cache_file(written(tmp_path / "b", b"second"))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, overload
 
 from ._clock import SYSTEM_CLOCK
-from ._file_store import FileStore, digest_of, folder_of, is_folder
+from ._file_names import digest_of, folder_of, is_folder
+from ._file_store import FileStore
 from ._loading import current_load
 from ._options import Duration, whole
 from .exceptions import ConfigurationError
