@@ -302,5 +302,6 @@ def test_endpoints_are_named_without_credentials() -> None:
         "http://user:secret@shop.example:9464/metrics",
         "https://shop.example/metrics?token=secret",
         "http://[::1]:9464/other",
+        "https://shop.example/metrics?token=another",
     ]
-    assert shown_names(urls) == ["shop.example:9464", "shop.example", "[::1]:9464/other"]
+    assert shown_names(urls) == ["shop.example:9464", "shop.example", "[::1]:9464/other", "shop.example (4)"]

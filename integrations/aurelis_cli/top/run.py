@@ -50,13 +50,14 @@ class TooLargeError(Exception):
 
 
 def shown_names(urls: Sequence[str]) -> list[str]:
-    """What endpoints are called: without what may be a credential, and the usual path."""
-    names = []
+    """What endpoints are called: without what may be a credential, and the usual path. Each has a name of its own."""
+    names: list[str] = []
     for url in urls:
         parts = urlsplit(url)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         where = f"{host}:{parts.port}" if parts.port else f"{host}"
-        names.append(where if parts.path in ("", "/", "/metrics") else f"{where}{parts.path}")
+        name = where if parts.path in ("", "/", "/metrics") else f"{where}{parts.path}"
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
     return names
 
 
