@@ -225,6 +225,7 @@ class Loader:
             context._tagged = None  # the task's context outlives the load by a moment
             if heartbeat is not None:
                 heartbeat.stop()
+            self.count_unwaited(flight)
             if not released:
                 await engine.release(permit, budget)
 
@@ -354,6 +355,11 @@ class Loader:
         # A load that no request is counted for. Where none has begun, there is none to count.
         if self._engine.flights.claim(flight):
             self._engine.telemetry.refresh(reason)
+
+    def count_unwaited(self, flight: Flight[Kept]) -> None:
+        """Count a load whose callers had all left before it began, so that none of them could count for it."""
+        if not flight.has_callers():
+            self.count_refresh(flight, "timeout")
 
     def _refuse(self, error: UnstorableValueError) -> None:
         self._engine.telemetry.store("unstorable")
