@@ -134,7 +134,6 @@ def load(
             targets = folder / "targets.json"
             targets.write_text(json.dumps([{"targets": instances, "labels": {"job": "aurelis-cache"}}]))
             prometheus = Prometheus(prometheus_server([targets]))
-            prometheus.wait(WORKERS)
             drives = [Drive(port) for port, _ in ports]
 
             share = number // 4
