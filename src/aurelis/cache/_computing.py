@@ -136,14 +136,18 @@ class Computing:
         return engine.bridge.run_lending(found, thread)  # type: ignore[return-value]  # what is stored under the key is what `compute` gives
 
     def delete_blocking(self, key: str) -> bool:
-        """`Engine.delete` for a thread without an event loop.
+        """`CacheManager.delete` for a thread without an event loop.
 
         Raises:
             RecursiveLoadError: it would wait for what this thread is storing.
         """
         if self._engine.flights.would_block(key):
             raise RecursiveLoadError(_BLOCKS)
-        return self._engine.bridge.run(self._engine.delete(key))
+        self._engine.check(key)
+        try:
+            return self._engine.bridge.run(self._engine.delete(key))
+        finally:
+            self._engine.telemetry.deletes.n += 1
 
     async def _outcome(self, flight: Flight[Kept], request: ValueRequest) -> Settled[Kept] | Failed | Abandoned:
         """Wait as long as this caller wants to, whoever has begun the load."""
