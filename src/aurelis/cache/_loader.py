@@ -33,6 +33,8 @@ _LOG = logging.getLogger("aurelis.cache")
 _FIRST_POLL: Final = 0.025
 _LAST_POLL: Final = 0.25
 """Seconds between two looks whether another process has loaded what is waited for."""
+_MAX_WARNED: Final = 100
+"""Types that cannot be stored of which the log is told: some apps make them while they run."""
 
 Compute = Callable[[], Awaitable[object]]
 
@@ -363,7 +365,7 @@ class Loader:
 
     def _refuse(self, error: UnstorableValueError) -> None:
         self._engine.telemetry.store("unstorable")
-        if error.type_name not in self._warned:
+        if error.type_name not in self._warned and len(self._warned) < _MAX_WARNED:
             self._warned.add(error.type_name)
             _LOG.warning("a loaded value is not cached: %s", error)
 
