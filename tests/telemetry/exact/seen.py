@@ -59,4 +59,3 @@ class Seen(Counter[str]):
     def results(self) -> dict[str, int]:
         """Returns the requests by result."""
         return {result: number for result, number in self.items() if result not in _BESIDE and number}
-

@@ -77,9 +77,7 @@ class Prometheus:
     def wait(self, count: int) -> None:
         """Returns when all have been scraped after now."""
         now = time.time()
-        eventually_blocking(
-            lambda: sum(at > now for _, at in query_prometheus(self._server, "timestamp(up)")) == count
-        )
+        eventually_blocking(lambda: sum(at > now for _, at in query_prometheus(self._server, "timestamp(up)")) == count)
 
     def of(self, cache: str, instance: str, metric: names.Metric, *attributes: str) -> dict[str, int]:
         """Returns the sums by the values of these attributes, zeros left out; `instance` may be empty: of all."""
@@ -194,9 +192,7 @@ def check_client(prometheus: Prometheus, instance: str, worker: int, said: Json,
     assert tokens[f"{MODEL} output"] == known["answers_again"] * origin.OUTPUT
 
 
-def check_responses(
-    prometheus: Prometheus, cache: str, instance: str, seen: Seen, loads: int, coalesced: int
-) -> None:
+def check_responses(prometheus: Prometheus, cache: str, instance: str, seen: Seen, loads: int, coalesced: int) -> None:
     """Requests answered by responses.
 
     Args:
@@ -255,7 +251,11 @@ def check_all(prometheus: Prometheus, number: int) -> None:
         requests = prometheus.of(cache, "", names.REQUESTS, names.RESULT, names.LAYER)
         assert requests.keys() >= {"hit l1", "hit l2"}
         assert prometheus.total(cache, "", names.COALESCED)
-        assert prometheus.of(cache, "", names.REFRESHES, names.REFRESH_REASON).keys() == {"error", "validated", "revalidate"}
+        assert prometheus.of(cache, "", names.REFRESHES, names.REFRESH_REASON).keys() == {
+            "error",
+            "validated",
+            "revalidate",
+        }
         lookups = prometheus.of(cache, "", names.LOOKUPS, names.LAYER, names.RESULT)
         assert lookups.keys() >= {"l1 hit", "l1 stale", "l1 miss", "l2 hit", "l2 miss", "l2 error", "l2 skipped"}
         assert prometheus.of(cache, "", names.BREAKER, names.BREAKER_STATE).keys() >= {"open", "closed"}

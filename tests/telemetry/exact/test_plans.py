@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.managers import own_counts
-from tests.simulation.test_properties import HEALTHY, LOSSY, UNRELIABLE, VARIED, WORLD_KINDS, many, seeds
+from tests.simulation.test_properties import WORLD_KINDS, many, seeds
 from tests.simulation.world import Node, Setup, World, simulate
 from tests.telemetry.exact.ledger import Counts, Ledger, check
 

@@ -13,7 +13,6 @@ import pytest
 
 from aurelis.cache import CacheManager, cached
 from aurelis.cache.telemetry import names
-
 from tests.conftest import ROOT
 from tests.managers import WITHIN, configuration, fresh_name, run_script
 from tests.telemetry.exact.ledger import Counts
@@ -166,7 +165,10 @@ def test_a_counter_never_goes_back_whatever_becomes_of_the_caches_of_a_name() ->
         assert total() == requests
         gc.collect()
         assert total() == requests
-    assert _all(name).of(names.REQUESTS, names.RESULT)["miss"] + _all(name).of(names.REQUESTS, names.RESULT)["hit"] == requests
+    assert (
+        _all(name).of(names.REQUESTS, names.RESULT)["miss"] + _all(name).of(names.REQUESTS, names.RESULT)["hit"]
+        == requests
+    )
 
 
 def test_a_load_that_outlives_its_manager_is_counted() -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import random
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.types import ASGIApp
 
 from aurelis.cache import CacheManager, cache_options
 from aurelis.cache.exceptions import CacheError
@@ -167,9 +164,7 @@ class Provider:
             self.embedded += len(texts)
             data = [{"object": "embedding", "index": place, "embedding": [0.5]} for place in range(len(texts))]
             usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
-            return httpx2.Response(
-                200, json={"object": "list", "data": data, "model": asked["model"], "usage": usage}
-            )
+            return httpx2.Response(200, json={"object": "list", "data": data, "model": asked["model"], "usage": usage})
         if number % 5 == 0:
             return httpx2.Response(503, json={"error": {"message": "busy"}})
         message = {"role": "assistant", "content": "yes"}
@@ -181,7 +176,9 @@ class Provider:
         )
 
 
-PAGE = st.tuples(st.just("page"), st.sampled_from(["kept", "asked", "standing-in", "failing", "never"]), st.integers(0, 1))
+PAGE = st.tuples(
+    st.just("page"), st.sampled_from(["kept", "asked", "standing-in", "failing", "never"]), st.integers(0, 1)
+)
 CHAT = st.tuples(st.just("chat"), st.sampled_from(["a", "b"]), st.integers(0, 1))
 EMBED = st.tuples(st.just("embed"), st.lists(st.sampled_from("abcdef"), min_size=1, max_size=4), st.just(0))
 WISH = st.sampled_from([{}, {}, {}, {"only_if_cached": True}, {"refresh": True}, {"ttl": 0}])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurelis.cache import CacheManager, EntryOptions, current_load
-from aurelis.cache.exceptions import CacheError, LayerError
+from aurelis.cache.exceptions import CacheError
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import Chaos, ChaosSharedLayer, Faults, ManualClock, SharedMemory
 from tests.managers import configuration, eventually, is_settled
@@ -48,7 +48,9 @@ class Caches:
 
 
 STEP = st.tuples(
-    st.sampled_from(["get", "get_many", "set", "delete", "soft", "tags", "clear", "load", "load", "load", "load", "pass"]),
+    st.sampled_from(
+        ["get", "get_many", "set", "delete", "soft", "tags", "clear", "load", "load", "load", "load", "pass"]
+    ),
     st.integers(0, 2),
     st.sampled_from(["gives", "gives", "fails", "skips", "unstorable", "tagged"]),
     st.sampled_from(OPTIONS),
@@ -57,7 +59,11 @@ STEP = st.tuples(
 
 
 @settings(max_examples=40)
-@given(st.lists(st.lists(STEP, min_size=1, max_size=6), max_size=10), st.sampled_from([0.0, 0.0, 0.2, 1.0]), st.integers(0, 99))
+@given(
+    st.lists(st.lists(STEP, min_size=1, max_size=6), max_size=10),
+    st.sampled_from([0.0, 0.0, 0.2, 1.0]),
+    st.integers(0, 99),
+)
 async def test_any_plan_over_three_layers(
     plan: list[list[tuple[str, int, str, EntryOptions, int | None]]], fails: float, seed: int
 ) -> None:
@@ -123,7 +129,9 @@ async def act(caches: Caches, what: str, key: str, outcome: str, options: EntryO
 # --- to the layer
 
 
-LOOK = st.tuples(st.sampled_from(["get", "get", "many", "set", "load", "delete", "forget", "evict", "clear"]), st.integers(0, 2))
+LOOK = st.tuples(
+    st.sampled_from(["get", "get", "many", "set", "load", "delete", "forget", "evict", "clear"]), st.integers(0, 2)
+)
 
 
 @settings(max_examples=40)

@@ -6,7 +6,15 @@ from ._canonicalise import BodyRules, canonical_body, parse_object
 from ._catalogue import Catalogue
 from ._cost import BilledCall, Cost, Price
 from ._items import Batch, ItemRules
-from ._partition import clean_url, credential_partition, credentials, identifies_caller, partition, selecting_fields
+from ._partition import (
+    clean_url,
+    credential_partition,
+    credentials,
+    identifies_caller,
+    partition,
+    selecting_fields,
+    without_credentials,
+)
 from ._policy import CATEGORY, KEEPABLE, ModelPolicy, ModelRequest
 from ._profiles import OPENAI_CHAT, OPTIONAL, PROFILES, Profile
 from ._recognise import ModelCall, recognise
@@ -53,4 +61,5 @@ __all__ = [
     "recognise",
     "replay_fields",
     "selecting_fields",
+    "without_credentials",
 ]

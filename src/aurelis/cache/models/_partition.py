@@ -79,6 +79,20 @@ def clean_url(url: str) -> str:
     return f"{address}?{'&'.join(kept)}" if kept else address
 
 
+def without_credentials(url: str) -> str:
+    """The address as it may be in a name that others read: as it is, or as `clean_url` gives it.
+
+    Args:
+        url: absolute; perhaps with `*` in it, where it is a pattern.
+    """
+    _, separator, rest = url.partition("#")[0].partition("://")
+    authority = rest.partition("?")[0].partition("/")[0]
+    query = rest.partition("?")[2]
+    if not separator or ("@" not in authority and not any(map(_is_credential, query.split("&")))):
+        return url
+    return clean_url(url)
+
+
 def partition(fields: Mapping[bytes, bytes], query: str, secret: bytes) -> str:
     """Token of the credentials of a model call, 32 hexadecimal digits; empty without credentials.
 
