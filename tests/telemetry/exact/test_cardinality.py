@@ -47,7 +47,9 @@ class Error(Exception):
 
 def error(number: int) -> Exception:
     """An error of a class that is made for it, whose name says what must not be told."""
-    return type(f"Error{number}" if number % 2 else f"https://planted/{number}", (Error,), {})("planted")
+    name = f"Error{number}" if number % 2 else f"https://planted/{number}"
+    made: type[Error] = type(name, (Error,), {})
+    return made("planted")
 
 
 @asynccontextmanager

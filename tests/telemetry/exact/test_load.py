@@ -224,7 +224,7 @@ def check_own(prometheus: Prometheus, instance: str, said: Json) -> None:
 
 
 def check_shared(prometheus: Prometheus, instance: str, said: Json) -> None:
-    """Values that all had in common: nobody knows which of those who asked at once has loaded, but how often one did."""
+    """Values that all had in common: nobody knows who of those that asked at once has loaded, but how often one did."""
     known = Counter(said["known"])
     assert prometheus.total(SHARED, instance, names.REQUESTS) == known["shared_requests"]
     assert prometheus.loads(SHARED, instance) == known["shared_loads"]

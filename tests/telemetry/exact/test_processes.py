@@ -200,8 +200,7 @@ def test_caches_that_come_and_go_while_many_threads_count_and_one_reads() -> Non
 
     def work(number: int) -> None:
         if number == 0:
-            for _ in range(200):
-                seen.append(_all(name).total(names.REQUESTS))
+            seen.extend(_all(name).total(names.REQUESTS) for _ in range(200))
             return
 
         async def main() -> None:

@@ -176,9 +176,8 @@ class Provider:
         )
 
 
-PAGE = st.tuples(
-    st.just("page"), st.sampled_from(["kept", "asked", "standing-in", "failing", "never"]), st.integers(0, 1)
-)
+KIND = st.sampled_from(["kept", "asked", "standing-in", "failing", "never"])
+PAGE = st.tuples(st.just("page"), KIND, st.integers(0, 1))
 CHAT = st.tuples(st.just("chat"), st.sampled_from(["a", "b"]), st.integers(0, 1))
 EMBED = st.tuples(st.just("embed"), st.lists(st.sampled_from("abcdef"), min_size=1, max_size=4), st.just(0))
 WISH = st.sampled_from([{}, {}, {}, {"only_if_cached": True}, {"refresh": True}, {"ttl": 0}])

@@ -56,7 +56,13 @@ class Worker:
     def __init__(self, number: int, redis_url: str, origin_port: int) -> None:
         self.number = number
         self.origin = f"http://{HOST}:{origin_port}"
-        options = {"redis_url": redis_url, "l1_ttl": 2.0, "breaker_pause": 0.3, "heartbeat": 0.5, "secret": "s"}
+        options: dict[str, Any] = {
+            "redis_url": redis_url,
+            "l1_ttl": 2.0,
+            "breaker_pause": 0.3,
+            "heartbeat": 0.5,
+            "secret": "s",
+        }
         self.web, self.client, self.own, self.shared = (
             CacheManager(CacheConfig(name=name, namespace=name, **options)) for name in CACHES
         )
