@@ -146,6 +146,7 @@ def check(counts: Counts, ledger: Ledger, *, looks: int | None = None, sets: boo
     unanswered = ledger.looks - ledger.answered if looks is None else looks
     assert counts.loads() - unanswered == ledger.loads, (results, counts.of(names.REFRESHES, names.REFRESH_REASON))
     assert counts.total(names.DELETES) == ledger.deletes
+    assert counts.of(names.LOOKUPS, names.LAYER).get(names.L1, 0) >= ledger.requests
     stores = counts.of(names.STORES, names.STORE_RESULT)
     assert sum(stores.values()) <= ledger.given + ledger.sets, stores
     if sets:

@@ -177,6 +177,7 @@ def check_web(prometheus: Prometheus, instance: str, drive: Drive, said: Json) -
     coalesced = seen[COLLAPSED] + seen[RAISED] - app[" raising"]
     # Responses that are for somebody who is not known are made without the cache.
     check_responses(prometheus, WEB, instance, seen, sum(app.values()) - app[" own"], coalesced)
+    assert 0 < prometheus.total(WEB, instance, names.STORES) <= sum(app.values())
 
 
 def check_client(prometheus: Prometheus, instance: str, worker: int, said: Json, asked: Json) -> None:
@@ -246,7 +247,10 @@ def check_all(prometheus: Prometheus, number: int) -> None:
     """The sums over both workers, and that everything has happened that should have."""
     total = sum(prometheus.total(cache, "", names.REQUESTS) for cache in CACHES)
     assert total >= number
-    for cache in (WEB, CLIENT):
+    for cache in CACHES:
+        lookups = prometheus.of(cache, "", names.LOOKUPS, names.LAYER, names.RESULT)
+        assert lookups.keys() >= {"l1 hit", "l1 miss", "l2 miss", "l2 error"}
+    for cache in (WEB, CLIENT) if number > 10_000 else ():  # less may leave out what is rare
         assert prometheus.of(cache, "", names.REQUESTS, names.RESULT).keys() == RESULTS
         requests = prometheus.of(cache, "", names.REQUESTS, names.RESULT, names.LAYER)
         assert requests.keys() >= {"hit l1", "hit l2"}

@@ -68,7 +68,7 @@ def test_hits_of_a_function_that_many_threads_call() -> None:
 
 @pytest.mark.usefixtures("hasty")
 def test_misses_and_loads_of_functions_that_many_threads_call() -> None:
-    manager, calls = CacheManager(configuration()), 1_000
+    manager, calls = CacheManager(configuration()), 300
 
     def work(number: int) -> None:
         @cached(cache=manager, category=str(number))
@@ -152,7 +152,7 @@ def test_a_counter_never_goes_back_whatever_becomes_of_the_caches_of_a_name() ->
         for key in ("a", "a", "b"):
             await manager.get_or_compute(key, value)
 
-    for turn in range(20):
+    for turn in range(12):
         caches.append(CacheManager(configuration(name=name)))
         for manager in caches:
             asyncio.run(use(manager))
