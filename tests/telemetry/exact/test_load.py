@@ -81,7 +81,7 @@ class Prometheus:
 
     def of(self, cache: str, instance: str, metric: names.Metric, *attributes: str) -> dict[str, int]:
         """Returns the sums by the values of these attributes, zeros left out; `instance` may be empty: of all."""
-        name = metric.name.replace(".", "_") + "_total"
+        name = metric.name.replace(".", "_") + ("_total" if metric.kind == "counter" else "")
         where = f'aurelis_cache_name="{cache}"' + (f',instance="{instance}"' if instance else "")
         labels = [attribute.replace(".", "_") for attribute in attributes]
         sums: Counter[str] = Counter()
@@ -241,6 +241,7 @@ def check_identities(prometheus: Prometheus, cache: str, instance: str) -> None:
     assert requests.get("hit l1", 0) == lookups.get("l1 hit", 0)
     assert requests.get("stale", 0) >= lookups.get("l1 stale", 0)
     assert requests["miss"] >= prometheus.total(cache, instance, names.COALESCED)
+    assert prometheus.of(cache, instance, names.WAITING) == {}
 
 
 def check_all(prometheus: Prometheus, number: int) -> None:
@@ -250,6 +251,7 @@ def check_all(prometheus: Prometheus, number: int) -> None:
     for cache in CACHES:
         lookups = prometheus.of(cache, "", names.LOOKUPS, names.LAYER, names.RESULT)
         assert lookups.keys() >= {"l1 hit", "l1 miss", "l2 miss", "l2 error"}
+        assert prometheus.total(cache, "", names.ENTRIES)
     for cache in (WEB, CLIENT) if number > 10_000 else ():  # less may leave out what is rare
         assert prometheus.of(cache, "", names.REQUESTS, names.RESULT).keys() == RESULTS
         requests = prometheus.of(cache, "", names.REQUESTS, names.RESULT, names.LAYER)

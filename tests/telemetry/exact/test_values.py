@@ -9,11 +9,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurelis.cache import CacheManager, EntryOptions, current_load
-from aurelis.cache.exceptions import CacheError
+from aurelis.cache.exceptions import CacheError, LoadTimeoutError
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import Chaos, ChaosSharedLayer, Faults, ManualClock, SharedMemory
 from tests.managers import configuration, eventually, is_settled
@@ -200,3 +201,39 @@ async def test_lookups_of_each_layer_follow_from_those_above(plan: list[tuple[st
         assert by_layer["l3"] == lookups.get("l2 miss", 0)
         assert all(lookups.get(f"{layer} hit", 0) == requests.get(f"hit {layer}", 0) for layer in by_layer)
         await manager.aclose()
+
+
+# --- what was found to be counted wrong
+
+
+async def test_a_load_that_begins_when_all_who_waited_have_left_is_counted() -> None:
+    """Another process has the lease, so nobody knows yet whether there will be a load here."""
+    shared = SharedMemory()
+    config = configuration(lease=0.2, timeout=10)
+    other = CacheManager(configuration(lease=0.2, timeout=10), lower=[shared.node()])
+    begun, loads = asyncio.Event(), 0
+
+    async def never() -> int:
+        begun.set()
+        await asyncio.Event().wait()
+        return 1
+
+    async def load() -> int:
+        nonlocal loads
+        loads += 1
+        return 2
+
+    async with CacheManager(config, lower=[shared.node()]) as manager:
+        counts = Counts(manager)
+        loading = asyncio.create_task(other.get_or_compute("k", never))
+        await begun.wait()
+        with pytest.raises(LoadTimeoutError):
+            await manager.get_or_compute("k", load, options=EntryOptions(hard_timeout=0.05))
+        assert (loads, counts.loads()) == (0, 0)
+        loading.cancel()  # which gives back the lease
+        await eventually(lambda: is_settled(manager))
+        assert await manager.get("k") == 2
+        assert counts.of(names.REQUESTS, names.RESULT) == {"hit": 1, "miss": 1}
+        assert (loads, counts.loads()) == (1, 1)
+        assert counts.of(names.REFRESHES, names.REFRESH_REASON) == {"timeout": 1}
+    await other.aclose()
