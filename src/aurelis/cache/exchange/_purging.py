@@ -13,7 +13,7 @@ from aurelis.cache._searching import matching, stored
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.http import StoredPart, StoredResponse, identifier_of
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
-from aurelis.cache.models import without_credentials
+from aurelis.cache.models import pattern_without_credentials, without_credentials
 
 _MAX_SHOWN: Final = 100
 
@@ -106,7 +106,7 @@ class Purging:
         if pattern.startswith("*") and not everything:
             raise ConfigurationError("a pattern that begins with '*' means every host: say so by everything=True")
         manager = self.manager
-        names = "*".join(escape(part) for part in identifier_of(without_credentials(pattern)).split("*"))
+        names = "*".join(escape(part) for part in identifier_of(pattern_without_credentials(pattern)).split("*"))
         whole = f"{escape(self._category)}:{names}"
         if not soft:
             return await manager.invalidate_pattern(whole)

@@ -12,6 +12,7 @@ from ._partition import (
     credentials,
     identifies_caller,
     partition,
+    pattern_without_credentials,
     selecting_fields,
     without_credentials,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "identifies_caller",
     "parse_object",
     "partition",
+    "pattern_without_credentials",
     "recognise",
     "replay_fields",
     "selecting_fields",
