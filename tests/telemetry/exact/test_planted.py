@@ -378,16 +378,20 @@ def test_nothing_that_was_planted_is_in_what_the_command_prints(
         "AURELIS_CACHE_ENCRYPTION_KEY": SEALING.hex(),
     }
     header = ["--header", "Authorization: Bearer $SECRET"]
-    given: list[list[str]] = [["--base-url", nobody, "--redis", url, *header]]
+    warm = ["warm", str(file), "--base-url"]
+    given: list[list[str]] = [[*warm, nobody, "--redis", url, *header]]
     if state == "well":
         given += [
-            ["--base-url", nobody, "--redis", f"{url}/x", *header],
-            ["--base-url", f"{nobody}?key={API_KEY}", "--redis", url],
-            ["--base-url", nobody, "--redis", url, "--header", f"Authorization {BEARER}"],
+            [*warm, nobody, "--redis", f"{url}/x", *header],
+            [*warm, f"{nobody}?key={API_KEY}", "--redis", url],
+            [*warm, nobody, "--redis", url, "--header", f"Authorization {BEARER}"],
+            ["top", "--once", "--url", f"{nobody}?token={TOKEN}"],
+            ["top", "--json", "--url", f"{nobody}?token={TOKEN}"],
+            ["top", "--once", "--url", f"ftp://{USER}:{PASSWORD}@{HOST}/?token={TOKEN}"],
         ]
     for arguments in given:
         ended = subprocess.run(
-            [sys.executable, "-m", "aurelis_cli", "warm", str(file), *arguments],
+            [sys.executable, "-m", "aurelis_cli", *arguments],
             env=environment,
             capture_output=True,
             text=True,
