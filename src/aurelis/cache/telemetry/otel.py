@@ -21,6 +21,7 @@ from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
 from . import names
 from ._cells import REGISTRY, Cell, CellTable, Sum
+from ._inherited import forget
 from ._reading import Reading
 
 T = TypeVar("T")
@@ -64,15 +65,22 @@ class Instruments:
             names.DURATION.description,
             explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS,
         )
+        self._all: list[object] = [self.duration]
         for metric in names.METRICS:
             if metric.kind == "counter":
-                meter.create_observable_counter(
+                counter = meter.create_observable_counter(
                     metric.name, [self._observer(metric, REGISTRY.counts)], metric.unit, metric.description
                 )
+                self._all.append(counter)
             elif metric.kind == "gauge":
-                meter.create_observable_up_down_counter(
+                gauge = meter.create_observable_up_down_counter(
                     metric.name, [self._observer(metric, REGISTRY.levels)], metric.unit, metric.description
                 )
+                self._all.append(gauge)
+
+    def begin_anew(self) -> None:
+        """Let go of what was reported, in a child: its parent has reported it."""
+        forget(self._all)
 
     def _observer(
         self, metric: names.Metric, read: Callable[[names.Metric], Mapping[tuple[tuple[str, str], ...], float]]
@@ -127,9 +135,11 @@ class _Providers:
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
-        if self._inner is not None:  # its durations are the parent's
+        if self._inner is not None:  # its locks may be held for ever; the next reader has another
             self.sets = tuple(each for each in self.sets if each is not self._inner[0])
             self._inner = None
+        for instruments in self.sets:
+            instruments.begin_anew()
 
 
 def _inner_provider() -> tuple[MeterProvider, Any]:
