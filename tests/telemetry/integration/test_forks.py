@@ -2,14 +2,21 @@
 
 import pytest
 
+from aurelis.cache.telemetry.otel import SAMPLE_MASK
 from tests.managers import run_script
 from tests.telemetry.integration.collector import Collector
+
+EACH = SAMPLE_MASK + 1
+"""Hits in memory of which the duration of one is recorded."""
 
 USE = """
     import asyncio, multiprocessing, os, sys, threading, time
     from opentelemetry import metrics
     from opentelemetry.sdk.metrics import MeterProvider
     from aurelis.cache import CacheConfig, CacheManager
+    from aurelis.cache.telemetry.otel import SAMPLE_MASK
+
+    EACH = SAMPLE_MASK + 1
 
     async def value():
         return 1
@@ -35,16 +42,16 @@ EXPORTING = (
     if begun == "early":
         metrics.set_meter_provider(provider)
     cache = CacheManager(CacheConfig(name="forked"))
-    use(640)
+    use(5 * EACH)
     if begun == "late":
         metrics.set_meter_provider(provider)
     provider.force_flush()
-    use(64)  # not exported yet
+    use(EACH)  # not exported yet
 
     def child():
-        use(128)
+        use(EACH)
         time.sleep(0.5)  # the thread that exports runs again
-        use(64)
+        use(2 * EACH)
         provider.shutdown()
 
     if how == "fork":
@@ -58,7 +65,7 @@ EXPORTING = (
         process.start()
         process.join()
         assert process.exitcode == 0
-    use(64)
+    use(EACH)
     provider.shutdown()
     """
 )
@@ -74,16 +81,16 @@ def test_parent_and_child_add_up_to_what_has_happened(
     received = collector.received()
     requests = "aurelis.cache.requests"
     hits = {process: received.sum(requests, process, result="hit") for process in received.processes(requests)}
-    assert sorted(hits.values()) == [128 + 64, 640 + 64 + 64]
+    assert sorted(hits.values()) == [3 * EACH, 7 * EACH]
     parent, child = sorted(hits, key=lambda process: -hits[process])
     assert received.sum(requests, parent, result="miss") == 3
     assert received.sum(requests, child, result="miss") == 2
-    # Each load is recorded, and one in 64 hits in memory, once there is a provider.
-    durations, before = "aurelis.cache.operation.duration", (1, 640 // 64) if begun == "late" else (0, 0)
+    # Each load is recorded, and one in so many hits in memory, once there is a provider.
+    durations, before = "aurelis.cache.operation.duration", (1, 5) if begun == "late" else (0, 0)
     assert received.sum(durations, parent, operation="fill") == 3 - before[0]
     assert received.sum(durations, child, operation="fill") == 2
-    assert received.sum(durations, parent, operation="get") == (640 + 64 + 64) // 64 - before[1]
-    assert received.sum(durations, child, operation="get") == (128 + 64) // 64
+    assert received.sum(durations, parent, operation="get") == 7 - before[1]
+    assert received.sum(durations, child, operation="get") == 3
     # The child has the parent's entries and two of its own.
     assert received.sum("aurelis.cache.entry.count", parent) == 1 + 3
     assert received.sum("aurelis.cache.entry.count", child) == 1 + 2 + 2
@@ -174,7 +181,7 @@ def test_a_fork_while_the_sdk_is_busy_leaves_a_child_that_goes_on() -> None:
     thread.start()
     assert inside.wait(20)
     if (child := os.fork()) == 0:
-        use(64)
+        use(EACH)
         os._exit(0)
     deadline = time.monotonic() + 10
     while not os.waitpid(child, os.WNOHANG)[0]:
