@@ -77,7 +77,7 @@ EXPORTING = (
 def test_parent_and_child_add_up_to_what_has_happened(
     begun: str, how: str, temporality: str, collector: Collector
 ) -> None:
-    run_script(EXPORTING, begun, how, **collector.environment(temporality, 0.2))
+    run_script(EXPORTING, begun, how, within=30.0, **collector.environment(temporality, 0.2))
     received = collector.received()
     requests = "aurelis.cache.requests"
     hits = {process: received.sum(requests, process, result="hit") for process in received.processes(requests)}

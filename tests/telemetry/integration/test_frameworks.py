@@ -36,8 +36,9 @@ async def read(_: Request) -> PlainTextResponse:
 
 def of_fastapi(seen: Seen, cached: Middleware, outside: bool) -> ASGIApp:
     """FastAPI's own, which is outside of all middleware."""
-    telemetry = {"tracer_provider": seen.tracers, "meter_provider": seen.meters, "logs": False}
-    app = FastAPI(middleware=[cached], telemetry=telemetry)
+    app = FastAPI(
+        middleware=[cached], telemetry={"tracer_provider": seen.tracers, "meter_provider": seen.meters, "logs": False}
+    )
     app.get("/items/{item}")(lambda item: item)
     return app
 

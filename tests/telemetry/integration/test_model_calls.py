@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
 from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor, HTTPXClientInstrumentor
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # not typed
 from opentelemetry.trace import SpanKind
 
 from aurelis.cache import CacheManager
@@ -24,7 +25,11 @@ DURATION = "gen_ai.client.operation.duration"
 @pytest.fixture
 def instrumented(seen: Seen) -> Iterator[None]:
     """The SDK and both client libraries."""
-    instrumentors = [OpenAIInstrumentor(), HTTPXClientInstrumentor(), HTTPX2ClientInstrumentor()]
+    instrumentors: list[BaseInstrumentor] = [
+        OpenAIInstrumentor(),
+        HTTPXClientInstrumentor(),
+        HTTPX2ClientInstrumentor(),
+    ]
     for each in instrumentors:
         each.instrument(tracer_provider=seen.tracers, meter_provider=seen.meters)
     with own_counts():
@@ -36,7 +41,7 @@ def instrumented(seen: Seen) -> Iterator[None]:
 
 def tokens(seen: Seen, kind: str) -> float:
     """Tokens that the instrumentation has counted."""
-    return sum(p.sum for p in seen.points(USAGE) if p.attributes["gen_ai.token.type"] == kind)
+    return sum(float(p.sum) for p in seen.points(USAGE) if p.attributes["gen_ai.token.type"] == kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)

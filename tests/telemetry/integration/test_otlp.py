@@ -78,7 +78,7 @@ PROGRAM = """
 
 @pytest.mark.parametrize("temporality", ["cumulative", "delta", "lowmemory"])
 def test_the_sums_are_what_has_happened(temporality: str, collector: Collector) -> None:
-    truth = json.loads(run_script(PROGRAM, **collector.environment(temporality, 0.03)))
+    truth = json.loads(run_script(PROGRAM, within=30.0, **collector.environment(temporality, 0.03)))
     received = collector.received()
     assert len(received.of("aurelis.cache.entry.count", name="kept")[0].exported) > 3
     assert received.sum("aurelis.cache.requests") == truth["requests"]
@@ -101,7 +101,7 @@ def test_the_sums_are_what_has_happened(temporality: str, collector: Collector) 
 
 @pytest.mark.parametrize("temporality", ["cumulative", "delta"])
 def test_levels_are_levels_and_no_differences(temporality: str, collector: Collector) -> None:
-    run_script(PROGRAM, **collector.environment(temporality, 0.03))
+    run_script(PROGRAM, within=30.0, **collector.environment(temporality, 0.03))
     received = collector.received()
     (entries,) = received.of("aurelis.cache.entry.count", name="kept")
     assert not entries.delta

@@ -14,12 +14,12 @@ from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 from .otel import begin_reporting
 
 try:
-    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
 except ModuleNotFoundError as error:
     raise MissingExtraError("instrument", "AurelisCacheInstrumentor") from error
 
 
-class AurelisCacheInstrumentor(BaseInstrumentor):
+class AurelisCacheInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # likewise
     """The instrumentor of this library; there is one in a process, however often it is made.
 
     Options of `instrument`, all of which may be left out:
