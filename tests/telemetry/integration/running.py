@@ -9,6 +9,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ APP = "tests.telemetry.integration.app:app"
 INSTRUMENT, UVICORN, GUNICORN = (
     str(Path(sys.executable).parent / name) for name in ("opentelemetry-instrument", "uvicorn", "gunicorn")
 )
+_PATIENCE = 60.0
+"""Seconds for an answer: the worker may have to start first, with all instrumentations that there are."""
 _PATH = [str(ROOT / part) for part in ("src", "integrations", ".")]
 
 
@@ -59,20 +62,24 @@ class Running:
     log: Path
     sent: int = 0
 
-    def get(self, path: str) -> httpx.Response:
-        """Asks on a connection of its own, so that any worker may answer."""
-        answer = httpx.get(self.url + path, timeout=WITHIN, trust_env=False, verify=False)
-        assert answer.status_code == 200, answer.text
-        self.sent += 1
-        return answer
+    def get(self, *paths: str) -> list[httpx.Response]:
+        """Asks for all of them at once, on connections of their own, so that any worker may answer."""
 
-    def processes(self, times: int = 8) -> dict[int, int]:
-        """Returns the processes that answer just now, or some of them, and how often each has asked its app."""
-        found: dict[int, int] = {}
-        for _ in range(times):
-            answer = self.get("/process").json()
-            found[answer["pid"]] = answer["loads"]
-        return found
+        def ask(path: str) -> httpx.Response:
+            answer = httpx.get(self.url + path, timeout=_PATIENCE, trust_env=False, verify=False)
+            assert answer.status_code == 200, answer.text
+            return answer
+
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(ask, paths))
+        self.sent += len(answers)
+        return answers
+
+    def visit(self) -> None:
+        """Ten misses, and thirty hits."""
+        items = [f"/items/{number}" for number in range(10)]
+        self.get(*items)
+        self.get(*items * 3)
 
     def end(self) -> str:
         """Ends it as a service manager does; returns what it has written."""
