@@ -31,6 +31,7 @@ from ._stack import Stack
 from ._writes import Writes
 from .exceptions import CacheClosedError, CacheError, LayerError
 from .telemetry import names
+from .telemetry._switch import SWITCH
 from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span
 
 T = TypeVar("T")
@@ -132,7 +133,7 @@ class Engine:
         self.telemetry.request(names.HIT, names.NEGATIVE).n += 1
 
     def _observe_hit(self) -> None:
-        if self.telemetry.span_attributes:
+        if self.telemetry.span_attributes and SWITCH.on:
             span = get_current_span()
             if span.is_recording():
                 span.set_attributes(self._hit_attributes)
@@ -183,7 +184,7 @@ class Engine:
         if missing:
             for key in missing:
                 self.check(key)
-            self.telemetry.miss_l1.n += len(missing)
+            self.telemetry.miss_l1.add(len(missing))
             before = len(values)
             found: list[tuple[str, Mapping[str, Entry]]] = []
             try:
@@ -198,10 +199,10 @@ class Engine:
                             for key, entry in entries.items()
                             if now < entry.fresh_until
                         }
-                        self.telemetry.request(names.HIT, layer).n += len(fresh)
+                        self.telemetry.request(names.HIT, layer).add(len(fresh))
                         values.update(fresh)
             finally:  # as in `get`
-                self.telemetry.miss.n += len(missing) - (len(values) - before)
+                self.telemetry.miss.add(len(missing) - (len(values) - before))
             if len(found) == 1 and not before:
                 return values  # in the order asked
         return {key: values[key] for key in keys if key in values}
