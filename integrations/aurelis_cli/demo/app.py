@@ -41,7 +41,7 @@ RULES: Final = (
 )
 """`/packages` and `/search` send no Cache-Control; the others do."""
 
-_FLUSH: Final = 1.0
+_FLUSH: Final = 0.2
 """Seconds that a rating waits at most, unless its table fails."""
 _ATTEMPTS: Final = 2
 """Attempts until it is a dead letter: few, so that one can be seen here."""

@@ -14,6 +14,8 @@ from aurelis.cache.exceptions import CacheError
 from .assistant import Answer
 from .settings import FAQ, MODELS, RATINGS, WEB, WorkerSettings
 
+_PATIENCE: Final = 1.0
+"""Seconds for Redis and the disk, more than usual: app, model and driver share this machine, and may let it wait."""
 _CLEAR: Final = 2.0
 """Seconds that clearing Redis may take at the end."""
 
@@ -53,7 +55,9 @@ def make_caches(settings: WorkerSettings) -> Caches:
 
     def manager(name: str, **more: Any) -> CacheManager:  # fields of `CacheConfig`
         namespace = f"{settings.namespace}-{name}"
-        return CacheManager(CacheConfig(name=name, namespace=namespace, redis_url=settings.redis_url, **more))
+        return CacheManager(
+            CacheConfig(name=name, namespace=namespace, redis_url=settings.redis_url, timeout=_PATIENCE, **more)
+        )
 
     return Caches(
         web=manager(WEB),

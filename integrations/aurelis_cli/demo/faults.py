@@ -34,11 +34,11 @@ class Fault:
 
 
 SCRIPT: Final = (
-    Fault(REDIS, 0, 6, "Redis cannot be reached"),
-    Fault(TABLE, 1, 6, "the table of ratings takes no writes"),
-    Fault(MODEL, 6, 9, "the model answers 429, or breaks off"),
-    Fault(APP, 9, 12, "the app answers 503"),
-    Fault(SLOW, 12, 15, "the app takes half a second longer"),
+    Fault(REDIS, 0, 5, "Redis cannot be reached"),
+    Fault(TABLE, 1, 5, "the table of ratings takes no writes"),
+    Fault(MODEL, 5, 8, "the model answers 429, or breaks off"),
+    Fault(APP, 8, 11, "the app answers 503"),
+    Fault(SLOW, 11, 13, "the app takes half a second longer"),
 )
 """In this order, then all is well, then again."""
 PERIOD: Final = 45.0

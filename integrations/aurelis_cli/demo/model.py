@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -32,7 +32,11 @@ MAX_TOKENS: Final = 60
 EMBEDDING: Final = 0.04
 """Seconds that embeddings take."""
 DIMENSIONS: Final = 64
+Trouble = Literal["busy", "cut", "broken"] | None
+"""A call is refused, ends in order and too early, or breaks off; `None`: all is well."""
+_TROUBLES: Final[tuple[Trouble, ...]] = ("busy", "cut", "broken")
 _BROKEN_AFTER: Final = 3
+"""Chunks that come all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,23 +126,29 @@ class StandIn:
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             return JSONResponse({"error": {"message": "messages: a list is required", "type": "invalid_request"}}, 400)
-        failing = MODEL in self.faults
-        if failing and self.calls.started % 2:
+        trouble = self._trouble()
+        if trouble == "busy":
             return _refusal()
         answer = reply(str(body.get("model", "")), messages)
         if body.get("stream"):
             with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
             return StreamingResponse(
-                self._stream(answer, with_usage=with_usage, broken=failing), media_type="text/event-stream"
+                self._stream(answer, with_usage=with_usage, trouble=trouble), media_type="text/event-stream"
             )
         await asyncio.sleep(sum(delay for _, delay in answer.pieces) * self.pace)
         self.calls.finished += 1
         return JSONResponse(_completion(answer))
 
-    async def _stream(self, answer: Answer, *, with_usage: bool, broken: bool) -> AsyncIterator[bytes]:
-        """The events of an answer; of a broken one the first, and then the connection ends."""
+    def _trouble(self) -> Trouble:
+        """How the call that has just begun is to fail: one way after the other."""
+        return _TROUBLES[self.calls.started % len(_TROUBLES)] if MODEL in self.faults else None
+
+    async def _stream(self, answer: Answer, *, with_usage: bool, trouble: Trouble) -> AsyncIterator[bytes]:
+        """The events of an answer; in trouble only the first."""
         for number, (chunk, delay) in enumerate(_chunks(answer, with_usage=with_usage)):
-            if broken and number > _BROKEN_AFTER:
+            if number > _BROKEN_AFTER and trouble == "cut":
+                return
+            if number > _BROKEN_AFTER and trouble == "broken":
                 raise ConnectionAbortedError("breaking off, on purpose")
             await asyncio.sleep(delay * self.pace)
             yield f"data: {json.dumps(chunk, separators=(',', ':'))}\n\n".encode()

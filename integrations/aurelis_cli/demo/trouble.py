@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +55,11 @@ class Trouble:
         if self._now:
             self._change([])
 
+    def _write_again(self) -> None:
+        """What an operator does when a store is well again."""
+        with contextlib.suppress(OSError):
+            ask(self._web, "/ratings", method="POST")
+
     def _change(self, wanted: list[Fault]) -> None:
         before, self._now = {fault.name for fault in self._now}, wanted
         names = {fault.name for fault in wanted}
@@ -64,9 +70,8 @@ class Trouble:
             with contextlib.suppress(OSError):  # one that has died is found out by whoever started it
                 ask(port, f"/faults?{query}", method="PUT")
         if TABLE in before - names:
-            # What an operator does when a store is well again.
-            with contextlib.suppress(OSError):
-                ask(self._web, "/ratings", method="POST")
+            # Aside: it may take its time, and the script goes on.
+            threading.Thread(target=self._write_again, name="write again", daemon=True).start()
         now = time.time()
         for entry in self._log:
             if entry["ended"] is None and entry["name"] not in names:
