@@ -14,7 +14,7 @@ from aurelis.cache.exceptions import CacheError
 from .assistant import Answer
 from .settings import FAQ, MODELS, RATINGS, WEB, WorkerSettings
 
-_PATIENCE: Final = 1.0
+_PATIENCE: Final = 2.0
 """Seconds for Redis and the disk, more than usual: app, model and driver share this machine, and may let it wait."""
 _CLEAR: Final = 2.0
 """Seconds that clearing Redis may take at the end."""

@@ -34,21 +34,24 @@ class Fault:
 
 
 SCRIPT: Final = (
-    Fault(REDIS, 0, 5, "Redis cannot be reached"),
-    Fault(TABLE, 1, 5, "the table of ratings takes no writes"),
-    Fault(MODEL, 5, 8, "the model answers 429, or breaks off"),
-    Fault(APP, 8, 11, "the app answers 503"),
-    Fault(SLOW, 11, 13, "the app takes half a second longer"),
+    Fault(REDIS, 0, 6, "Redis cannot be reached"),
+    Fault(TABLE, 0, 6, "the table of ratings takes no writes"),
+    Fault(MODEL, 6, 9, "the model answers 429, or breaks off"),
+    Fault(APP, 9, 12, "the app answers 503"),
+    Fault(SLOW, 12, 14, "the app takes half a second longer"),
 )
 """In this order, then all is well, then again."""
 PERIOD: Final = 45.0
 """Seconds from the beginning of one round to that of the next."""
 
 
-def active(seconds: float) -> list[Fault]:
-    """What fails so many seconds after the faults began; nothing before."""
-    inside = seconds % PERIOD
-    return [] if seconds < 0 else [fault for fault in SCRIPT if fault.begins <= inside < fault.ends]
+def steps() -> list[tuple[list[Fault], float]]:
+    """What fails, step by step, and for how many seconds: one round, at the end of which nothing does."""
+    moments = sorted({moment for fault in SCRIPT for moment in (fault.begins, fault.ends)})
+    return [
+        ([fault for fault in SCRIPT if fault.begins <= moment < fault.ends], following - moment)
+        for moment, following in zip(moments, [*moments[1:], PERIOD], strict=True)
+    ]
 
 
 class Switch:

@@ -60,7 +60,6 @@ class Demo:
         self._model: int | None = None
         self._began = 0.0
         self._gate = gate
-        self._trouble: Trouble | None = None
 
     def run(self) -> None:
         """Everything, until the end that was asked for.
@@ -76,12 +75,9 @@ class Demo:
                 return
             self._introduce()
             driver = self._start_driver()
-            self._trouble = self._make_trouble()
             self._began = time.monotonic()
-            self._watch(board, "traffic", self._options.seconds)
-            if self._trouble is not None:
-                self._trouble.end()
-                self._trouble = None
+            with self._make_trouble() as trouble:
+                self._watch(board, "traffic", self._options.seconds, trouble)
             self._stop_driver(driver)
             if self._options.hold and not self._interrupts.count:
                 self._watch(board, "no more traffic", self._options.hold)
@@ -142,9 +138,9 @@ class Demo:
         )
         return self._processes.start("driver", f"{_PACKAGE}.driver", settings, environment=environment)
 
-    def _make_trouble(self) -> Trouble | None:
+    def _make_trouble(self) -> AbstractContextManager[Trouble | None]:
         if self._options.faults is None:
-            return None
+            return nullcontext()
         switches = [*self._internal, *([] if self._model is None else [self._model])]
         return Trouble(
             self._options.faults,
@@ -206,16 +202,13 @@ class Demo:
 
     # Watching
 
-    def _watch(self, board: Board, state: str, seconds: float | None) -> None:
+    def _watch(self, board: Board, state: str, seconds: float | None, trouble: Trouble | None = None) -> None:
         """Show what is reported until `seconds` are over (`None`: for ever) or a signal comes."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while deadline is None or time.monotonic() < deadline:
             self._processes.check()
-            seconds_gone = time.monotonic() - self._began
-            trouble = self._trouble.step(seconds_gone) if self._trouble is not None else ""
-            board.show(
-                Frame(seconds_gone, caches_of(merged(self._scrape())), f"{state}, {trouble}" if trouble else state)
-            )
+            words = ", ".join(filter(None, (state, trouble.words if trouble is not None else "")))
+            board.show(Frame(time.monotonic() - self._began, caches_of(merged(self._scrape())), words))
             remaining = REFRESH if deadline is None else deadline - time.monotonic()
             if self._interrupts.sleep(min(REFRESH, max(remaining, 0))):
                 return

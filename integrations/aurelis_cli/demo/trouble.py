@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 from urllib.parse import urlencode
 
 from .asking import ask
-from .faults import MODEL, REDIS, TABLE, Fault, active
+from .faults import MODEL, REDIS, TABLE, Fault, steps
 from .files import write_json
 from .gate import Gate
 
 FILE: Final = "faults.json"
+_PATIENCE: Final = 2.0
 
 
 class Trouble:
-    """Follows the script.
+    """Follows the script, in a thread of its own: each step takes its time, however slow this machine is.
+
+    A context manager; after it nothing fails any more.
 
     Args:
         after: Seconds of traffic before the first fault.
@@ -42,39 +47,52 @@ class Trouble:
         self._safe = {name for name, fails in ((REDIS, gate is not None), (MODEL, model)) if not fails}
         self._now: list[Fault] = []
         self._log: list[dict[str, Any]] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trouble", daemon=True)
 
-    def step(self, seconds: float) -> str:
-        """Let fail what is to fail so many seconds after the traffic began; return that in words."""
-        wanted = [fault for fault in active(seconds - self._after) if fault.name not in self._safe]
-        if wanted != self._now:
-            self._change(wanted)
-        return " and ".join(fault.words for fault in wanted)
+    def __enter__(self) -> Self:
+        """Begin with the seconds in which all is well."""
+        self._thread.start()
+        return self
 
-    def end(self) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Let nothing fail any more."""
-        if self._now:
-            self._change([])
+        self._ended.set()
+        self._thread.join()
+        self._change([])
 
-    def _write_again(self) -> None:
-        """What an operator does when a store is well again."""
-        with contextlib.suppress(OSError):
-            ask(self._web, "/ratings", method="POST")
+    @property
+    def words(self) -> str:
+        """What fails now; empty if nothing does."""
+        return " and ".join(fault.words for fault in self._now)
+
+    def _run(self) -> None:
+        if self._ended.wait(self._after):
+            return
+        for faults, seconds in itertools.cycle(steps()):
+            self._change([fault for fault in faults if fault.name not in self._safe])
+            if self._ended.wait(seconds):
+                return
 
     def _change(self, wanted: list[Fault]) -> None:
         before, self._now = {fault.name for fault in self._now}, wanted
         names = {fault.name for fault in wanted}
-        if self._gate is not None and (REDIS in names) != (REDIS in before):
+        if names == before:
+            return
+        if self._gate is not None:
             (self._gate.shut if REDIS in names else self._gate.open)()
         query = urlencode([("name", name) for name in sorted(names)])
         for port in self._switches:
             with contextlib.suppress(OSError):  # one that has died is found out by whoever started it
-                ask(port, f"/faults?{query}", method="PUT")
-        if TABLE in before - names:
-            # Aside: it may take its time, and the script goes on.
-            threading.Thread(target=self._write_again, name="write again", daemon=True).start()
+                ask(port, f"/faults?{query}", method="PUT", timeout=_PATIENCE)
         now = time.time()
         for entry in self._log:
             if entry["ended"] is None and entry["name"] not in names:
                 entry["ended"] = now
         self._log += [{"name": name, "began": now, "ended": None} for name in sorted(names - before)]
         write_json(self._file, self._log)
+        if TABLE in before - names:
+            with contextlib.suppress(OSError):  # what an operator does when a store is well again
+                ask(self._web, "/ratings", method="POST", timeout=_PATIENCE)
