@@ -146,4 +146,4 @@ def test_a_real_model_gets_the_key_and_nobody_else_sees_it(upstream: tuple[Upstr
     everything = ["".join(lines), output, *started.values()]
     everything += [path.read_text(errors="replace") for path in tmp_path.iterdir()]
     assert not any("hunter2" in text for text in everything)
-    assert output.count("✓") == 3
+    assert output.count("✓") == 4

@@ -14,68 +14,73 @@ from .settings import HOST
 
 _CHUNK: Final = 65536
 _PORT: Final = 6379
-_END: Final = 2.0
-"""Seconds to wait for the thread at the end."""
+_WAIT: Final = 5.0
+"""Seconds for the thread to begin, and to end."""
 
 
 class Gate:
-    """Passes connections on to Redis while it is open. A context manager, with a thread of its own inside."""
+    """Passes connections on to Redis while it is open. A context manager, with a thread of its own inside.
+
+    Args:
+        url: Of one Redis, without TLS: `redis://…`.
+
+    Attributes:
+        url: Where Redis is for the workers, known inside.
+    """
 
     def __init__(self, url: str) -> None:
-        """`url` is of one Redis, without TLS: `redis://…`."""
-        parts = urlsplit(url)
-        self._target = parts.hostname or HOST, parts.port or _PORT
-        self._listener = listener()
-        user, at, _ = parts.netloc.rpartition("@")
-        self.url = urlunsplit(parts._replace(netloc=f"{user}{at}{HOST}:{self._listener.getsockname()[1]}"))
-        """Where Redis is for the workers."""
+        """Open nothing yet."""
+        self._behind = urlsplit(url)
+        self.url = ""
         self._open = True
         self._writers: set[asyncio.StreamWriter] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = asyncio.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="gate", daemon=True)
 
     def __enter__(self) -> Self:
         """Begin to pass on."""
+        self._listener = listener()
+        user, at, _ = self._behind.netloc.rpartition("@")
+        here = f"{user}{at}{HOST}:{self._listener.getsockname()[1]}"
+        self.url = urlunsplit(self._behind._replace(netloc=here))
         self._thread.start()
+        self._ready.wait(_WAIT)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End all connections."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_END)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(_WAIT)
 
     def open(self) -> None:
         """Let connections through."""
-        self._loop.call_soon_threadsafe(self._turn, True)
+        self._turn(to_open=True)
 
     def shut(self) -> None:
         """End all connections, and let none through."""
-        self._loop.call_soon_threadsafe(self._turn, False)
+        self._turn(to_open=False)
 
-    def _turn(self, to_open: bool) -> None:  # `call_soon_threadsafe` passes no keywords
+    def _turn(self, *, to_open: bool) -> None:
         self._open = to_open
-        if not to_open:
-            self._abort()
+        if not to_open and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._abort)
 
     def _abort(self) -> None:
         for writer in self._writers:
             writer.transport.abort()
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._connected, sock=self._listener))
-        try:
-            self._loop.run_forever()
-        finally:
-            server.close()
-            self._abort()
-            left = asyncio.all_tasks(self._loop)
-            for task in left:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            self._loop.close()
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(self._connected, sock=self._listener)
+        self._loop = asyncio.get_running_loop()
+        self._ready.set()
+        await self._ended.wait()
+        server.close()
+        self._abort()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.ExitStack() as stack:
@@ -83,7 +88,7 @@ class Gate:
             if not self._open:
                 return
             with contextlib.suppress(OSError):
-                there, onward = await asyncio.open_connection(*self._target)
+                there, onward = await asyncio.open_connection(self._behind.hostname or HOST, self._behind.port or _PORT)
                 self._hold(stack, onward)
                 if self._open:
                     await asyncio.gather(_pump(reader, onward), _pump(there, writer))
