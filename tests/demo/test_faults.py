@@ -121,7 +121,8 @@ def test_alerts_fire_when_what_they_are_for_happens(observed: Observed) -> None:
 def test_the_checker_of_dashboards_finds_nothing(observed: Observed, shared_dir: Path) -> None:
     """Structure, house rules, and every query on the real Prometheus, for each value of each variable."""
     checker = shared_dir / "tools" / "check_dashboards.py"
-    command = [sys.executable, str(checker), str(DASHBOARDS), "--prometheus", observed.prometheus.url, "--each"]
+    command = [sys.executable, str(checker), str(DASHBOARDS), "--prometheus", observed.prometheus.url]
+    command += ["--each", "--strict"]
     pace = ["--range", "60s", "--step", "1s", "--scrape", "1s"]
     checked = subprocess.run([*command, *pace], capture_output=True, text=True, check=False, timeout=60)
     assert checked.returncode == 0, checked.stdout + checked.stderr

@@ -17,10 +17,9 @@ from tests.demo.observed import fetch, observe
 from tests.demo.rules import RULES, alerts
 from tests.servers import ServerProcess
 
-pytestmark = pytest.mark.reliability
-
 SECONDS = float(os.environ.get("AURELIS_TESTS_HEALTHY_SECONDS", "2400"))
 """More than the half hour that the most patient alerts wait, and the windows that they look at."""
+pytestmark = [pytest.mark.reliability, pytest.mark.timeout(SECONDS + 300)]
 RATE = "20"
 """Requests in a second: a service that is busy and not at its limit."""
 
