@@ -13,19 +13,17 @@ from tests.conftest import ROOT
 
 RULES = sorted((ROOT / "grafana" / "prometheus").glob("*.rules.yml"))
 FACTOR = 300
-"""An hour is twelve seconds then, five minutes are one, and half an hour is six."""
-EVERY = "300ms"
-"""How often to scrape and to evaluate: several times in the shortest window, as in the long run."""
+"""An hour is twelve seconds then, and half an hour is six."""
 SHORTEST = 3
-"""Seconds that every alert waits at least: what its `for` is to sit out, such as the pause of a breaker or a moment in
-which this machine has no time, is not quicker with the clock."""
+"""Seconds that no duration is shorter than: a rate needs several scrapes, one a second; and what alerts are to sit out,
+such as the pause of a breaker or a moment in which this machine has no time, is not quicker with the clock."""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?P<before>\[|offset )(?P<number>\d+)(?P<unit>[smhd])\b")
+_IN_QUERY = re.compile(r"(\[|offset )(\d+[smhd])\b")
 
 
-def scaled(folder: Path, factor: int = FACTOR) -> Sequence[Path]:
-    """Copies of the rules in which each duration is shorter by that factor: windows, offsets and, to a bound, `for`.
+def scaled(folder: Path) -> Sequence[Path]:
+    """Copies of the rules in which each duration is shorter: windows, offsets and `for`.
 
     Nothing else differs: thresholds are those of ratios and of rates in a second, which have no part in it.
     """
@@ -33,11 +31,9 @@ def scaled(folder: Path, factor: int = FACTOR) -> Sequence[Path]:
     for path in RULES:
         document = yaml.safe_load(path.read_text())
         for rule in (rule for group in document["groups"] for rule in group["rules"]):
-            rule["expr"] = _DURATION.sub(lambda found: found["before"] + _shorter(found, factor), rule["expr"])
+            rule["expr"] = _IN_QUERY.sub(lambda found: found[1] + _shorter(found[2]), rule["expr"])
             if "for" in rule:
-                waits = re.fullmatch(r"(?P<number>\d+)(?P<unit>[smhd])", rule["for"])
-                assert waits is not None, rule
-                rule["for"] = _shorter(waits, factor, SHORTEST)
+                rule["for"] = _shorter(rule["for"])
         target = folder / path.name
         target.write_text(yaml.safe_dump(document, sort_keys=False))
         written.append(target)
@@ -58,6 +54,6 @@ def _rules() -> list[dict[str, Any]]:
     return [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
 
 
-def _shorter(duration: re.Match[str], factor: int, shortest: float = 0) -> str:
-    seconds = int(duration["number"]) * _SECONDS[duration["unit"]] / factor
-    return f"{round(1000 * max(seconds, shortest))}ms"
+def _shorter(duration: str) -> str:
+    seconds = int(duration[:-1]) * _SECONDS[duration[-1]] / FACTOR
+    return f"{round(1000 * max(seconds, SHORTEST))}ms"

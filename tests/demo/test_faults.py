@@ -14,7 +14,7 @@ import pytest
 from aurelis.cache.telemetry import names
 from aurelis_cli.demo.faults import SCRIPT
 from tests.demo.observed import DASHBOARDS, EXPRESSIONS, Observed, fetch, observe, selectors
-from tests.demo.rules import EVERY, alerts, recorded, scaled
+from tests.demo.rules import alerts, recorded, scaled
 from tests.servers import ServerProcess
 
 HEALTHY = 19  # seconds: an hour and a half of the quicker clock, so that each alert could fire
@@ -33,7 +33,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory, redis_server: Callable[[]
     folder = tmp_path_factory.mktemp("demo")
     (folder / "rules").mkdir()
     options = ("--redis", redis_server().url, "--faults", str(HEALTHY))
-    with observe(folder, HEALTHY + FAULTY, *options, rules=scaled(folder / "rules"), every=EVERY) as seen:
+    with observe(folder, HEALTHY + FAULTY, *options, rules=scaled(folder / "rules")) as seen:
         yield seen
 
 
@@ -98,7 +98,7 @@ def test_every_recording_rule_has_data(observed: Observed, name: str) -> None:
 
 def firing(observed: Observed, start: float, end: float) -> list[dict[str, str]]:
     """The labels of alerts that have fired in a time."""
-    found = observed.over('ALERTS{alertstate="firing"}', start, end, step=0.25)
+    found = observed.over('ALERTS{alertstate="firing"}', start, end, step=1)
     return [each["metric"] for each in found]
 
 

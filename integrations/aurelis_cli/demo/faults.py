@@ -35,10 +35,10 @@ class Fault:
 
 SCRIPT: Final = (
     Fault(REDIS, 0, 6, "Redis cannot be reached"),
-    Fault(TABLE, 0, 6, "the table of ratings takes no writes"),
-    Fault(MODEL, 6, 9, "the model answers 429, or breaks off"),
-    Fault(APP, 9, 12, "the app answers 503"),
-    Fault(SLOW, 12, 14, "the app takes half a second longer"),
+    Fault(TABLE, 0, 8, "the table of ratings takes no writes"),
+    Fault(MODEL, 6, 10, "the model answers 429, or breaks off"),
+    Fault(APP, 10, 13, "the app answers 503"),
+    Fault(SLOW, 13, 15, "the app takes half a second longer"),
 )
 """In this order, then all is well, then again."""
 PERIOD: Final = 45.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import socket
 import time
@@ -32,9 +33,9 @@ MAX_TOKENS: Final = 60
 EMBEDDING: Final = 0.04
 """Seconds that embeddings take."""
 DIMENSIONS: Final = 64
-Trouble = Literal["busy", "cut", "broken"] | None
-"""A call is refused, ends in order and too early, or breaks off; `None`: all is well."""
-_TROUBLES: Final[tuple[Trouble, ...]] = ("busy", "cut", "broken")
+Trouble = Literal["cut", "busy", "broken"] | None
+"""A call ends in order and too early, is refused, or breaks off; `None`: all is well."""
+_TROUBLES: Final[tuple[Trouble, ...]] = ("cut", "busy", "broken")
 _BROKEN_AFTER: Final = 3
 """Chunks that come all the same."""
 
@@ -74,6 +75,7 @@ class StandIn:
     pace: float = 1.0
     """Factor on all delays; tests use 0."""
     faults: Switch = field(default_factory=Switch)
+    _troubles: Iterator[Trouble] = field(default_factory=lambda: itertools.cycle(_TROUBLES))
 
     def app(self) -> Starlette:
         """The ASGI app."""
@@ -141,7 +143,7 @@ class StandIn:
 
     def _trouble(self) -> Trouble:
         """How the call that has just begun is to fail: one way after the other."""
-        return _TROUBLES[self.calls.started % len(_TROUBLES)] if MODEL in self.faults else None
+        return next(self._troubles) if MODEL in self.faults else None
 
     async def _stream(self, answer: Answer, *, with_usage: bool, trouble: Trouble) -> AsyncIterator[bytes]:
         """The events of an answer; in trouble only the first."""
