@@ -49,7 +49,7 @@ async def test_a_gate_lets_redis_be_reached_until_it_is_shut(own_redis: ServerPr
         waiting = redis.asyncio.Redis.from_url(gate.url, retry=None)
         async with client, waiting:
             assert await client.set("a", "1")
-            pending = asyncio.create_task(waiting.blpop(["nothing"], timeout=20))
+            pending = asyncio.ensure_future(_popped(waiting))
             await asyncio.sleep(0)
             gate.shut()
             with pytest.raises(RedisConnectionError):
@@ -58,6 +58,10 @@ async def test_a_gate_lets_redis_be_reached_until_it_is_shut(own_redis: ServerPr
                 await asyncio.wait_for(_asked_until_it_fails(client), 10)
             gate.open()
             assert await asyncio.wait_for(_asked_until_it_works(client), 10) == b"1"
+
+
+async def _popped(client: Any) -> Any:
+    return await client.blpop(["nothing"], timeout=20)
 
 
 async def _asked_until_it_fails(client: Any) -> None:
