@@ -24,6 +24,7 @@ from . import ratings as ratings_table
 from .assistant import FAILURES, Assistant, as_page, frequent, model_client
 from .caches import Caches, make_caches
 from .catalog import Catalog, normalised
+from .exports import Exports
 from .faults import Switch
 from .origin import CountCalls, Origin
 from .ratings import Ratings
@@ -90,6 +91,7 @@ def make_app(settings: WorkerSettings, origin: Origin, faults: Switch) -> FastAP
     for failure in FAILURES:
         app.add_exception_handler(failure, _model_failed)
     _add_packages(app, catalog, table)
+    _add_exports(app, Exports(Path(settings.data), catalog))
     _add_ratings(app, behind)
     _add_questions(app, assistant)
     if not settings.real_model:
@@ -141,6 +143,15 @@ def _add_packages(app: FastAPI, catalog: Catalog, table: Ratings) -> None:
     @app.get("/search")
     def search(q: Annotated[str, Query(min_length=1, max_length=100)]) -> dict[str, Any]:
         return {"q": q, "found": catalog.search(q)}
+
+
+def _add_exports(app: FastAPI, exports: Exports) -> None:
+    @app.get("/exports/{name}")
+    async def export(name: str) -> Response:
+        content = await exports.of(name)
+        if content is None:
+            raise HTTPException(404, "no such package", headers={"Cache-Control": "public, max-age=5"})
+        return Response(content, media_type="application/json", headers=_NO_STORE)
 
 
 def _add_ratings(app: FastAPI, behind: WriteBehind[Ratings]) -> None:

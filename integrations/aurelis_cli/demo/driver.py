@@ -25,7 +25,9 @@ from .catalog import PAGE_SIZE, Catalog
 from .lifeline import receive
 from .settings import DriverSettings
 
-MIX: Final = {"package": 41, "packages": 18, "search": 22, "ask": 9, "faq": 4, "related": 4, "ratings": 2}
+MIX: Final = {
+    "package": 40, "packages": 18, "search": 21, "ask": 9, "faq": 4, "related": 4, "ratings": 2, "exports": 2,
+}  # fmt: skip
 """Kinds of requests, by the first part of their path, with their weights."""
 OF_THE_STAND_IN: Final = frozenset({"faq", "related"})
 """Those that only the stand-in is asked; see `app`."""
@@ -124,6 +126,7 @@ def requests(names: Sequence[str], pages: int, seed: int, mix: Mapping[str, int]
             f"/faq?{httpx2.QueryParams(q=wording.format(name))}" for wording in WORDINGS for name in names[:FREQUENT]
         ],
         "related": [f"/related/{name}" for name in shuffled],
+        "exports": [f"/exports/{name}" for name in shuffled],
         "ratings": [f"/ratings/{name}" for name in shuffled],
     }
     weights = {
