@@ -15,7 +15,7 @@ from .settings import HOST
 _CHUNK: Final = 65536
 _PORT: Final = 6379
 _WAIT: Final = 5.0
-"""Seconds for the thread to begin, and to end."""
+"""Seconds for the thread to begin and to end, and for a connection."""
 
 
 class Gate:
@@ -88,7 +88,9 @@ class Gate:
             if not self._open:
                 return
             with contextlib.suppress(OSError):
-                there, onward = await asyncio.open_connection(self._behind.hostname or HOST, self._behind.port or _PORT)
+                async with asyncio.timeout(_WAIT):
+                    host, port = self._behind.hostname or HOST, self._behind.port or _PORT
+                    there, onward = await asyncio.open_connection(host, port)
                 self._hold(stack, onward)
                 if self._open:
                     await asyncio.gather(_pump(reader, onward), _pump(there, writer))
