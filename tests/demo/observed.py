@@ -144,4 +144,7 @@ SELECTOR = re.compile(r'[a-zA-Z_:][\w:]*\{(?:[^{}"]|"(?:\\.|[^"\\])*")*\}|\{__na
 
 def selectors(expression: str) -> list[str]:
     """What an expression asks Prometheus for, without the zeros that stand in for what is not there."""
-    return SELECTOR.findall(expression)
+    found = SELECTOR.findall(expression)
+    assert found, expression
+    assert "{" not in SELECTOR.sub("", expression), expression
+    return found
