@@ -1,4 +1,4 @@
-"""A run to draw: the demo with two workers and a Redis that goes away and comes back, beside a Prometheus."""
+"""A run to draw: the demo with two workers, a Redis and faults on purpose, beside a Prometheus."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 # The servers are those of the tests: started on free ports, and ended by their PID.
 from tests import servers
-from tests.servers import ServerProcess
 
 from ._prometheus import Window
 
-SCRAPE: Final = 1
-"""Seconds between two looks at the workers."""
+SCRAPE: Final = 2
+"""Seconds between two looks at the workers: a busy machine may be late by one."""
 LEAST: Final = 90
 """Seconds of traffic that a run needs at least."""
-_AWAY: Final = (0.4, 0.6)
-"""Parts of the traffic between which the Redis is away."""
+_WELL: Final = 45
+"""Seconds before the first fault."""
+_RATE: Final = 80
+"""Requests per second: a laptop that draws something else has to keep up."""
 _FIRST: Final = 15
 """Seconds until there are rates, and most of what happens all the time has happened once."""
 TICK: Final = 30
@@ -52,43 +53,45 @@ def record(folder: Path, seconds: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     state = folder / "state"
     state.mkdir(parents=True)
-    redis = servers.redis(folder)
-    redis.start()
-    prometheus = servers.prometheus(folder, [state / "targets.json"], _RULES)
-    prometheus.start()
-    options = ["--seconds", str(seconds), "--state-dir", str(state), "--redis", redis.url]
-    with (folder / "demo.log").open("wb") as log:
-        demo = subprocess.Popen(
-            [sys.executable, "-m", "aurelis_cli", "demo", *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-    try:
-        window = _watch(demo, state, redis, seconds)
-    finally:
-        if demo.poll() is None:
-            demo.send_signal(signal.SIGINT)
-            demo.wait(30)
-        prometheus.stop()
-        redis.stop()
+    with ExitStack() as stack:
+        redis = servers.redis(folder)
+        prometheus = servers.prometheus(folder, [state / "targets.json"], _RULES, f"{SCRAPE}s")
+        for server in (redis, prometheus):
+            stack.callback(server.stop)
+            server.start()
+        demo = stack.enter_context(_demo(folder, seconds, redis.url))
+        window = _watch(demo, state, seconds)
     if demo.returncode != 0:
         raise RunError(f"the demo failed, see {folder / 'demo.log'}")
     (folder / "window.json").write_text(json.dumps([window.start, window.end]))
 
 
-def _watch(demo: subprocess.Popen[bytes], state: Path, redis: ServerProcess, seconds: int) -> Window:
-    """Stays until the demo has ended; takes its Redis away meanwhile."""
+@contextmanager
+def _demo(folder: Path, seconds: int, redis: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command; it has ended afterwards."""
+    command = [sys.executable, "-m", "aurelis_cli", "demo", "--seconds", str(seconds), "--rate", str(_RATE)]
+    command += ["--faults", str(_WELL), "--redis", redis, "--state-dir", str(folder / "state")]
+    with (folder / "demo.log").open("wb") as log:
+        demo = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        yield demo
+    finally:
+        if demo.poll() is None:
+            demo.send_signal(signal.SIGINT)
+            demo.wait(_READY)
+
+
+def _watch(demo: subprocess.Popen[bytes], state: Path, seconds: int) -> Window:
+    """Stays until the demo has ended."""
     deadline = time.monotonic() + _READY
     while not (state / "demo.json").exists() and demo.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
-    began = time.time()
-    for part, change in zip(_AWAY, (redis.stop, redis.start), strict=True):
-        time.sleep(max(began + part * seconds - time.time(), 0))
-        if demo.poll() is None:
-            change()
+    began = int(time.time())
     try:
         demo.wait(seconds + _READY)
     except subprocess.TimeoutExpired:
         raise RunError("the demo does not end") from None
-    return shown(int(began), seconds)
+    return shown(began, seconds)
 
 
 def shown(began: int, seconds: int) -> Window:
