@@ -150,7 +150,7 @@ _ROUTES = (
         width=8,
     ),
     Panel(
-        "Latency by route",
+        "Latency by route, p95",
         """95th percentile of the time to answer, hits and misses together. A route that is slow although its cache has
         hits waits for what is not cached: compare with "Not kept, by reason".""",
         (
@@ -159,7 +159,7 @@ _ROUTES = (
                     "histogram_quantile(0.95, sum by (le, http_route) "
                     f"(rate({_SERVER}_bucket{{{q.PROCESSES}}}[$__rate_interval]))) >= 0"
                 ),
-                "p95 {{http_route}}",
+                "{{http_route}}",
                 exemplars=True,
             ),
         ),

@@ -7,7 +7,7 @@ from aurelis.cache.telemetry import names
 from . import _queries as q
 from . import writing
 from ._records import NONE_IS_GOOD, Dashboard, Panel, Query, Row
-from .overview import durations
+from .overview import FULL_STEPS, durations
 
 FAILED: Final = {names.RESULT: "error|skipped"}
 """Lookups that a layer did not answer."""
@@ -158,7 +158,7 @@ _SIZES = (
         ),
         unit="percentunit",
         maximum=1,
-        steps=((None, "green"), (0.9, "yellow")),
+        steps=FULL_STEPS,
         width=8,
     ),
     Panel(

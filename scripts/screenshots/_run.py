@@ -29,7 +29,7 @@ _RATE: Final = 80
 _FIRST: Final = 15
 """Seconds until there are rates, and most of what happens all the time has happened once."""
 TICK: Final = 30
-_BEHIND: Final = 20
+_BEHIND: Final = 25
 """Graphs have times at multiples of so many seconds, and end so long behind one."""
 _READY: Final = 60.0
 """Seconds that the demo may take to begin."""

@@ -134,7 +134,7 @@ def test_what_is_shown_of_a_run_is_traffic_and_ends_behind_a_time_of_the_axis() 
     for began in range(1_000_000, 1_000_000 + 2 * _run.TICK):
         window = _run.shown(began, _run.LEAST)
         assert began < window.start < window.end <= began + _run.LEAST
-        assert window.end % _run.TICK == 20
+        assert window.end % _run.TICK == 25
         assert window.seconds >= _run.LEAST / 2
 
 
