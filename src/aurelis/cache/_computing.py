@@ -99,6 +99,7 @@ class Computing:
                         engine.check(key)  # its event loop has ended, or the whole cache was closed
                     elif leads or not flight.overtaken or joined_at < flight.overtaken:
                         break  # otherwise it began before an invalidation that this caller comes after
+                    self._loader.count_unwaited(flight)
             finally:
                 self._count(flight, outcome)
             if isinstance(outcome, Failed):
@@ -135,14 +136,18 @@ class Computing:
         return engine.bridge.run_lending(found, thread)  # type: ignore[return-value]  # what is stored under the key is what `compute` gives
 
     def delete_blocking(self, key: str) -> bool:
-        """`Engine.delete` for a thread without an event loop.
+        """`CacheManager.delete` for a thread without an event loop.
 
         Raises:
             RecursiveLoadError: it would wait for what this thread is storing.
         """
         if self._engine.flights.would_block(key):
             raise RecursiveLoadError(_BLOCKS)
-        return self._engine.bridge.run(self._engine.delete(key))
+        self._engine.check(key)
+        try:
+            return self._engine.bridge.run(self._engine.delete(key))
+        finally:
+            self._engine.telemetry.deletes.n += 1
 
     async def _outcome(self, flight: Flight[Kept], request: ValueRequest) -> Settled[Kept] | Failed | Abandoned:
         """Wait as long as this caller wants to, whoever has begun the load."""
