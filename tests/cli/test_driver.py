@@ -48,6 +48,15 @@ def test_targets_are_urls_of_the_app() -> None:
     assert re.fullmatch(r"/ratings/a-b\?user=u\d+&stars=[1-5]", targets["ratings"])
 
 
+def test_careless_users_leave_out_hyphens() -> None:
+    def asked(*, careless: bool) -> set[str]:
+        sent = islice(requests(["a-b", "c"], 1, 1, {"faq": 1}, careless=careless), 300)
+        return {target for _, target in sent}
+
+    assert "/faq?q=What+is+a+b+for%3F" in asked(careless=True)
+    assert "/faq?q=What+is+a+b+for%3F" not in asked(careless=False)
+
+
 def test_a_mix_may_leave_kinds_out() -> None:
     kinds = {kind for kind, _ in islice(requests(NAMES, 3, 1, {"ask": 1, "search": 1}), 200)}
     assert kinds == {"ask", "search"}
@@ -117,6 +126,7 @@ async def test_the_driver_counts_exactly_what_it_sent_and_got(tmp_path: Path) ->
             users=4,
             seed=1,
             stand_in=True,
+            careless=False,
             temporary=None,
         )
         driver = Driver(settings)
@@ -154,6 +164,7 @@ async def test_requests_that_nobody_answers_are_counted_as_errors(tmp_path: Path
         users=2,
         seed=1,
         stand_in=True,
+        careless=False,
         temporary=None,
     )
     driver = Driver(settings)

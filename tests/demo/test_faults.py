@@ -83,7 +83,12 @@ def test_every_query_of_every_panel_has_series_of_its_own(observed: Observed, pa
         "layers Gaps A",
         "layers Lookups that failed, by layer A",
         "layers Word of changes A",
+        "models Failed calls A",
+        "models False hits A",
+        "models Streams that broke off A",
+        "reliability Alerts firing A",
         "reliability Burn rate A",
+        "reliability Burn rate B",
         "reliability Lookups that failed, by cache A",
     ],
 )

@@ -108,7 +108,9 @@ def cache_result(field_value: str | None) -> str:
     return next((part.removeprefix("fwd=") for part in parameters if part.startswith("fwd=")), "none")
 
 
-def requests(names: Sequence[str], pages: int, seed: int, mix: Mapping[str, int] = MIX) -> Iterator[tuple[str, str]]:
+def requests(
+    names: Sequence[str], pages: int, seed: int, mix: Mapping[str, int] = MIX, *, careless: bool = False
+) -> Iterator[tuple[str, str]]:
     """An endless sequence of kinds and targets (path with query). The same seed gives the same sequence."""
     chance = random.Random(seed)
     shuffled = chance.sample(names, len(names))
@@ -117,14 +119,15 @@ def requests(names: Sequence[str], pages: int, seed: int, mix: Mapping[str, int]
         for name in shuffled
         for question in (f"What is {name} for?", f"Which packages here need {name}, and why?")
     ]
+    frequent = [wording.format(name) for wording in WORDINGS for name in names[:FREQUENT]]
+    if careless:
+        frequent = [*_misspelt(names), *frequent]
     targets: dict[str, list[str]] = {
         "package": [f"/packages/{name}" for name in shuffled],
         "packages": [f"/packages?page={number}" for number in range(1, pages + 1)],
         "search": [f"/search?{httpx2.QueryParams(q=word)}" for word in WORDS],
         "ask": [f"/ask?{httpx2.QueryParams(q=question)}" for question in questions],
-        "faq": [
-            f"/faq?{httpx2.QueryParams(q=wording.format(name))}" for wording in WORDINGS for name in names[:FREQUENT]
-        ],
+        "faq": [f"/faq?{httpx2.QueryParams(q=question)}" for question in frequent],
         "related": [f"/related/{name}" for name in shuffled],
         "exports": [f"/exports/{name}" for name in shuffled],
         "ratings": [f"/ratings/{name}" for name in shuffled],
@@ -142,6 +145,12 @@ def requests(names: Sequence[str], pages: int, seed: int, mix: Mapping[str, int]
         yield kind, target
 
 
+def _misspelt(names: Sequence[str]) -> list[str]:
+    """Questions about packages with a hyphen in their name, each with it and without: similar, and not the same."""
+    hyphened = [name for name in names if "-" in name][:2]
+    return [WORDINGS[0].format(name) for each in hyphened for name in (each, each.replace("-", " "))]
+
+
 class Driver:
     """Sends requests until told to stop; at most `users` are in flight."""
 
@@ -149,7 +158,8 @@ class Driver:
         """Open nothing yet."""
         names = Catalog(settings.catalog).names()
         mix = {kind: weight for kind, weight in MIX.items() if settings.stand_in or kind not in OF_THE_STAND_IN}
-        self._requests = requests(names, -(-len(names) // PAGE_SIZE), settings.seed, mix)
+        pages = -(-len(names) // PAGE_SIZE)
+        self._requests = requests(names, pages, settings.seed, mix, careless=settings.careless)
         self._origins = itertools.cycle(settings.origins)
         # What is kept belongs to a URL. Behind a balancer all workers have one name; so they have here.
         self._host = httpx2.URL(settings.origins[0]).netloc.decode()

@@ -134,6 +134,7 @@ class Demo:
             users=self._options.users,
             seed=self._options.seed,
             stand_in=self._options.upstream is None,
+            careless=self._options.faults is not None,
             temporary=self._temporary,
         )
         return self._processes.start("driver", f"{_PACKAGE}.driver", settings, environment=environment)

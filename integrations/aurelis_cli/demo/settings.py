@@ -90,4 +90,6 @@ class DriverSettings:
     seed: int
     stand_in: bool
     """Whether the model is the stand-in; a real one gets fewer kinds of questions."""
+    careless: bool
+    """Whether users leave out hyphens, so that answers to similar questions may be wrong."""
     temporary: str | None
