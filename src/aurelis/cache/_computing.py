@@ -23,7 +23,7 @@ from ._shared_errors import SharedError
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import LoadTimeoutError, RecursiveLoadError
 from .telemetry import names
-from .telemetry.otel import link
+from .telemetry._spans import link
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Computing:
         flight: Flight[Kept] | None = None
         outcome: Settled[Kept] | Failed | Abandoned | None = None
         since = engine.flights.last_anew
-        with engine.telemetry.span("get") as span:
+        with engine.telemetry.spans.around("get") as span:
             try:
                 while True:
                     joined_at = engine.stack.generations.latest

@@ -31,7 +31,8 @@ from ._stack import Stack
 from ._writes import Writes
 from .exceptions import CacheClosedError, CacheError, LayerError
 from .telemetry import names
-from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span
+from .telemetry._spans import current_span_context, get_current_context, get_current_span
+from .telemetry.otel import SAMPLE_MASK, Telemetry
 
 T = TypeVar("T")
 
@@ -79,8 +80,8 @@ class Engine:
         self._generations = stack.generations
         self._monotonic = clock.monotonic
         self._hit = telemetry.hit_l1
-        self._observes_hits = telemetry.span_attributes or telemetry.span_on_hit
-        self._makes_spans = telemetry.span_on_hit
+        self._observes_hits = telemetry.spans.attributes or telemetry.spans.on_hit
+        self._makes_spans = telemetry.spans.on_hit
         self._hit_attributes = {names.NAME: telemetry.name, names.RESULT: names.HIT, names.LAYER: names.L1}
         renew_in_children(self)
 
@@ -132,12 +133,12 @@ class Engine:
         self.telemetry.request(names.HIT, names.NEGATIVE).n += 1
 
     def _observe_hit(self) -> None:
-        if self.telemetry.span_attributes:
+        if self.telemetry.spans.attributes:
             span = get_current_span()
             if span.is_recording():
                 span.set_attributes(self._hit_attributes)
         if self._makes_spans:
-            with self.telemetry.span("get") as own:
+            with self.telemetry.spans.around("get") as own:
                 if own is not None:
                     own.set_attributes(self._hit_attributes)
 
@@ -157,7 +158,7 @@ class Engine:
         if not self.stack.lower:
             telemetry.miss.n += 1
             return MISSING
-        with telemetry.span("get") as span:
+        with telemetry.spans.around("get") as span:
             found = None
             try:
                 known = self.listening is None or self.listening.started
@@ -188,7 +189,7 @@ class Engine:
             found: list[tuple[str, Mapping[str, Entry]]] = []
             try:
                 if self.stack.lower:
-                    with self.telemetry.span("get"):
+                    with self.telemetry.spans.around("get"):
                         found = await self.stack.lookup_many(missing, await self.ready())
                         now = self._monotonic()
                     for layer, entries in found:
@@ -334,7 +335,7 @@ class Engine:
         begin = self._monotonic()
         error_type: str | None = None
         task = asyncio.current_task()
-        with self.telemetry.span("fill"):
+        with self.telemetry.spans.around("fill"):
             flight.link = current_span_context()
             try:
                 return await load

@@ -163,7 +163,7 @@ class Exchange(Generic[Q]):
                 raise
         request, key, entry, decision = pending.request, pending.key, pending.entry, pending.decision
         layer = names.L1
-        with engine.telemetry.span("get") as span:
+        with engine.telemetry.spans.around("get") as span:
             for _ in range(_MAX_HOPS):
                 now = engine.clock.monotonic()
                 failure = None

@@ -98,7 +98,7 @@ class Gathering(Generic[Q]):
         engine, board = self._engine, self.board
         engine.check(board.key)
         complete = False
-        with engine.telemetry.span("get") as span:
+        with engine.telemetry.spans.around("get") as span:
             try:
                 missing = await self._look()
                 self.present = sum(key in board.found for key in board.keys)

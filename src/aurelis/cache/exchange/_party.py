@@ -273,7 +273,7 @@ class PartyLoad(Generic[Q]):
         else:
             error_type: str | None = None
             try:
-                with engine.telemetry.span("fill"):
+                with engine.telemetry.spans.around("fill"):
                     answer = await asking
             except BaseException as error:
                 error_type = type(error).__qualname__

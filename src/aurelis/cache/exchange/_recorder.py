@@ -16,7 +16,7 @@ from aurelis.cache._recording import Recording
 from aurelis.cache.exceptions import LayerError
 from aurelis.cache.http import Fields, LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.telemetry import names
-from aurelis.cache.telemetry.otel import close_span, current_in, current_span_context
+from aurelis.cache.telemetry._spans import close_span, current_in, current_span_context
 from aurelis.cache.typing import ExchangePolicy, Terminator
 
 from ._answers import Hit
@@ -83,7 +83,7 @@ class Recorder(Generic[Q]):
         self._published = False
         self.conditions: Fields = tuple(exchange.policy.conditions(request, stale))
         # One that loads in a thread has a span of its own; one that runs in a task is inside of the engine's.
-        self._span = self._engine.telemetry.open_span("fill") if seat is None else None
+        self._span = self._engine.telemetry.spans.open("fill") if seat is None else None
         if self._span is not None:
             flight.link = current_span_context(self._span)
         self._begin = self._engine.clock.monotonic()

@@ -1,20 +1,15 @@
-"""The only module that speaks to OpenTelemetry: instruments, spans, attributes on the current span."""
+"""The instruments of OpenTelemetry, and what one cache reports by them; its spans are in `_spans`."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
-from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
-from opentelemetry.trace import ProxyTracerProvider, Span, SpanContext, SpanKind, Status, StatusCode
 
 from aurelis.cache._forking import renew_in_children
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
@@ -22,6 +17,7 @@ from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 from . import names
 from ._cells import REGISTRY, Cell, CellTable, Sum
 from ._reading import Reading
+from ._spans import Spans
 
 T = TypeVar("T")
 
@@ -37,12 +33,6 @@ SAMPLE_MASK = 63
 """The latency of hits in memory is recorded for one in 64."""
 DISK_SAMPLE = 8
 """That of reads of the disk is recorded for one in 8: to record it takes half as long as such a read."""
-
-get_current_span = trace.get_current_span
-"""For the hot path, which cannot afford a frame around it."""
-
-get_current_context = otel_context.get_current
-"""Likewise. It is empty where nobody has set anything, so there is no span; this costs a third of asking for one."""
 
 
 class Instruments:
@@ -197,9 +187,8 @@ class Telemetry:
         self.name = name
         self.table = CellTable(**{names.NAME: name})
         REGISTRY.add(self, self.table)
-        self.span_attributes = span_attributes
-        self.span_on_hit = spans == "all"
-        self._spans = spans != "none"
+        tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
+        self.spans = Spans(name, tracer, spans, attributes=span_attributes)
         self._requests: dict[tuple[str, str | None], Cell] = {}
         self.hit_l1 = self.request(names.HIT, names.L1)
         self.miss = self.request(names.MISS)
@@ -213,7 +202,6 @@ class Telemetry:
         self.saved: dict[str, Saved] = {}  # by model, for those that have a place of their own
         self._saved_by_others: Saved | None = None
         self.prices = False
-        self._tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
         self._durations: dict[tuple[str, str | None, str | None], dict[str, str]] = {}
 
     # Counts
@@ -323,86 +311,3 @@ class Telemetry:
         for instruments in _PROVIDERS.sets:
             if (only := instruments.only) is None or self.name in only:
                 instruments.duration.record(elapsed, attributes)
-
-    # Spans
-
-    def span(self, verb: str) -> AbstractContextManager[Span | None]:
-        """A span `{verb} {cache name}` around I/O, or `None` where nothing would record it.
-
-        Without an SDK, and below a parent that is not sampled, no span is made at all: making one that records nothing
-        costs as much as a hit in memory twenty times over.
-        """
-        return self._recorded(verb) if self._spans and _would_record() else _NO_SPAN
-
-    def open_span(self, verb: str) -> Span | None:
-        """The same for what begins and ends in different calls: `current_in` and `close_span` go with it."""
-        return self._start(verb) if self._spans and _would_record() else None
-
-    @contextlib.contextmanager
-    def _recorded(self, verb: str) -> Iterator[Span]:
-        span = self._start(verb)
-        error_type: str | None = None
-        try:
-            with current_in(span):
-                yield span
-        except BaseException as error:
-            error_type = type(error).__qualname__
-            raise
-        finally:
-            close_span(span, error_type)
-
-    def _start(self, verb: str) -> Span:
-        return self._tracer.start_span(
-            f"{verb} {self.name}", kind=SpanKind.INTERNAL, attributes={names.NAME: self.name}
-        )
-
-
-def current_in(span: Span | None) -> AbstractContextManager[object]:
-    """Inside, the span is the current one; `None` changes nothing."""
-    if span is None:
-        return _NO_SPAN
-    return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
-
-
-def close_span(span: Span | None, error_type: str | None) -> None:
-    """End what `open_span` began."""
-    if span is None:
-        return
-    if error_type is not None:
-        # The type only: the text of a foreign exception may carry what must not leave the process.
-        span.set_attribute(names.ERROR_TYPE, error_type)
-        span.set_status(Status(StatusCode.ERROR))
-    span.end()
-
-
-_NO_SPAN: AbstractContextManager[None] = contextlib.nullcontext()
-# As long as there is no provider, `get_tracer_provider` looks into the environment at each call, which costs more than
-# all else that happens on the way to a shared layer. So the variable behind it is asked first, where there is one.
-_API = vars(trace)
-_NAMED_BY_ENVIRONMENT = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
-
-
-def _would_record() -> bool:
-    if get_current_context():
-        parent = trace.get_current_span().get_span_context()
-        if parent.is_valid:
-            return parent.trace_flags.sampled
-    if _API.get("_TRACER_PROVIDER", _API) is None and not _NAMED_BY_ENVIRONMENT:
-        return False
-    return not isinstance(_tracer_provider(), (ProxyTracerProvider, trace.NoOpTracerProvider))
-
-
-def _tracer_provider() -> Any:  # `get_tracer_provider` is typed with the interface, which hides the proxy
-    return trace.get_tracer_provider()
-
-
-def current_span_context(span: Span | None = None) -> SpanContext | None:
-    """Context of a span or of the current one, for links from those who wait for it; `None` without one."""
-    context = (trace.get_current_span() if span is None else span).get_span_context()
-    return context if context.is_valid else None
-
-
-def link(span: Span, context: object) -> None:
-    """Link the span to what it waited for: a `current_span_context`, or `None`, which changes nothing."""
-    if isinstance(context, SpanContext):
-        span.add_link(context)
