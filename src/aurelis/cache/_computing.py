@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeVar
 
 from ._bridge import LentThread
 from ._decisions import Serve
-from ._engine import Engine, result_attributes
+from ._engine import Engine
 from ._entry import Entry
 from ._flight import Abandoned, Failed, Flight, Settled, current
 from ._forking import renew_in_children
@@ -23,7 +23,7 @@ from ._shared_errors import SharedError
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import LoadTimeoutError, RecursiveLoadError
 from .telemetry import names
-from .telemetry._spans import link
+from .telemetry._spans import described, link
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Computing:
         flight: Flight[Kept] | None = None
         outcome: Settled[Kept] | Failed | Abandoned | None = None
         since = engine.flights.last_anew
-        with engine.telemetry.spans.around("get") as span:
+        with engine.telemetry.spans.around("get", key) as span:
             try:
                 while True:
                     joined_at = engine.stack.generations.latest
@@ -105,8 +105,8 @@ class Computing:
                 outcome.again()
             kept = outcome.result
             if span is not None:
-                span.set_attributes({**result_attributes(kept.layer), names.RESULT: kept.result})
-                span.set_attribute(names.COLLAPSED, not leads)
+                collapsed = not leads or kept.collapsed
+                span.set_attributes(described(kept.result, kept.layer or "", ttl=kept.ttl, collapsed=collapsed))
                 if not leads:
                     link(span, flight.link)
             return kept.packed.value if leads else engine.stack.unpack(kept.packed)
@@ -188,11 +188,13 @@ class Computing:
             return None
         if decision.refresh in ("early", "revalidate"):
             self._refresh(request, compute, tags, ttl, decision.refresh)
-        if now < entry.fresh_until:
-            engine.count_memory_hit(now)
+        ttl = entry.fresh_until - now
+        if ttl > 0:
+            if engine.count_memory_hit(now):
+                engine.telemetry.spans.note(names.HIT, names.L1, request.key, ttl=ttl)
         else:
-            engine.telemetry.lookup(names.L1, names.STALE).n += 1
-            engine.telemetry.request(names.STALE).n += 1
+            engine.count_stale()
+            engine.note(names.STALE, names.L1, request.key, ttl=ttl)
         return decision.entry
 
     def _refresh(
@@ -208,7 +210,7 @@ class Computing:
         if flight is None:
             return
         flight.tags = tags
-        load = Load(flight, request, compute, tags, ttl, reason)
+        load = Load(flight, request, compute, tags, ttl, reason, started_by=self._engine.telemetry.spans.here())
         # What belongs to the request that happens to come first (its session, its span) is over before this is.
         task = self._engine.flights.start(flight, self._loader.fill(load), Context())
         self._behind.add(task)
@@ -218,6 +220,7 @@ class Computing:
         found = self._engine.failures.find(key, self._engine.clock.monotonic())
         if found is not None and isinstance(error := found[0], SharedError):
             self._engine.count_negative()
+            self._engine.note(names.HIT, names.NEGATIVE, key)
             error.again()
 
     # Counting

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import copy_context
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, overload
@@ -109,7 +110,7 @@ class FileCacheManager:
             TypeError: the key is no string.
         """
         folder, digest = _split(cache_key)
-        opening = asyncio.get_running_loop().run_in_executor(None, self._store.open, folder, digest)
+        opening = asyncio.get_running_loop().run_in_executor(None, copy_context().run, self._store.open, folder, digest)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:

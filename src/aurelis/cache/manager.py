@@ -509,7 +509,12 @@ def set_cache_manager(manager: AnyManager | None) -> UnifiedCacheManager | None:
 
 
 def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> Engine:
-    telemetry = Telemetry(config.name, spans=config.spans, span_attributes=config.span_attributes)
+    telemetry = Telemetry(
+        config.name,
+        spans=config.spans,
+        span_attributes=config.span_attributes,
+        span_hash_key=config.hash_key() if config.span_keys == "hash" else None,
+    )
     codec = ValueCodec((*config.types, StoredPart, StoredResponse, VariantIndex))
     framing = config.framing()
     memory: MemoryBackend | None = None
@@ -576,7 +581,7 @@ def _redis(
         codec=codec,
         framing=framing,
         clock=clock,
-        damaged=lambda error: telemetry.error(names.L2, "get", f"frame_{error.reason}"),
+        damaged=lambda error: telemetry.incident(names.L2, "get", f"frame_{error.reason}"),
     )
     return _guarded(backend, seconds(layer.ttl), config, clock, telemetry)
 
@@ -599,7 +604,7 @@ def _disk(
     max_size, patience = layer.max_size or config.disk_max_size, min(seconds(config.timeout), _LONGEST_WAIT)
 
     def damaged(error: FrameError) -> None:
-        telemetry.error(names.L3, "get", f"frame_{error.reason}")
+        telemetry.incident(names.L3, "get", f"frame_{error.reason}")
 
     disk: DiskEntries
     if shared is None:

@@ -304,7 +304,7 @@ class SimilarityCache:
         try:
             await self._take_note(answer)
         except Exception as error:  # noqa: BLE001  # whoever has stored the answer has nothing to do with this
-            self._telemetry.error(names.SIMILARITY, "index", type(error).__qualname__)
+            self._telemetry.incident(names.SIMILARITY, "index", type(error).__qualname__)
 
     # Searching
 
@@ -319,7 +319,7 @@ class SimilarityCache:
                     return found if result == "hit" else None
                 result = found
         except Exception as error:  # noqa: BLE001  # without it there is a model to ask
-            self._telemetry.error(names.SIMILARITY, "get", type(error).__qualname__)
+            self._telemetry.incident(names.SIMILARITY, "get", type(error).__qualname__)
         finally:
             self._telemetry.table.cell(names.SIMILARITY_LOOKUPS, **{names.SIMILARITY_RESULT: result}).n += 1
         return None

@@ -54,6 +54,8 @@ STORED: Final = _P + "stored"
 COLLAPSED: Final = _P + "collapsed"
 TTL: Final = _P + "ttl"
 AGE: Final = _P + "age"
+KEY_HASH: Final = _P + "key.hash"
+WRITES: Final = _P + "write.count"
 
 # Values of RESULT: the final result of one request.
 HIT: Final = "hit"

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
 
+from aurelis.cache._clock import SYSTEM_CLOCK
 from aurelis.cache._forking import renew_in_children
+from aurelis.cache._trouble import Incidents
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
 from . import names
@@ -182,13 +184,16 @@ class Telemetry:
     The cells of the hot path are attributes, found once.
     """
 
-    def __init__(self, name: str, *, spans: str = "io", span_attributes: bool = True) -> None:
+    def __init__(
+        self, name: str, *, spans: str = "io", span_attributes: bool = True, span_hash_key: bytes | None = None
+    ) -> None:
         _PROVIDERS.ensure_global()
         self.name = name
+        self._incidents = Incidents("something failed, and is done without")
         self.table = CellTable(**{names.NAME: name})
         REGISTRY.add(self, self.table)
         tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
-        self.spans = Spans(name, tracer, spans, attributes=span_attributes)
+        self.spans = Spans(name, tracer, spans, attributes=span_attributes, hash_key=span_hash_key)
         self._requests: dict[tuple[str, str | None], Cell] = {}
         self.hit_l1 = self.request(names.HIT, names.L1)
         self.miss = self.request(names.MISS)
@@ -275,6 +280,11 @@ class Telemetry:
         self.table.cell(
             names.ERRORS, **{names.LAYER: layer, names.OPERATION: operation, names.ERROR_TYPE: error_type}
         ).n += 1
+
+    def incident(self, layer: str, operation: str, error_type: str) -> None:
+        """`error`, and a word in the log, for what fails now and then; what fails for some time has a `Trouble`."""
+        self.error(layer, operation, error_type)
+        self._incidents.met(f"{layer}, {operation}: {error_type}", SYSTEM_CLOCK.monotonic())
 
     def expect_breaker(self, layer: str) -> None:
         """Have the series of its changes begin with zero, for the same reason."""
