@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from hashlib import blake2b
 from typing import Any
 
@@ -33,8 +34,15 @@ Made = Span | None
 get_current_span = trace.get_current_span
 """For the hot path, which cannot afford a frame around it."""
 
-get_current_context = otel_context.get_current
-"""Likewise. It is empty where nobody has set anything, so there is no span; this costs a third of asking for one."""
+
+def _reader_of_context() -> Callable[[], Mapping[str, object]]:
+    """`get_current` of OpenTelemetry without its two frames, which cost as much as all other counting of a hit."""
+    variable = getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "_current_context", None)
+    return variable.get if isinstance(variable, ContextVar) else otel_context.get_current
+
+
+get_current_context = _reader_of_context()
+"""Likewise. It is empty where nobody has set anything, so there is no span; this costs a tenth of asking for one."""
 
 
 class Spans:
