@@ -76,7 +76,7 @@ class Engine:
         self._closer: asyncio.AbstractEventLoop | None = None
         self._ended = Gate()
         self._apart = bytearray(_APART_BITS // 8)
-        self._stood_in = Incidents("a load failed, and what is stale took its place")
+        self._stood_in = Incidents("a load failed, and what is stale stands in")
         self._unheard = Incidents("a load that nobody waits for failed")
         # The fast path reads these directly: each attribute hop would show in its budget.
         self._entries = {} if stack.memory is None else stack.memory.entries

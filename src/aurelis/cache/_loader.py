@@ -28,6 +28,7 @@ from ._packing import Keep, Packed
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import UnstorableValueError
 from .telemetry import names
+from .telemetry._spans import Made, mark_failed
 
 _LOG = logging.getLogger("aurelis.cache")
 
@@ -64,6 +65,7 @@ class Load:
     Attributes:
         behind: why it is a refresh in the background; empty: somebody waits for it.
         started_by: where that was begun, as `Spans.here` says it.
+        span: of the refresh; `None`: it is none, or has none.
         anew: whatever there is, however fresh, is no reason not to load, and takes the place of no error.
         overtaken: the load of the same key whose place this one takes.
         present: what memory has when a load begins that is to replace it.
@@ -83,6 +85,7 @@ class Load:
     state: int = 0
     generation: int = 0
     started_by: object = None
+    span: Made = None
 
     @property
     def memory_ttl(self) -> float:
@@ -112,7 +115,7 @@ class Loader:
             if load.overtaken is not None:
                 await load.overtaken.stored()  # otherwise it could be stored over what is loaded now
             if load.behind:
-                with self._apart(load, load.behind, load.started_by):
+                with self._apart(load, load.behind, load.started_by) as load.span:
                     await self._find_or_run(load)
             else:
                 await self._find_or_run(load)
@@ -126,7 +129,7 @@ class Loader:
         finally:
             self._engine.flights.land(flight)
 
-    def _apart(self, load: Load, reason: str, started_by: object) -> AbstractContextManager[object]:
+    def _apart(self, load: Load, reason: str, started_by: object) -> AbstractContextManager[Made]:
         """Around a refresh in the background, which is no part of the trace that began it."""
         spans = self._engine.telemetry.spans
         return spans.apart("revalidate", started_by, load.request.key, {names.REFRESH_REASON: reason})
@@ -218,7 +221,7 @@ class Loader:
             # Stale, and to be refreshed in the background: this caller has it, and the load goes on for the next.
             flight.keep()
             if self._stand_in(load, load.fallback, "revalidate"):
-                with self._apart(load, "revalidate", engine.telemetry.spans.here()):
+                with self._apart(load, "revalidate", engine.telemetry.spans.here()) as load.span:
                     await self._load(load, permit, budget)
                 return
         await self._load(load, permit, budget)
@@ -242,6 +245,7 @@ class Loader:
             released = True
             unheard = flight.outcome is not None or not flight.has_callers()
             survives = self._survives(load, error)
+            mark_failed(load.span, type(error).__qualname__)
             engine.note_failure(type(error).__qualname__, stale=survives, unheard=unheard)
             if not survives:
                 if options.negative_ttl:

@@ -189,6 +189,7 @@ class PartyLoad(Generic[Q]):
         self._blocking = blocking
         self._behind = behind
         self._started_by = started_by
+        self._error = ""
         self._stores: dict[str, Store] = {}
         self._begin = self._request_time = self._response_time = 0.0
         self.party = Party(tuple(led.values()))
@@ -208,9 +209,8 @@ class PartyLoad(Generic[Q]):
         reason = {names.REFRESH_REASON: self._behind}
         with self._engine.telemetry.spans.apart("revalidate", self._started_by, self._only(self._led), reason) as span:
             await self._fill()
-            failure = self.party.failure
-            if isinstance(failure, Failed):
-                mark_failed(span, type(failure.error).__qualname__)
+            if self._error:
+                mark_failed(span, self._error)
 
     def _only(self, keys: Collection[str]) -> str | None:
         return next(iter(keys)) if len(keys) == 1 else None
@@ -384,7 +384,7 @@ class PartyLoad(Generic[Q]):
         decisions = {
             key: self._policy.on_error(self._board.request(key), self._left(key), error, now) for key in missing
         }
-        cause = type(error).__qualname__
+        cause = self._error = type(error).__qualname__
         if self._stand_in(missing, decisions, None, cause):
             return
         unheard = not any(flight.has_callers() for flight in self.party.flights)
