@@ -70,7 +70,7 @@ class Gathering(Generic[Q]):
         self.result = names.MISS
         self._layer = ""
         self._span: Made = None
-        self._linked: set[object] = set()
+        self._linked: list[object] = []
         self._waited = False
         self.present = 0
 
@@ -209,8 +209,8 @@ class Gathering(Generic[Q]):
         """Wait for another's load of an item; returns its failure, if that would have been this caller's as well."""
         self._waited = True
         outcome = await self._ways.outcome(flight, self._left())
-        if flight.link not in self._linked:  # one load may bring several
-            self._linked.add(flight.link)
+        if not any(known is flight.link for known in self._linked):  # one load may bring several
+            self._linked.append(flight.link)
             link(self._span, flight.link)
         request = self.board.request(key)
         if isinstance(outcome, Settled):
