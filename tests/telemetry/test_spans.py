@@ -16,8 +16,8 @@ from aurelis.cache import CacheManager, EntryOptions
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
-from tests.managers import configuration, count, eventually, opened, run_script
-from tests.telemetry.collecting import Spans, record_spans
+from tests.managers import configuration, count, eventually, opened, own_counts, run_script
+from tests.telemetry.collecting import Metrics, Spans, record_spans
 
 PATIENT = 10.0
 TRACER = trace.get_tracer("test")
@@ -447,3 +447,81 @@ async def test_what_is_refused_or_given_again_is_no_miss(shared: CacheManager, s
     given = [attributes(span) for span in spans.named(f"get {shared.config.name}")]
     assert [found.get(names.RESULT) for found in given] == ["bypass", "miss", "hit"]
     assert given[-1][names.LAYER] == "negative"
+
+
+# --- keys
+
+
+def hashed(span: ReadableSpan) -> object:
+    """Returns what stands for the key in a span."""
+    return (span.attributes or {}).get(names.KEY_HASH)
+
+
+async def test_keys_are_hashes_and_only_on_request(spans: Spans, redis_url: str) -> None:
+    clock = ManualClock()
+    options = EntryOptions(ttl=10, stale_while_revalidate=100)
+    of_key: dict[str, set[object]] = {}
+    for secret, wanted in (("one", "hash"), ("two", "hash"), ("one", "none")):
+        config = configuration(
+            redis_url=redis_url, timeout=PATIENT, secret=secret, span_keys=wanted, spans="all", namespace=f"{secret}"
+        )
+        spans.clear()
+        async with opened(config, clock=clock) as cache:
+            for key in ("hunter2", "other"):
+                await cache.delete(key)
+                with TRACER.start_as_current_span("request"):
+                    await cache.get(key)
+                    await cache.get_or_compute(key, value, options=options)
+                    await cache.get(key)
+                    clock.advance(20)
+                    await cache.get_or_compute(key, value, options=options)
+                await eventually(lambda: len(spans.named(f"revalidate {cache.config.name}")) == 1)
+                made = list(spans.ended())
+                assert {span.name.split()[0] for span in made} == {"request", "get", "fill", "revalidate"}
+                of_key.setdefault(f"{secret} {wanted} {key}", set()).update(map(hashed, made))
+                assert not [span for span in made if key in span.to_json()]
+                spans.clear()
+            with TRACER.start_as_current_span("request"):
+                await cache.get_many(["hunter2", "other"])
+            assert {hashed(span) for span in spans.ended()} == {None}, "of several keys there is none"
+    found = {name: next(iter(hashes)) for name, hashes in of_key.items()}
+    assert all(len(hashes) == 1 for hashes in of_key.values())
+    assert [found[f"one none {key}"] for key in ("hunter2", "other")] == [None, None]
+    four = [found[f"{secret} hash {key}"] for secret in ("one", "two") for key in ("hunter2", "other")]
+    assert len(set(four)) == 4
+    assert all(isinstance(each, str) and len(each) == 32 and int(each, 16) for each in four)
+
+
+async def test_of_responses_the_hash_is_that_of_their_full_key(spans: Spans) -> None:
+    inner = httpx2.MockTransport(lambda _: httpx2.Response(200, headers={"cache-control": "max-age=60"}))
+    async with opened(configuration(secret="s", span_keys="hash")) as cache:
+        async with httpx2.AsyncClient(transport=AsyncCacheTransport(inner, cache=cache)) as client:
+            for _ in range(2):
+                with TRACER.start_as_current_span("request"):
+                    await client.get("http://example.com/hunter2")
+        (fill,) = spans.named(f"fill {cache.config.name}")
+        (get,) = spans.named(f"get {cache.config.name}")
+        _, hit = spans.named("request")
+        assert hashed(fill) == hashed(get) == hashed(hit)
+        assert isinstance(hashed(hit), str)
+        assert hashed(hit) == cache._engine.telemetry.spans.named(next(iter(cache._engine._entries)))[names.KEY_HASH]
+
+
+def test_hashes_of_keys_are_in_no_metric() -> None:
+    with own_counts():
+        metrics = Metrics()
+
+        async def use() -> None:
+            async with opened(configuration(secret="s", span_keys="hash")) as cache:
+                await cache.get_or_compute("k", value)
+                await cache.get("k")
+
+        asyncio.run(use())
+        used = {
+            attribute
+            for metric in metrics.all().values()
+            for point in metric.data.data_points
+            for attribute in point.attributes
+        }
+    assert names.RESULT in used
+    assert names.KEY_HASH not in used
