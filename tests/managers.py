@@ -69,13 +69,13 @@ def eventually_blocking(condition: Callable[[], object], within: float = WITHIN)
 
 
 def series(manager: CacheManager | str, metric: names.Metric) -> dict[tuple[tuple[str, str], ...], float]:
-    """Returns what one cache has counted, by attributes other than its name."""
+    """Returns what one cache has counted, by attributes other than its name; counters without those at zero."""
     name = manager if isinstance(manager, str) else manager.config.name
     read = REGISTRY.counts if metric.kind == "counter" else REGISTRY.levels
     return {
         tuple(pair for pair in attributes if pair[0] != names.NAME): value
         for attributes, value in read(metric).items()
-        if (names.NAME, name) in attributes
+        if (names.NAME, name) in attributes and (value or metric.kind != "counter")
     }
 
 

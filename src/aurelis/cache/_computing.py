@@ -162,7 +162,7 @@ class Computing:
             if isinstance(stale, Entry) and self._loader.may_stand_in(request, stale):
                 self._let_go(flight, options)
                 self._loader.count_refresh(flight, "timeout")
-                return Settled(self._loader.stale(stale))
+                return Settled(self._loader.stale(stale, "timeout"))
         if options.hard_timeout is None:
             return await flight.wait()
         self._let_go(flight, options)
@@ -192,7 +192,7 @@ class Computing:
             engine.count_memory_hit(now)
         else:
             engine.telemetry.lookup(names.L1, names.STALE).n += 1
-            engine.telemetry.request(names.STALE).n += 1
+            engine.telemetry.stale(decision.refresh or "error").n += 1
         return decision.entry
 
     def _refresh(
@@ -228,7 +228,8 @@ class Computing:
         # not matter.
         telemetry = self._engine.telemetry
         if isinstance(outcome, Settled) and outcome.result.result != names.MISS:
-            telemetry.request(outcome.result.result, outcome.result.layer).n += 1
+            kept = outcome.result
+            telemetry.request(kept.result, kept.layer, kept.reason or None).n += 1
             return
         telemetry.miss.n += 1
         if flight is None or not self._engine.flights.claim(flight):

@@ -45,11 +45,13 @@ class Kept:
         packed: where followers read it from.
         result: `hit`, `stale` or `miss`.
         layer: the layer that had it; `None` when it was loaded, or is stale.
+        reason: why it is stale, by the names of telemetry; empty: it is not.
     """
 
     packed: Packed
     result: str
     layer: str | None = None
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -313,7 +315,7 @@ class Loader:
         if not self.may_stand_in(load.request, entry):
             return False
         self.count_refresh(load.flight, reason)
-        load.flight.settle(self.stale(entry))
+        load.flight.settle(self.stale(entry, reason))
         return True
 
     def may_stand_in(self, request: ValueRequest, entry: Entry) -> bool:
@@ -321,8 +323,9 @@ class Loader:
             return False
         return not self._engine.stack.is_invalid(request.key, entry)
 
-    def stale(self, entry: Entry) -> Kept:
-        return Kept(Packed(self._engine.stack.read(entry), entry.payload, entry.payload is None), names.STALE)
+    def stale(self, entry: Entry, reason: str) -> Kept:
+        packed = Packed(self._engine.stack.read(entry), entry.payload, entry.payload is None)
+        return Kept(packed, names.STALE, reason=reason)
 
     def _survives(self, load: Load, error: Exception) -> bool:
         """After a failed load: whether a stale value takes the place of the error."""
@@ -348,7 +351,8 @@ class Loader:
         value = self._engine.value(found)
         packed = Packed(value, entry.payload, entry.payload is None)
         result = names.HIT if fresh else names.STALE
-        load.flight.settle(Kept(packed, result, found.layer if fresh else None))
+        # What is stale settles a flight only where a load has failed a moment ago.
+        load.flight.settle(Kept(packed, result, found.layer if fresh else None, reason="" if fresh else "error"))
 
     def count_refresh(self, flight: Flight[Kept], reason: str) -> None:
         # A load that no request is counted for. Where none has begun, there is none to count.

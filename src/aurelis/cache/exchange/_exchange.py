@@ -22,7 +22,16 @@ from aurelis.cache.telemetry import names
 from aurelis.cache.typing import ExchangePolicy
 
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused, hit_of
-from ._judgements import MISSES, is_for_its_leader, may_be_below, of_variant, why, would_block_itself
+from ._judgements import (
+    MISSES,
+    is_for_its_leader,
+    may_be_below,
+    of_variant,
+    stale_reason,
+    wants_body,
+    why,
+    would_block_itself,
+)
 from ._leading import Lead
 from ._loads import Loads
 from ._outcomes import Loading, Seat, Substitute, answer_of
@@ -107,17 +116,17 @@ class Exchange(Generic[Q]):
             entry = engine.peek(key, now)
             decision = of_variant(policy.on_lookup(request, entry, now))
         if type(decision) is Serve:
-            return self._from_memory(decision, now, key)
+            return self._from_memory(request, decision, now, key)
         return Pending(request, key, entry, decision)
 
-    def _from_memory(self, decision: Serve, now: float, key: str) -> Hit:
+    def _from_memory(self, request: Q, decision: Serve, now: float, key: str) -> Hit:
         entry = decision.entry
         if now < entry.fresh_until:
             self.engine.count_memory_hit(now)
         else:
             self._telemetry.lookup(names.L1, names.STALE).n += 1
-            self._telemetry.request(names.STALE).n += 1
-        return hit_of(entry, names.L1, now, self._telemetry, key, decision.refresh)
+            self._telemetry.stale(stale_reason(decision, now)).n += 1
+        return hit_of(entry, names.L1, now, self._telemetry, key, decision.refresh, body=wants_body(request))
 
     async def open(
         self, pending: Pending[Q], load: Callable[[Recorder[Q]], Awaitable[None]], *, patience: float | None = None
@@ -187,8 +196,12 @@ class Exchange(Generic[Q]):
                     continue
                 if isinstance(decision, Serve):
                     fresh = now < decision.entry.fresh_until
-                    engine.telemetry.request(*((names.HIT, layer) if fresh else (names.STALE,))).n += 1
-                    hit = hit_of(decision.entry, layer, now, self._telemetry, key, decision.refresh)
+                    if fresh:
+                        engine.telemetry.request(names.HIT, layer).n += 1
+                    else:
+                        engine.telemetry.stale(stale_reason(decision, now)).n += 1
+                    body = wants_body(request)
+                    hit = hit_of(decision.entry, layer, now, self._telemetry, key, decision.refresh, body=body)
                     if span is not None:
                         span.set_attributes(
                             {

@@ -17,7 +17,7 @@ from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import ResponseHead, StoredResponse
 from aurelis.cache.telemetry import names
 
-from ._answers import Hit, Refused
+from ._answers import Hit, Refused, body_size
 from ._exchange import GIVEN_AGAIN, Exchange
 from ._judgements import would_block_itself
 from ._outcomes import Loading, Substitute
@@ -211,7 +211,7 @@ class Gathering(Generic[Q]):
                 entry = result.entry
             elif isinstance(result, Substitute):
                 if isinstance(self._policy.on_error(request, result.entry, ConnectionError(), self.board.now()), Serve):
-                    self.board.found[key], self.board.how[key] = result.entry, (names.STALE, "")
+                    self.board.stand_in(key, result.entry)
                 return None
             elif isinstance(result, Loading):
                 await self._read(result)
@@ -300,7 +300,10 @@ class Gathering(Generic[Q]):
         if complete and kinds <= {names.HIT, names.STALE}:
             self.result = names.STALE if names.STALE in kinds else names.HIT
             layer = max(layer for _, layer in results)
-            telemetry.request(*((names.HIT, layer) if self.result == names.HIT else (names.STALE,))).n += 1
+            if self.result == names.HIT:
+                telemetry.request(names.HIT, layer).n += 1
+            else:
+                telemetry.stale(board.stale_reason()).n += 1
             if asked:  # in vain, and what was stored stands in for the answer
                 telemetry.refresh("error")
         else:
@@ -323,6 +326,7 @@ class Gathering(Generic[Q]):
         telemetry, model = self._engine.telemetry, answers[0].model
         saved = telemetry.saved.get(model) or telemetry.saved_by(model)
         for one in answers:
+            telemetry.saved_bytes.n += body_size(one)
             saved.seconds.n += one.load_seconds
             saved.input.n += one.input_tokens or 0
             saved.output.n += one.output_tokens or 0
