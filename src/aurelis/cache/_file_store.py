@@ -318,6 +318,7 @@ class FileStore:
                     count, total = self._evict(size)
                 usage.write(count + 1, total + size)
                 os.replace(partial, path)
+                self._held = count + 1, total + size
         return True
 
     # Room
@@ -364,6 +365,8 @@ class FileStore:
                 path.unlink()
             except FileNotFoundError:
                 return False
+            if self._held is not None:
+                self._held = max(self._held[0] - 1, 0), max(self._held[1] - state.st_size, 0)
             usage.forget()
             return True
 

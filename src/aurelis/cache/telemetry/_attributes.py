@@ -81,7 +81,7 @@ BREAKER_STATES: Final = ("open", "half_open", "closed")
 GAP_REASONS: Final = ("hole", "connection", "subscription")
 """All of them: what is rare and bounded is reported from the beginning."""
 STALE_REASONS: Final = ("revalidate", "error", "timeout", "lease", "request")
-REFRESH_REASONS: Final = ("early", "revalidate", "timeout", "error", "lease")
+REFRESH_REASONS: Final = ("early", "revalidate", "timeout", "error")
 """Those of values; what is loaded over HTTP has further ones."""
 STORE_RESULTS: Final = (KEPT, LAYER_FAILED, BEYOND_MEMORY, TOO_LARGE, FENCED, "skipped", "ttl", "unstorable")
 """Those of values; what is loaded over HTTP has further ones."""
@@ -207,19 +207,15 @@ _ALL: Final = (
             "unstorable": "of a type that cannot be stored",
             "not_fresh": "the response has no lifetime and no validator",
             "no_store": "the response forbids it",
-            "request_no_store": "the request forbids it",
             "private": "the response is for one user",
             "no_cache": "to be validated each time, and it has no validator",
-            "status": "its status is none that is kept",
-            "method": "of a request that is no GET",
-            "range": "of a range that is not understood",
+            "status": "its status is none that is kept, or not understood",
             "authorization": "the request had credentials",
             "cookie": "the request had a cookie, and nothing says that the response is for all",
             "set_cookie": "the response sets a cookie",
-            "vary": "Vary names everything, or a part of a response varies",
+            "vary": "Vary names everything",
             "invalid_field": "a header field that is not allowed in HTTP",
             "events": "server-sent events that do not say for how long",
-            "partial": "a part of a response that cannot be kept as one",
             "incomplete": "what came was not all of it",
             "tags": "its tags are too many or too long",
             "content_encoding": "in a content coding that cannot be undone",
@@ -245,7 +241,6 @@ _ALL: Final = (
             "revalidate": "in the background, since it is no longer fresh",
             "timeout": "its callers got something stale, as it takes too long",
             "error": "its callers got something stale, as it has failed",
-            "lease": "its callers got something stale, as another process loads it",
             "validated": "the origin has confirmed what was stored",
             "items": "a further request to the provider for one call",
         },
@@ -274,7 +269,7 @@ _ALL: Final = (
         RECOVERY_RESULT,
         "What a shared layer was told later.",
         {
-            "stored": "to keep nothing older than what was set",
+            "stored": "a value that was set meanwhile",
             "removed": "that a key is gone",
             "invalidated": "that a tag was invalidated",
         },

@@ -24,6 +24,11 @@ _STORED_IN: Final = (a.L1, a.L2, a.L3)
 _HELD_IN: Final = (a.L1, a.L3, a.SIMILARITY, a.FILES)
 _BY_MODEL: Final = Use(a.MODEL, only="where the model has a name")
 _JOURNAL: Final = Use(a.JOURNAL)
+# Values of OPERATION.
+_OF_LAYERS: Final = (
+    "get", "set", "delete", "clear", "invalidate", "scan", "tags", "acquire", "renew", "release",
+)  # fmt: skip
+_OF_JOURNALS: Final = ("append", "pending", "take", "settle", "backlog", "letters", "replay", "leave")
 
 REQUESTS: Final = Metric(
     P + "requests",
@@ -70,7 +75,7 @@ DURATION: Final = Metric(
     "s",
     "Duration of operations: each that waits for I/O, 1 in 8 of the disk's gets, 1 in 128 hits in memory. Not a count.",
     (
-        Use(a.OPERATION),
+        Use(a.OPERATION, (*_OF_LAYERS, "fill", "write", *_OF_JOURNALS)),
         Use(a.LAYER, (*_STORED_IN, a.FILES, a.JOURNALED, a.STORE), "unless it is a `fill`"),
         Use(a.ERROR_TYPE, only="of one that failed"),
     ),
@@ -190,8 +195,8 @@ ERRORS: Final = Metric(
     "{error}",
     "Failures of a layer or of a frame that were handled and not raised.",
     (
-        Use(a.LAYER, (a.L1, a.L2, a.L3, a.FILES, a.JOURNALED, a.STORE, a.SIMILARITY, a.COMPRESSED)),
-        Use(a.OPERATION),
+        Use(a.LAYER, (a.L2, a.L3, a.FILES, a.JOURNALED, a.STORE, a.SIMILARITY, a.COMPRESSED)),
+        Use(a.OPERATION, (*_OF_LAYERS, "write", *_OF_JOURNALS, "embed", "judge", "index", "recorded")),
         Use(a.ERROR_TYPE),
     ),
     "Each failure that no caller was told of, when it is met.",
