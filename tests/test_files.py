@@ -521,14 +521,15 @@ async def test_who_leaves_leaves_no_file_open(
     key = await files.cache_file(written(tmp_path / "a", b"x"))
     go = threading.Event()
     results: list[Any] = []
-    open_copy = FileStore.open
+    open_copy = FileStore.look
 
     def slowly(store: FileStore, *args: str) -> Any:
         go.wait()
-        results.append(open_copy(store, *args))
-        return results[0]
+        found = open_copy(store, *args)
+        results.append(found[0])
+        return found
 
-    monkeypatch.setattr(FileStore, "open", slowly)
+    monkeypatch.setattr(FileStore, "look", slowly)
     task = asyncio.create_task(files.open_cached_file(key))
     await asyncio.sleep(0.01)
     task.cancel()

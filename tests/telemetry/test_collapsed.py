@@ -41,7 +41,8 @@ def spans(recorder: Spans) -> Spans:
 def span_id(span: ReadableSpan) -> int:
     """Returns the identifier of a span."""
     assert span.context is not None
-    return span.context.span_id
+    identifier: int = span.context.span_id
+    return identifier
 
 
 def parent_of(span: ReadableSpan) -> int:
@@ -229,7 +230,7 @@ async def test_who_waits_for_another_process_says_so_and_has_nothing_to_link_to(
         waiting = asyncio.create_task(second.get_or_compute("k", never))
         await eventually(lambda: len(asked) > 1)
         go_on.set()
-        assert await asyncio.gather(leading, waiting) == ["value", "value"]
+        assert tuple(await asyncio.gather(leading, waiting)) == ("value", "value")
         (get,) = spans.named(f"get {second.config.name}")
     told = get.attributes or {}
     assert (told[names.RESULT], told[names.LAYER], told[names.COLLAPSED]) == ("hit", "l2", True)

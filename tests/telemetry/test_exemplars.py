@@ -65,7 +65,7 @@ class Exemplars:
             for metric in scope.metrics
             if metric.name == names.DURATION.name
             for point in metric.data.data_points
-            if point.attributes[names.NAME] == cache
+            if (point.attributes or {})[names.NAME] == cache
         ]
 
     def of(self, operation: str, layer: str | None = None) -> set[int]:

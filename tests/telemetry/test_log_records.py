@@ -58,7 +58,7 @@ class Log:
     """What OpenTelemetry has been told of the log."""
 
     def __init__(self) -> None:
-        self.exporter = InMemoryLogRecordExporter()
+        self.exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # it says nothing of types
         provider = LoggerProvider(shutdown_on_exit=False)
         provider.add_log_record_processor(SimpleLogRecordProcessor(self.exporter))
         self.handler = LoggingHandler(logger_provider=provider)

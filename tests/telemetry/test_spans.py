@@ -50,7 +50,7 @@ async def value() -> str:
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
     """Returns the attributes of a span, without the name of the cache, and without what is left of a long life."""
-    found = dict(span.attributes or {})
+    found: dict[str, Any] = dict(span.attributes or {})
     found.pop(names.NAME, None)
     if 3590 < found.get(names.TTL, 0) <= 3600:
         del found[names.TTL]
@@ -84,7 +84,7 @@ async def test_a_hit_in_memory_makes_no_span_and_is_noted_on_the_current_one(spa
                 await hit()
             (span,) = spans.ended()
             assert span.name == "request"
-            told = dict(span.attributes or {})
+            told: dict[str, Any] = dict(span.attributes or {})
             if not several:
                 assert 3590 < told.pop("aurelis.cache.ttl") <= 3600
             assert told == {

@@ -106,7 +106,9 @@ class Computing:
             kept = outcome.result
             if span is not None:
                 collapsed = not leads or kept.collapsed
-                span.set_attributes(described(kept.result, kept.layer or "", ttl=kept.ttl, collapsed=collapsed))
+                span.set_attributes(
+                    described(kept.result, kept.layer or "", ttl=kept.ttl, collapsed=collapsed, stale=kept.reason)
+                )
                 if not leads:
                     link(span, flight.link)
             return kept.packed.value if leads else engine.stack.unpack(kept.packed)
@@ -162,7 +164,7 @@ class Computing:
             if isinstance(stale, Entry) and self._loader.may_stand_in(request, stale):
                 self._let_go(flight, options)
                 self._loader.count_refresh(flight, "timeout")
-                return Settled(self._loader.stale(stale))
+                return Settled(self._loader.stale(stale, "timeout"))
         if options.hard_timeout is None:
             return await flight.wait()
         self._let_go(flight, options)
@@ -193,8 +195,10 @@ class Computing:
             if engine.count_memory_hit(now):
                 engine.telemetry.spans.note(names.HIT, names.L1, request.key, ttl=ttl)
         else:
-            engine.count_stale()
-            engine.note(names.STALE, names.L1, request.key, ttl=ttl)
+            engine.telemetry.lookup(names.L1, names.STALE).n += 1
+            reason = decision.refresh or "error"
+            engine.telemetry.stale(reason).n += 1
+            engine.note(names.STALE, names.L1, request.key, ttl=ttl, stale=reason)
         return decision.entry
 
     def _refresh(
@@ -231,7 +235,8 @@ class Computing:
         # not matter.
         telemetry = self._engine.telemetry
         if isinstance(outcome, Settled) and outcome.result.result != names.MISS:
-            telemetry.request(outcome.result.result, outcome.result.layer).n += 1
+            kept = outcome.result
+            telemetry.request(kept.result, kept.layer, kept.reason or None).n += 1
             return
         telemetry.miss.n += 1
         if flight is None or not self._engine.flights.claim(flight):

@@ -145,10 +145,11 @@ class Engine:
         ttl: float = math.inf,
         age: int | None = None,
         fwd: str = "",
+        stale: str = "",
     ) -> None:
         """`Spans.note`, where there may be a span to tell."""
         if self._observes_hits and (get_current_context() or self._makes_spans):
-            self.telemetry.spans.note(result, layer, key, ttl=ttl, age=age, fwd=fwd)
+            self.telemetry.spans.note(result, layer, key, ttl=ttl, age=age, fwd=fwd, stale=stale)
 
     def note_failure(self, cause: str, *, stale: bool, unheard: bool) -> None:
         """Tell the log of a load that has failed, if none of those who wait would hear of it.
@@ -160,11 +161,6 @@ class Engine:
         """
         if stale or unheard:
             (self._stood_in if stale else self._unheard).met(cause, self._monotonic())
-
-    def count_stale(self) -> None:
-        """Count a request that was answered with a stale value from memory."""
-        self.telemetry.lookup(names.L1, names.STALE).n += 1
-        self.telemetry.request(names.STALE).n += 1
 
     def count_negative(self) -> None:
         """Count a request that was answered with a failure that is remembered."""
@@ -272,12 +268,12 @@ class Engine:
                         removed = False
                 return removed
             keep = Keep(ttl, details=Details(tags) if tags else NO_DETAILS)
-            stored = await self.stack.store(values, keep, budget)
+            result = await self.stack.store(values, keep, budget)
         finally:
             for key in values:
                 self.flights.fence(key)  # a load that found the old value while the new one was on its way
-        self.telemetry.store("stored" if stored else "incomplete", len(values))
-        return stored
+        self.telemetry.store(result, len(values))
+        return result == names.KEPT
 
     async def delete(self, key: str) -> bool:
         """Forget the key; true if it was there."""
@@ -287,6 +283,7 @@ class Engine:
             return await self.stack.remove(key, budget)
         finally:
             self.flights.fence(key)  # a load that joined the old value while it was being removed
+            self.telemetry.invalidated("key")
 
     async def soften(self, key: str) -> bool:
         """Make the key stale; true if it was there. A load under way is not stored."""
@@ -296,6 +293,7 @@ class Engine:
             return await soften(self.stack, key, budget)
         finally:
             self.flights.fence(key)  # as in `delete`
+            self.telemetry.invalidated("key", mode="soft")
 
     async def clear(self) -> None:
         """Forget everything of this cache."""
@@ -305,6 +303,7 @@ class Engine:
             await self.stack.clear(budget)
         finally:
             self.flights.fence_all()
+            self.telemetry.invalidated("everything")
 
     async def invalidate(self, tags: tuple[str, ...], *, soft: bool) -> None:
         """Make all entries with one of the tags out of date, in time that does not depend on how many there are."""
@@ -314,6 +313,7 @@ class Engine:
             await self.stack.invalidate(tags, soft=soft, budget=budget)
         finally:
             self.flights.fence_tagged(tags, self.stack.implied)
+            self.telemetry.invalidated_tags(tags, soft=soft)
 
     async def invalidate_matching(
         self, matches: Callable[[str], bool], start: str, progress: Callable[[int, int], None] | None
@@ -325,6 +325,7 @@ class Engine:
             return await remove_matching(self.stack, matches, start, progress)
         finally:
             self.flights.fence_matching(matches)
+            self.telemetry.invalidated("pattern")
 
     def value(self, found: Found) -> object:
         """The value for one reader. What a remote layer decoded is the reader's own copy already."""

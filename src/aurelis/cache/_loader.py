@@ -49,6 +49,7 @@ class Kept:
         layer: the layer that had it; `None` when it was loaded, or is stale.
         ttl: seconds of freshness that were left; infinite: not known, or for ever.
         collapsed: another process has loaded it, while this one waited.
+        reason: why it is stale, by the names of telemetry; empty: it is not.
     """
 
     packed: Packed
@@ -56,6 +57,7 @@ class Kept:
     layer: str | None = None
     ttl: float = math.inf
     collapsed: bool = False
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -345,7 +347,7 @@ class Loader:
         if not self.may_stand_in(load.request, entry):
             return False
         self.count_refresh(load.flight, reason)
-        load.flight.settle(self.stale(entry))
+        load.flight.settle(self.stale(entry, reason))
         return True
 
     def may_stand_in(self, request: ValueRequest, entry: Entry) -> bool:
@@ -353,9 +355,10 @@ class Loader:
             return False
         return not self._engine.stack.is_invalid(request.key, entry)
 
-    def stale(self, entry: Entry) -> Kept:
+    def stale(self, entry: Entry, reason: str) -> Kept:
+        packed = Packed(self._engine.stack.read(entry), entry.payload, entry.payload is None)
         ttl = entry.fresh_until - self._engine.clock.monotonic()
-        return Kept(Packed(self._engine.stack.read(entry), entry.payload, entry.payload is None), names.STALE, ttl=ttl)
+        return Kept(packed, names.STALE, reason=reason, ttl=ttl)
 
     def _survives(self, load: Load, error: Exception) -> bool:
         """After a failed load: whether a stale value takes the place of the error."""
@@ -382,7 +385,9 @@ class Loader:
         value = self._engine.value(found)
         packed = Packed(value, entry.payload, entry.payload is None)
         result = names.HIT if fresh else names.STALE
-        load.flight.settle(Kept(packed, result, found.layer if fresh else None, ttl, collapsed))
+        # What is stale settles a flight only where a load has failed a moment ago.
+        reason, layer = ("", found.layer) if fresh else ("error", None)
+        load.flight.settle(Kept(packed, result, layer, ttl, collapsed, reason))
 
     def count_refresh(self, flight: Flight[Kept], reason: str) -> None:
         # A load that no request is counted for. Where none has begun, there is none to count.

@@ -62,6 +62,38 @@ class Heard:
     at: float = field(default=0.0, compare=False)
 
 
+class Echo:
+    """How long a sign of life takes to come back to its sender, by the sender's own clock.
+
+    They come back in the order in which they were sent, and one at a time is measured. Where one may be missing, none
+    is, until a subscription begins.
+    """
+
+    def __init__(self) -> None:
+        self._away = 0
+        self._at: float | None = None
+
+    def begin_anew(self) -> None:
+        """What was sent before may not come back."""
+        self._away, self._at = 0, None
+
+    def sent(self, now: float) -> None:
+        """One goes off."""
+        if not self._away:
+            self._at = now
+        self._away += 1
+
+    def failed(self) -> None:
+        """It may have gone off, or not."""
+        self._at = None
+
+    def heard(self, now: float) -> float | None:
+        """One has come back. Returns the seconds that it took; `None`: it is not sure which one it is."""
+        self._away = max(self._away - 1, 0)
+        at, self._at = self._at, None
+        return None if at is None else max(now - at, 0.0)
+
+
 def hear(heard: Heard, message: Message, now: float) -> tuple[Heard, bool]:
     """The next state, and whether something must have been lost.
 

@@ -31,7 +31,7 @@ from .exceptions import ConfigurationError, FrameError
 from .http import StoredPart, StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
 from .telemetry import names
-from .telemetry.otel import DISK_SAMPLE, Telemetry
+from .telemetry.otel import DISK_SAMPLE, SIZE_SAMPLE_MEMORY, Telemetry
 from .typing import Layer, Newsroom, SharedLayer
 
 if TYPE_CHECKING:
@@ -166,11 +166,7 @@ class CacheManager:
         Raises:
             LayerError: a shared layer could not be reached, so other processes may still see the value.
         """
-        self._engine.check(key)
-        try:
-            return await (self._engine.soften(key) if soft else self._engine.delete(key))
-        finally:
-            self._engine.telemetry.deletes.n += 1
+        return await (self._engine.soften(key) if soft else self._engine.delete(key))
 
     async def invalidate_tags(self, *tags: str, soft: bool = False) -> None:
         """Make everything with one of these tags out of date, everywhere, however much it is.
@@ -558,6 +554,11 @@ def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> 
         generations=Generations(clock, shared=shared, trust=min(seconds(config.l1_ttl), _TRUST), first=first),
         prefix=prefix,
     )
+    if memory is not None:
+        telemetry.table.alias(
+            stack.first.invalidated, names.EVICTIONS, **{names.LAYER: names.L1, names.REASON: "invalidated"}
+        )
+        stack.first.note_size = telemetry.sizes(names.L1, SIZE_SAMPLE_MEMORY).note
     engine = Engine(stack, telemetry, clock)
     if stack.shared is not None and isinstance(stack.shared.layer, Newsroom):
         heartbeat = seconds(config.heartbeat)

@@ -23,7 +23,16 @@ from aurelis.cache.telemetry._spans import Attributes, Made, described, link
 from aurelis.cache.typing import ExchangePolicy
 
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused, hit_of
-from ._judgements import MISSES, is_for_its_leader, may_be_below, of_variant, why, would_block_itself
+from ._judgements import (
+    MISSES,
+    is_for_its_leader,
+    may_be_below,
+    of_variant,
+    stale_reason,
+    wants_body,
+    why,
+    would_block_itself,
+)
 from ._leading import Lead
 from ._loads import Loads
 from ._outcomes import Loading, Seat, Substitute, answer_of
@@ -109,18 +118,20 @@ class Exchange(Generic[Q]):
             entry = engine.peek(key, now)
             decision = of_variant(policy.on_lookup(request, entry, now))
         if type(decision) is Serve:
-            return self._from_memory(decision, now, key)
+            return self._from_memory(request, decision, now, key)
         return Pending(request, key, entry, decision)
 
-    def _from_memory(self, decision: Serve, now: float, key: str) -> Hit:
+    def _from_memory(self, request: Q, decision: Serve, now: float, key: str) -> Hit:
         entry = decision.entry
-        hit = hit_of(entry, names.L1, now, self._telemetry, key, decision.refresh)
+        hit = hit_of(entry, names.L1, now, self._telemetry, key, decision.refresh, body=wants_body(request))
         if now < entry.fresh_until:
             if self.engine.count_memory_hit(now):
                 self._telemetry.spans.note(names.HIT, names.L1, key, ttl=hit.ttl, age=hit.age)
         else:
-            self.engine.count_stale()
-            self.engine.note(names.STALE, names.L1, key, ttl=hit.ttl, age=hit.age)
+            self._telemetry.lookup(names.L1, names.STALE).n += 1
+            reason = stale_reason(decision, now)
+            self._telemetry.stale(reason).n += 1
+            self.engine.note(names.STALE, names.L1, key, ttl=hit.ttl, age=hit.age, stale=reason)
         return hit
 
     async def open(
@@ -192,11 +203,16 @@ class Exchange(Generic[Q]):
                     continue
                 if isinstance(decision, Serve):
                     fresh = now < decision.entry.fresh_until
-                    engine.telemetry.request(*((names.HIT, layer) if fresh else (names.STALE,))).n += 1
-                    hit = hit_of(decision.entry, layer, now, self._telemetry, key, decision.refresh)
+                    reason = "" if fresh else stale_reason(decision, now)
+                    if fresh:
+                        engine.telemetry.request(names.HIT, layer).n += 1
+                    else:
+                        engine.telemetry.stale(reason).n += 1
+                    body = wants_body(request)
+                    hit = hit_of(decision.entry, layer, now, self._telemetry, key, decision.refresh, body=body)
                     if span is not None:
                         result = names.HIT if fresh else names.STALE
-                        span.set_attributes(described(result, layer, ttl=hit.ttl, age=hit.age))
+                        span.set_attributes(described(result, layer, ttl=hit.ttl, age=hit.age, stale=reason))
                     return hit
                 if isinstance(decision, Refuse):
                     engine.telemetry.bypass.n += 1

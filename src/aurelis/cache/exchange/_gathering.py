@@ -18,7 +18,7 @@ from aurelis.cache.http import ResponseHead, StoredResponse
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry._spans import Made, described, link
 
-from ._answers import Hit, Refused
+from ._answers import Hit, Refused, body_size
 from ._exchange import Exchange
 from ._judgements import would_block_itself
 from ._outcomes import Loading, Substitute
@@ -68,7 +68,7 @@ class Gathering(Generic[Q]):
         self._begin = self.board.now()
         self.loads: list[PartyLoad[Q]] = []
         self.result = names.MISS
-        self._layer = ""
+        self._layer = self._stale = ""
         self._span: Made = None
         self._linked: list[object] = []
         self._waited = False
@@ -126,7 +126,7 @@ class Gathering(Generic[Q]):
                 self._count(complete=complete)
                 if span is not None:
                     collapsed = not self.asked() if self._waited or self.loads else None
-                    span.set_attributes(described(self.result, self._layer, collapsed=collapsed))
+                    span.set_attributes(described(self.result, self._layer, collapsed=collapsed, stale=self._stale))
 
     async def _look(self) -> list[str]:
         """Look for the items in memory and below; returns those that are not there."""
@@ -220,7 +220,7 @@ class Gathering(Generic[Q]):
                 entry = result.entry
             elif isinstance(result, Substitute):
                 if isinstance(self._policy.on_error(request, result.entry, ConnectionError(), self.board.now()), Serve):
-                    self.board.found[key], self.board.how[key] = result.entry, (names.STALE, "")
+                    self.board.stand_in(key, result.entry)
                 return None
             elif isinstance(result, Loading):
                 await self._read(result)
@@ -321,7 +321,11 @@ class Gathering(Generic[Q]):
         if complete and kinds <= {names.HIT, names.STALE}:
             self.result = names.STALE if names.STALE in kinds else names.HIT
             self._layer = layer = max(layer for _, layer in results)
-            telemetry.request(*((names.HIT, layer) if self.result == names.HIT else (names.STALE,))).n += 1
+            if self.result == names.HIT:
+                telemetry.request(names.HIT, layer).n += 1
+            else:
+                self._stale = board.stale_reason()
+                telemetry.stale(self._stale).n += 1
             if asked:  # in vain, and what was stored stands in for the answer
                 telemetry.refresh("error")
         else:
@@ -344,6 +348,7 @@ class Gathering(Generic[Q]):
         telemetry, model = self._engine.telemetry, answers[0].model
         saved = telemetry.saved.get(model) or telemetry.saved_by(model)
         for one in answers:
+            telemetry.saved_bytes.n += body_size(one)
             saved.seconds.n += one.load_seconds
             saved.input.n += one.input_tokens or 0
             saved.output.n += one.output_tokens or 0

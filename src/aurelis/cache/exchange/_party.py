@@ -25,6 +25,7 @@ from aurelis.cache.telemetry._spans import mark_failed
 from aurelis.cache.typing import ExchangePolicy
 
 from ._exchange import Exchange
+from ._judgements import stale_reason
 from ._loads import LONGEST_LOAD
 from ._outcomes import Substitute
 from ._recorder import bare
@@ -123,6 +124,16 @@ class Board(Generic[Q]):
         self.due: list[str] = []
         self.reason = "miss"
         self.refused = False
+        self._why_stale: set[str] = set()
+
+    def stand_in(self, key: str, entry: Entry) -> None:
+        """What was stored answers for an item, whose load has failed."""
+        self.found[key], self.how[key] = entry, (names.STALE, "")
+        self._why_stale.add("error")
+
+    def stale_reason(self) -> str:
+        """Why the whole is stale: the worst of the reasons of its items."""
+        return next((reason for reason in ("error", "revalidate") if reason in self._why_stale), "request")
 
     def request(self, key: str) -> Q:
         """The request for an item."""
@@ -134,7 +145,11 @@ class Board(Generic[Q]):
         decision = self._policy.on_lookup(self.request(key), entry, now)
         if isinstance(decision, Serve):
             self.found[key] = decision.entry
-            self.how[key] = (names.HIT, layer) if now < decision.entry.fresh_until else (names.STALE, "")
+            if now < decision.entry.fresh_until:
+                self.how[key] = (names.HIT, layer)
+            else:
+                self.how[key] = (names.STALE, "")
+                self._why_stale.add(stale_reason(decision, now))
             if decision.refresh:
                 self.due.append(key)
             return True
@@ -412,7 +427,7 @@ class PartyLoad(Generic[Q]):
         for key, serve in serves.items():
             if serve.retry_in:
                 self._engine.stack.rearm(key, serve.entry, self._board.now() + serve.retry_in)
-            self._board.found[key], self._board.how[key] = serve.entry, (names.STALE, "")
+            self._board.stand_in(key, serve.entry)
             self._led[key].settle(Substitute(serve.entry, names.STALE, status))
         return True
 

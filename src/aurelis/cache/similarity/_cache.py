@@ -200,6 +200,8 @@ class SimilarityCache:
             self._shelf, self.cache.key_builder, self._views, max_entries=max_entries, max_bytes=max_bytes
         )
         self._verdicts = Verdicts(self._telemetry, mode, judge or _are_equal, self._timeout)
+        for result in names.SIMILARITY_RESULTS:
+            self._telemetry.table.cell(names.SIMILARITY_LOOKUPS, **{names.SIMILARITY_RESULT: result})
         at_hand = {names.LAYER: names.SIMILARITY}
         self._telemetry.gauge(names.ENTRIES, self._views, lambda views: views.rows, **at_hand)
         self._telemetry.gauge(names.USAGE, self._views, lambda views: views.size, **at_hand)

@@ -76,6 +76,9 @@ class Verdicts:
     def __init__(self, telemetry: Telemetry, mode: str, judge: Judge, timeout: float) -> None:
         self._telemetry = telemetry
         self._mode = mode
+        if mode != "threshold":  # which compares nothing
+            for verdict in names.VERDICTS:
+                self._cell(verdict)
         self._judge = judge
         self._timeout = timeout
         self._closed = False

@@ -133,16 +133,17 @@ class Spans:
         ttl: float = math.inf,
         age: int | None = None,
         fwd: str = "",
+        stale: str = "",
     ) -> None:
         """Tell the current span what became of a request that waited for nothing. Arguments as those of `described`."""
         span = get_current_span() if self.attributes else None
         if span is not None and span.is_recording():
-            told = described(result, layer, ttl=ttl, age=age, fwd=fwd)
+            told = described(result, layer, ttl=ttl, age=age, fwd=fwd, stale=stale)
             span.set_attributes({names.NAME: self._name, **told, **self.named(key)})
         if self.on_hit and not fwd:
             with self.around("get", key) as own:
                 if own is not None:
-                    own.set_attributes(described(result, layer, ttl=ttl, age=age))
+                    own.set_attributes(described(result, layer, ttl=ttl, age=age, stale=stale))
 
     def named(self, key: str | None) -> dict[str, str]:
         """The attribute that stands for a key; empty where none shall."""
@@ -162,6 +163,7 @@ def described(
     fwd: str = "",
     collapsed: bool | None = None,
     stored: bool | None = None,
+    stale: str = "",
 ) -> Attributes:
     """What a span says of a request. What is left out is not said.
 
@@ -170,10 +172,13 @@ def described(
         ttl: seconds of freshness left, negative when stale.
         age: seconds.
         fwd: why it went forward, a token of RFC 9211 §2.2.
+        stale: why it got something stale.
     """
     attributes: Attributes = {names.RESULT: result}
     if layer:
         attributes[names.LAYER] = layer
+    if stale:
+        attributes[names.STALE_REASON] = stale
     if math.isfinite(ttl):
         attributes[names.TTL] = round(ttl, 3)
     if age is not None:

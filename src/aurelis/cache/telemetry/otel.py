@@ -13,6 +13,7 @@ from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Obs
 
 from aurelis.cache._clock import SYSTEM_CLOCK
 from aurelis.cache._forking import renew_in_children
+from aurelis.cache._tags import BELOW, EVERYTHING
 from aurelis.cache._trouble import Incidents
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
@@ -33,6 +34,9 @@ except PackageNotFoundError:  # a checkout that was never installed
 
 SAMPLE_MASK = 127
 """The latency of hits in memory is recorded for one in 128: to record it takes twenty times as long as such a hit."""
+SIZE_SAMPLE_MEMORY, SIZE_SAMPLE = 61, 7
+"""Sizes are recorded of one store in so many, in memory and below. Primes, since what is stored in pairs, as a variant
+and its index are, would fall into step with others: always the one would be recorded, and never the other."""
 DISK_SAMPLE = 8
 """That of reads of the disk is recorded for one in 8: to record it takes half as long as such a read."""
 
@@ -50,21 +54,29 @@ class Instruments:
     def __init__(self, provider: MeterProvider | None = None, only: set[str] | None = None) -> None:
         self.only = only
         meter = metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
-        self.duration: Histogram = meter.create_histogram(
-            names.DURATION.name,
-            names.DURATION.unit,
-            names.DURATION.description,
-            explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS,
-        )
+        self._histograms: dict[str, Histogram] = {}
         for metric in names.METRICS:
-            if metric.kind == "counter":
+            if metric.kind == "histogram":
+                self._histograms[metric.name] = meter.create_histogram(
+                    metric.name,
+                    metric.unit,
+                    metric.description,
+                    explicit_bucket_boundaries_advisory=metric.buckets,
+                )
+            elif metric.kind == "counter":
                 meter.create_observable_counter(
                     metric.name, [self._observer(metric, REGISTRY.counts)], metric.unit, metric.description
                 )
-            elif metric.kind == "gauge":
+            else:
                 meter.create_observable_up_down_counter(
                     metric.name, [self._observer(metric, REGISTRY.levels)], metric.unit, metric.description
                 )
+        self.duration = self._histograms[names.DURATION.name]
+
+    def record(self, metric: names.Metric, value: float, attributes: dict[str, str]) -> None:
+        """Record a value of a histogram."""
+        if self.only is None or attributes[names.NAME] in self.only:
+            self._histograms[metric.name].record(value, attributes)
 
     def _observer(
         self, metric: names.Metric, read: Callable[[names.Metric], Mapping[tuple[tuple[str, str], ...], float]]
@@ -178,14 +190,42 @@ def read(name: str) -> Reading:
     return reading
 
 
+class Sizes:
+    """Sizes of what one layer is given to keep, of which one in `every` is recorded, the first among them."""
+
+    __slots__ = ("_attributes", "_every", "_left")
+
+    def __init__(self, name: str, layer: str, every: int) -> None:
+        self._attributes = {names.NAME: name, names.LAYER: layer}
+        self._every = every
+        self._left = 1
+
+    def note(self, size: int) -> None:
+        """Something of so many bytes is stored."""
+        self._left = left = self._left - 1
+        if left <= 0:
+            self._left = self._every
+            for instruments in _PROVIDERS.sets:
+                instruments.record(names.SIZE, size, self._attributes)
+
+
 class Telemetry:
     """What one cache reports. Never raises and never changes a result.
 
     The cells of the hot path are attributes, found once.
+
+    Args:
+        loads: it keeps what is loaded; otherwise it has no series of memory and of loads.
     """
 
     def __init__(
-        self, name: str, *, spans: str = "io", span_attributes: bool = True, span_hash_key: bytes | None = None
+        self,
+        name: str,
+        *,
+        spans: str = "io",
+        span_attributes: bool = True,
+        span_hash_key: bytes | None = None,
+        loads: bool = True,
     ) -> None:
         _PROVIDERS.ensure_global()
         self.name = name
@@ -195,30 +235,73 @@ class Telemetry:
         tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
         self.spans = Spans(name, tracer, spans, attributes=span_attributes, hash_key=span_hash_key)
         self._requests: dict[tuple[str, str | None], Cell] = {}
-        self.hit_l1 = self.request(names.HIT, names.L1)
         self.miss = self.request(names.MISS)
-        self.bypass = self.request(names.BYPASS)
-        self.coalesced = self.table.cell(names.COALESCED)
-        self.deletes = self.table.cell(names.DELETES)
+        self._begin_invalidations("local", "hard", ("key",))
+        if loads:
+            self._begin_with_zero()
+        table = self.table if loads else CellTable()  # that of nobody
+        self.hit_l1 = table.cell(names.REQUESTS, **{names.RESULT: names.HIT, names.LAYER: names.L1})
+        self.bypass = table.cell(names.REQUESTS, **{names.RESULT: names.BYPASS})
+        self.coalesced = table.cell(names.COALESCED)
         # A hit in memory is a request answered by a lookup in memory: one increment says both.
-        self.table.alias(self.hit_l1, names.LOOKUPS, **{names.LAYER: names.L1, names.RESULT: names.HIT})
-        self.miss_l1 = self.lookup(names.L1, names.MISS)
-        self.saved_seconds = self.table.sum(names.SAVED_TIME)
+        table.alias(self.hit_l1, names.LOOKUPS, **{names.LAYER: names.L1, names.RESULT: names.HIT})
+        self.miss_l1 = table.cell(names.LOOKUPS, **{names.LAYER: names.L1, names.RESULT: names.MISS})
+        self.saved_seconds = table.sum(names.SAVED_TIME)
+        self.saved_bytes = table.cell(names.SAVED_IO)
         self.saved: dict[str, Saved] = {}  # by model, for those that have a place of their own
         self._saved_by_others: Saved | None = None
         self.prices = False
         self._durations: dict[tuple[str, str | None, str | None], dict[str, str]] = {}
 
+    # Series that begin with zero: one that begins with its first event has no increase by it
+
+    def _begin_with_zero(self) -> None:
+        for reason in names.STALE_REASONS:
+            self.stale(reason)
+        for reason in names.REFRESH_REASONS:
+            self.table.cell(names.REFRESHES, **{names.REFRESH_REASON: reason})
+        for result in names.STORE_RESULTS:
+            self.table.cell(names.STORES, **{names.STORE_RESULT: result})
+        self._begin_invalidations("local", "hard", ("tag", "pattern", "everything"))
+        self._begin_invalidations("local", "soft", ("key", "tag"))
+
+    def _begin_invalidations(self, source: str, mode: str, scopes: Iterable[str]) -> None:
+        for scope in scopes:
+            self.invalidated(scope, 0, mode=mode, source=source)
+
+    def expect_others(self) -> None:
+        """There may be other processes, which tell of changes."""
+        for reason in names.GAP_REASONS:
+            self.table.cell(names.GAPS, **{names.GAP_REASON: reason})
+        for kind in names.MESSAGE_KINDS:
+            for direction in ("sent", "received"):
+                self.table.cell(names.MESSAGES, **{names.DIRECTION: direction, names.KIND: kind})
+        for result in names.RECOVERY_RESULTS:
+            self.recovered(result, 0)
+        self._begin_invalidations("remote", "hard", ("key", "tag", "everything"))
+        self._begin_invalidations("remote", "soft", ("tag",))
+
+    def expect_layer(self, layer: str) -> None:
+        """There is a layer below memory, with a breaker in front of it."""
+        self.request(names.HIT, layer)
+        self.expect_breaker(layer)
+
     # Counts
 
-    def request(self, result: str, layer: str | None = None) -> Cell:
-        """The cell of requests with this final result."""
-        cell = self._requests.get((result, layer))
+    def stale(self, reason: str) -> Cell:
+        """The cell of requests that got something stale for this reason."""
+        return self.request(names.STALE, reason=reason)
+
+    def request(self, result: str, layer: str | None = None, reason: str | None = None) -> Cell:
+        """The cell of requests with this final result; `reason`: why it is stale."""
+        cell = self._requests.get((result, layer or reason))
         if cell is None:
             attributes = {names.RESULT: result}
             if layer is not None:
                 attributes[names.LAYER] = layer
-            cell = self._requests[result, layer] = self.table.cell(names.REQUESTS, **attributes)
+            if reason is not None:
+                attributes[names.STALE_REASON] = reason
+            cell = self._requests[result, layer or reason] = self.table.cell(names.REQUESTS, **attributes)
         return cell
 
     def item(self, result: str, layer: str = "") -> Cell:
@@ -251,8 +334,32 @@ class Telemetry:
             self.saved, self._saved_by_others = {}, None
 
     def store(self, result: str, count: int = 1) -> None:
-        """Count decisions whether to keep something."""
-        self.table.cell(names.STORES, **{names.STORE_RESULT: result}).n += count
+        """Count decisions whether to keep something. `result`: may be a token as `Cache-Status` has them."""
+        self.table.cell(names.STORES, **{names.STORE_RESULT: result.replace("-", "_")}).n += count
+
+    def sizes(self, layer: str, every: int = 1) -> Sizes:
+        """Where the sizes are noted of what a layer is given to keep."""
+        return Sizes(self.name, layer, every)
+
+    def invalidated(self, scope: str, count: int = 1, *, mode: str = "hard", source: str = "local") -> None:
+        """Count what was named to be put out of date."""
+        attributes = {
+            names.INVALIDATION_SCOPE: scope,
+            names.INVALIDATION_MODE: mode,
+            names.INVALIDATION_SOURCE: source,
+        }
+        self.table.cell(names.INVALIDATIONS, **attributes).n += count
+
+    def invalidated_tags(self, tags: Iterable[str], *, soft: bool, source: str = "local") -> None:
+        """Count tags that were named; that of everything is everything."""
+        for tag in tags:
+            if tag != BELOW:  # which follows from a pattern
+                scope = "everything" if tag == EVERYTHING else "tag"
+                self.invalidated(scope, mode="soft" if soft else "hard", source=source)
+
+    def eviction(self, layer: str, reason: str) -> Cell:
+        """The cell of entries that a layer has dropped."""
+        return self.table.cell(names.EVICTIONS, **{names.LAYER: layer, names.REASON: reason})
 
     def refresh(self, reason: str) -> None:
         """Count one load for which no request counts as a miss."""
@@ -262,10 +369,10 @@ class Telemetry:
         """Count one message of another process, or one of this process that came back."""
         self.table.cell(names.MESSAGES, **{names.DIRECTION: direction, names.KIND: kind}).n += 1
 
-    def expect_gaps(self) -> None:
-        """Have their series begin with zero: one that begins with its first event has no increase by it."""
-        for reason in names.GAP_REASONS:
-            self.table.cell(names.GAPS, **{names.GAP_REASON: reason})
+    def lag(self, elapsed: float) -> None:
+        """Record how long a message took to come back, in seconds."""
+        for instruments in _PROVIDERS.sets:
+            instruments.record(names.LAG, elapsed, {names.NAME: self.name})
 
     def gap(self, reason: str) -> None:
         """Count one time when messages may have been lost."""
@@ -295,7 +402,7 @@ class Telemetry:
         """Count one change of state of a breaker."""
         self.table.cell(names.BREAKER, **{names.LAYER: layer, names.BREAKER_STATE: state}).n += 1
 
-    def gauge(self, metric: names.Metric, subject: T, read: Callable[[T], float], **attributes: str) -> None:
+    def gauge(self, metric: names.Metric, subject: T, read: Callable[[T], float | None], **attributes: str) -> None:
         """Have a level of `subject` read at each collection, without keeping the subject alive."""
         reference = weakref.ref(subject)
 
