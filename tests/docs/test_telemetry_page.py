@@ -90,8 +90,8 @@ def test_every_value_of_an_attribute_is_of_use_to_some_metric() -> None:
         for use in metric.attributes:
             values = use.values or tuple(names.ATTRIBUTES[use.attribute].values)
             used.setdefault(use.attribute, set()).update(values)
-    for attribute, values in used.items():
-        assert values == set(names.ATTRIBUTES[attribute].values), attribute
+    for attribute, found in used.items():
+        assert found == set(names.ATTRIBUTES[attribute].values), attribute
 
 
 def test_what_begins_with_zero_is_declared() -> None:

@@ -67,7 +67,7 @@ class Seen:
             assert found.data.is_monotonic == (metric.kind == "counter")
         uses = {use.attribute: use for use in metric.attributes}
         for point in found.data.data_points:
-            attributes = {key: value for key, value in point.attributes.items() if key != names.NAME}
+            attributes = {key: value for key, value in (point.attributes or {}).items() if key != names.NAME}
             missing = {use.attribute for use in metric.attributes if not use.only} - attributes.keys()
             self.undeclared |= {f"{metric.name} without {attribute}" for attribute in missing}
             amount = getattr(point, "value", None) or getattr(point, "count", 0)
@@ -77,7 +77,7 @@ class Seen:
                 if use is None or (allowed and value not in allowed):
                     self.undeclared.add(f"{metric.name} {attribute}={value}")
                 elif amount:
-                    self.values.setdefault((metric.name, attribute), set()).add(value)
+                    self.values.setdefault((metric.name, attribute), set()).add(str(value))
 
 
 async def test_what_is_emitted_is_what_is_declared(
