@@ -137,7 +137,7 @@ async def test_misses_stale_values_and_failures_from_memory_are_told_as_well(spa
             (cache.get_many(["missing", "k"]), {names.RESULT: "miss"}),
             (
                 cache.get_or_compute("k", value, options=options),
-                {names.RESULT: "stale", names.LAYER: "l1", names.TTL: -2.0},
+                {names.RESULT: "stale", names.LAYER: "l1", names.TTL: -2.0, names.STALE_REASON: "revalidate"},
             ),
             (
                 cache.get_or_compute("failing", fail, options=options),

@@ -26,6 +26,7 @@ from opentelemetry.trace import (
 )
 
 from . import names
+from ._switch import SWITCH
 
 Attributes = dict[str, str | bool | int | float]
 Made = Span | None
@@ -114,7 +115,7 @@ class Spans:
         started_by: object = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> Span:
-        return self._tracer.start_span(
+        return (SWITCH.tracer or self._tracer).start_span(
             f"{verb} {self._name}",
             context,
             SpanKind.INTERNAL,
@@ -136,7 +137,7 @@ class Spans:
         stale: str = "",
     ) -> None:
         """Tell the current span what became of a request that waited for nothing. Arguments as those of `described`."""
-        span = get_current_span() if self.attributes else None
+        span = get_current_span() if self.attributes and SWITCH.on else None
         if span is not None and span.is_recording():
             told = described(result, layer, ttl=ttl, age=age, fwd=fwd, stale=stale)
             span.set_attributes({names.NAME: self._name, **told, **self.named(key)})
@@ -246,6 +247,8 @@ _NAMED_BY_ENVIRONMENT = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
 
 
 def _would_record() -> bool:
+    if not SWITCH.on:
+        return False
     if get_current_context():
         parent = trace.get_current_span().get_span_context()
         if parent.is_valid:
@@ -254,6 +257,10 @@ def _would_record() -> bool:
 
 
 def _has_provider() -> bool:
+    if not SWITCH.on:
+        return False
+    if SWITCH.tracer is not None:
+        return True
     if _API.get("_TRACER_PROVIDER", _API) is None and not _NAMED_BY_ENVIRONMENT:
         return False
     return not isinstance(_tracer_provider(), (ProxyTracerProvider, trace.NoOpTracerProvider))
