@@ -153,7 +153,7 @@ class Exchange(Generic[Q]):
 
     def bypass(self, decision: Bypass) -> Alone:
         """Count a request that the cache could have answered and must not."""
-        self.engine.note(names.BYPASS, fwd=decision.reason)
+        self.engine.note(_result_alone(decision.reason), fwd=decision.reason)
         return self._alone(decision.reason, decision.detail)
 
     def open_blocking(
@@ -420,11 +420,14 @@ class Exchange(Generic[Q]):
         return Live(loading.head, loading.decision, reason, True, reader, None, leave, flight, route)
 
     def _alone(self, reason: str, detail: str = "") -> Alone:
-        if reason in MISSES or reason == "request":
-            self.engine.telemetry.miss.n += 1
-        else:
-            self.engine.telemetry.bypass.n += 1
+        telemetry = self.engine.telemetry
+        (telemetry.miss if _result_alone(reason) == names.MISS else telemetry.bypass).n += 1
         return Alone(reason, detail)
+
+
+def _result_alone(reason: str) -> str:
+    """The result of a request that asks the origin for itself alone."""
+    return names.MISS if reason in MISSES or reason == "request" else names.BYPASS
 
 
 def _described(answer: Found | Follow | Hit | Alone | Refused | Live | Lead) -> Attributes:
@@ -435,12 +438,18 @@ def _described(answer: Found | Follow | Hit | Alone | Refused | Live | Lead) -> 
         case Lead():
             return described(names.MISS, fwd=answer.reason)
         case Hit(forwarded=Forwarded() as forwarded):
-            how = described(answer.layer, ttl=answer.ttl, age=answer.age, fwd=forwarded.reason)
-            return {**how, names.COLLAPSED: forwarded.collapsed, names.STORED: forwarded.stored}
+            return described(
+                answer.layer,
+                ttl=answer.ttl,
+                age=answer.age,
+                fwd=forwarded.reason,
+                collapsed=forwarded.collapsed,
+                stored=forwarded.stored,
+                stale="error" if answer.layer == names.STALE else "",
+            )
         case Refused():
             return described(names.BYPASS)
         case Alone():
-            result = names.MISS if answer.reason in MISSES or answer.reason == "request" else names.BYPASS
-            return described(result, fwd=answer.reason)
+            return described(_result_alone(answer.reason), fwd=answer.reason)
         case _:
             return {}
