@@ -237,4 +237,3 @@ def test_the_rules_name_only_metrics_that_are_emitted() -> None:
     emitted = {exported(metric) + parts.get(metric.kind, "") for metric in names.METRICS}
     used = set(re.findall(r"\b(?<!:)aurelis_cache_[a-z_]+(?=[{\[])", RECORDING.read_text() + ALERTS.read_text()))
     assert used <= emitted, used - emitted
-
