@@ -7,15 +7,14 @@ import random
 import pytest
 
 from aurelis.cache import CacheManager
-from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule
 from tests.asgi.conftest import MakeManager
-from tests.asgi.counts import loads, requests
+from tests.asgi.counts import loads, requests, saved_bytes, stale_reasons
 from tests.asgi.origin import Call, Origin
 from tests.asgi.sockets import connected, served
 from tests.asgi.visits import Visit, ask
-from tests.managers import count, eventually, is_settled, series
+from tests.managers import eventually, is_settled
 
 FRESH = {"cache_control": "max-age=60"}
 
@@ -192,18 +191,18 @@ async def test_bytes_are_saved_that_the_app_would_have_sent(manager: CacheManage
 
     app = CacheMiddleware(Origin(handler), cache=manager)
     await ask(app, "/")
-    assert count(manager, names.SAVED_IO) == 0
+    assert saved_bytes(manager) == 0
     for number in (1, 2):
         assert (await ask(app, "/")).body == b"x" * 1000
-        assert count(manager, names.SAVED_IO) == number * 1000
+        assert saved_bytes(manager) == number * 1000
     assert (await ask(app, "/", "HEAD")).status == 200  # to which the app would have sent none
-    assert count(manager, names.SAVED_IO) == 2000
+    assert saved_bytes(manager) == 2000
     assert (await ask(app, "/", "GET", {"if-none-match": '"1"'})).status == 304
-    assert count(manager, names.SAVED_IO) == 3000
+    assert saved_bytes(manager) == 3000
     clock.advance(30)
     await ask(app, "/")  # the app confirms it, and sends nothing
     assert requests(manager)["revalidated"] == 1
-    assert count(manager, names.SAVED_IO) == 4000
+    assert saved_bytes(manager) == 4000
 
 
 async def test_stale_answers_are_counted_by_what_they_are_for(manager: CacheManager, clock: ManualClock) -> None:
@@ -223,10 +222,5 @@ async def test_stale_answers_are_counted_by_what_they_are_for(manager: CacheMana
     clock.advance(15)
     await ask(app, "/")
     await ask(app, "/", "GET", {"cache-control": "max-stale=1000"})
-    stale = {
-        dict(attributes)[names.STALE_REASON]: number
-        for attributes, number in series(manager, names.REQUESTS).items()
-        if dict(attributes)[names.RESULT] == "stale"
-    }
-    assert stale == {"revalidate": 1, "error": 1, "request": 2}
+    assert stale_reasons(manager) == {"revalidate": 1, "error": 1, "request": 2}
     assert requests(manager) == {"miss": 1, "stale": 4}

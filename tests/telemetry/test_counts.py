@@ -473,18 +473,21 @@ async def test_entries_that_go_on_request_are_counted_where_they_are(
 
 
 async def test_stale_answers_are_counted_by_reason_and_add_up(metrics: Metrics) -> None:
+    async def broken() -> str:
+        raise LookupError("not there")
+
     clock = ManualClock()
     async with opened(clock=clock) as cache:
         name = cache.config.name
         window = EntryOptions(stale_while_revalidate=100, stale_if_error=100, throttle=5)
         await cache.get_or_compute("k", value, ttl=10, options=window)
         clock.advance(11)
-        assert await cache.get_or_compute("k", fails, ttl=10, options=window) == "value"  # and behind it, it fails
+        assert await cache.get_or_compute("k", broken, ttl=10, options=window) == "value"  # and behind it, it fails
         await eventually(lambda: not cache._engine.flights._tasks)
-        assert await cache.get_or_compute("k", fails, ttl=10, options=window) == "value"  # a moment ago it has failed
+        assert await cache.get_or_compute("k", broken, ttl=10, options=window) == "value"  # a moment ago it has failed
         strict = EntryOptions(stale_if_error=100)
         clock.advance(6)
-        assert await cache.get_or_compute("k", fails, ttl=10, options=strict) == "value"
+        assert await cache.get_or_compute("k", broken, ttl=10, options=strict) == "value"
         go = asyncio.Event()
 
         async def slow() -> str:

@@ -261,7 +261,7 @@ class FileCacheManager:
         begin = SYSTEM_CLOCK.monotonic()
         removed = self._store.remove(folder, digest)
         self._telemetry.duration(SYSTEM_CLOCK.monotonic() - begin, "delete", names.FILES)
-        self._telemetry.invalidated("key")
+        self._telemetry.deleted.n += 1
         if removed:
             self._removed.n += 1
         return removed
