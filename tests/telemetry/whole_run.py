@@ -452,13 +452,15 @@ async def _similar_prompts(look: Callable[[], object]) -> None:
             await ModelResponseCache(manager).cache_response("m", ASKED, {}, PARIS)
             await similar.get_or_compute("m", REASKED, {}, load)
             await similar.settle()
-    async with opened(kept()) as manager:
-        async with SimilarityCache(manager, mode="verified", chance=lambda: 0.999999, error_rate=0.5) as similar:
-            answers = ModelResponseCache(manager)
-            await answers.cache_response("m", ASKED, {}, PARIS)
-            await similar.find_similar_response("please " + ASKED, "m")
-            await answers.cache_response("m", "please " + ASKED, {}, PARIS)
-            await similar.settle()
+    async with (
+        opened(kept()) as manager,
+        SimilarityCache(manager, mode="verified", chance=lambda: 0.999999, error_rate=0.5) as similar,
+    ):
+        answers = ModelResponseCache(manager)
+        await answers.cache_response("m", ASKED, {}, PARIS)
+        await similar.find_similar_response("please " + ASKED, "m")
+        await answers.cache_response("m", "please " + ASKED, {}, PARIS)
+        await similar.settle()
 
 
 async def _files(folder: Path, look: Callable[[], object]) -> None:

@@ -283,7 +283,7 @@ class Engine:
             return await self.stack.remove(key, budget)
         finally:
             self.flights.fence(key)  # a load that joined the old value while it was being removed
-            self.telemetry.invalidated("key")
+            self.telemetry.deleted.n += 1
 
     async def soften(self, key: str) -> bool:
         """Make the key stale; true if it was there. A load under way is not stored."""

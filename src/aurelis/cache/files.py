@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, overload
 
 from ._clock import SYSTEM_CLOCK
-from ._file_store import FileStore, digest_of, folder_of, is_folder
+from ._file_names import digest_of, folder_of, is_folder
+from ._file_store import FileStore
 from ._loading import current_load
 from ._options import Duration, whole
 from .exceptions import ConfigurationError
-from .manager import AnyManager, get_cache_manager, manager_of
+from .manager import AnyManager, CacheManager, get_cache_manager, manager_of
 from .telemetry import names
 from .telemetry.otel import Telemetry
 
@@ -40,6 +41,7 @@ class FileCacheManager:
         max_size: copies at most.
         max_bytes: bytes of all copies at most.
         cache: keeps results; `None` means the process's manager, found at each call.
+        plain_copies: keep copies, which are files as they were, although the cache has an `encryption_key`.
         name: of this file cache in telemetry, which is one beside that of the manager.
 
     Attributes:
@@ -71,6 +73,7 @@ class FileCacheManager:
         max_size: int = _MAX_SIZE,
         max_bytes: int = _MAX_BYTES,
         cache: AnyManager | None = None,
+        plain_copies: bool = False,
         name: str = names.FILES,
     ) -> None:
         whole("FileCacheManager: max_size", max_size)
@@ -79,6 +82,7 @@ class FileCacheManager:
             raise ConfigurationError("FileCacheManager: cache_dir must not be empty")
         self.cache_dir = Path(os.path.abspath(cache_dir))
         self._cache = None if cache is None else manager_of(cache)
+        self._plain_copies = plain_copies
         if not name:
             raise ConfigurationError("FileCacheManager: name must not be empty: telemetry tells caches apart by it")
         self._telemetry = telemetry = Telemetry(name, loads=False)
@@ -109,10 +113,16 @@ class FileCacheManager:
 
         Raises:
             OSError: the file could not be read.
-            ConfigurationError: it is no regular file, or the category is empty or too long.
+            ConfigurationError: it is no regular file, or the category is empty or too long; or the cache encrypts what
+                it stores, and `plain_copies` does not say that copies may be read.
             TypeError: the category is no string.
         """
         folder = folder_of(category)
+        if not self._plain_copies and self._manager().config.encryption_key is not None:
+            raise ConfigurationError(
+                "cache_file: a copy is not encrypted, since it is opened as the file that it is, and this cache has an"
+                " encryption_key: pass FileCacheManager(plain_copies=True) if copies may lie there as they are"
+            )
         return f"{folder}:{await asyncio.to_thread(self._put, folder, file_path)}"
 
     async def get_cached_file(self, cache_key: str) -> Path | None:
@@ -205,7 +215,7 @@ class FileCacheManager:
             raise ConfigurationError("cache_result: compute is a function of the path, or without arguments")
         path = Path(file)
         digest = await asyncio.to_thread(digest_of, path)
-        manager = self._cache or get_cache_manager().manager
+        manager = self._manager()
         key = manager.key_builder.build_key(category, f"sha256:{digest}", params)
 
         async def load() -> Any:
@@ -215,6 +225,9 @@ class FileCacheManager:
             return result
 
         return await manager.get_or_compute(key, load, ttl, tags)
+
+    def _manager(self) -> CacheManager:
+        return self._cache or get_cache_manager().manager
 
     # In threads
 
@@ -250,7 +263,7 @@ class FileCacheManager:
         begin = SYSTEM_CLOCK.monotonic()
         removed = self._store.remove(folder, digest)
         self._telemetry.duration(SYSTEM_CLOCK.monotonic() - begin, "delete", names.FILES)
-        self._telemetry.invalidated("key")
+        self._telemetry.deleted.n += 1
         if removed:
             self._removed.n += 1
         return removed

@@ -131,7 +131,7 @@ class CacheStats:
 
     async def record_delete(self) -> None:
         """Count one more key that was deleted."""
-        self._telemetry().invalidated("key")
+        _count(self._telemetry().deleted)
 
     async def record_error(self, backend: str = "default") -> None:
         """Count one more failure that was handled. `backend`: as for `record_hit`."""

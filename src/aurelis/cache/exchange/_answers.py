@@ -193,7 +193,8 @@ def hit_of(
     else:
         telemetry.saved_seconds.n += response.load_seconds
     if body:
-        telemetry.saved_bytes.n += body_size(response)
+        size = body_size(response)  # apart, as a thread could take its turn in a call between load and store
+        telemetry.saved_bytes.n += size
     ttl = entry.fresh_until - now
     age = response.lifetime - ttl
     if response.overdue:

@@ -309,8 +309,9 @@ class Telemetry:
         tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
         self.spans = Spans(name, tracer, spans, attributes=span_attributes, hash_key=span_hash_key)
         self._requests: dict[tuple[str, str | None], Cell] = {}
+        self._stores: dict[str, Cell] = {}
         self.miss = self.request(names.MISS)
-        self._begin_invalidations("local", "hard", ("key",))
+        self.deleted = self._invalidations("key", "hard", "local")
         if loads:
             self._begin_with_zero()
         table = self.table if loads else CellTable()  # that of nobody
@@ -335,13 +336,13 @@ class Telemetry:
         for reason in names.REFRESH_REASONS:
             self.table.cell(names.REFRESHES, **{names.REFRESH_REASON: reason})
         for result in names.STORE_RESULTS:
-            self.table.cell(names.STORES, **{names.STORE_RESULT: result})
+            self.store(result, 0)
         self._begin_invalidations("local", "hard", ("tag", "pattern", "everything"))
         self._begin_invalidations("local", "soft", ("key", "tag"))
 
     def _begin_invalidations(self, source: str, mode: str, scopes: Iterable[str]) -> None:
         for scope in scopes:
-            self.invalidated(scope, 0, mode=mode, source=source)
+            self._invalidations(scope, mode, source)
 
     def expect_others(self) -> None:
         """There may be other processes, which tell of changes."""
@@ -409,7 +410,11 @@ class Telemetry:
 
     def store(self, result: str, count: int = 1) -> None:
         """Count decisions whether to keep something. `result`: may be a token as `Cache-Status` has them."""
-        self.table.cell(names.STORES, **{names.STORE_RESULT: result.replace("-", "_")}).n += count
+        cell = self._stores.get(result)
+        if cell is None:
+            word = result.replace("-", "_")
+            cell = self._stores[result] = self.table.cell(names.STORES, **{names.STORE_RESULT: word})
+        cell.n += count
 
     def sizes(self, layer: str, every: int = 1) -> Sizes:
         """Where the sizes are noted of what a layer is given to keep."""
@@ -417,12 +422,15 @@ class Telemetry:
 
     def invalidated(self, scope: str, count: int = 1, *, mode: str = "hard", source: str = "local") -> None:
         """Count what was named to be put out of date."""
+        self._invalidations(scope, mode, source).n += count
+
+    def _invalidations(self, scope: str, mode: str, source: str) -> Cell:
         attributes = {
             names.INVALIDATION_SCOPE: scope,
             names.INVALIDATION_MODE: mode,
             names.INVALIDATION_SOURCE: source,
         }
-        self.table.cell(names.INVALIDATIONS, **attributes).n += count
+        return self.table.cell(names.INVALIDATIONS, **attributes)
 
     def invalidated_tags(self, tags: Iterable[str], *, soft: bool, source: str = "local") -> None:
         """Count tags that were named; that of everything is everything."""
