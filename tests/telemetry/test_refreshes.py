@@ -17,7 +17,7 @@ from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule
 from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
-from tests.managers import configuration, eventually, eventually_blocking, opened
+from tests.managers import configuration, eventually, eventually_blocking, opened, run_script
 from tests.servers import ServerProcess
 from tests.similarity.test_cache import ASKED, PARIS, REASKED, Answer, kept
 from tests.telemetry.collecting import Spans, record_spans
@@ -296,6 +296,52 @@ def test_items_are_refreshed_in_one_trace_by_a_client_that_blocks(spans: Spans) 
 
 
 # --- other work in the background
+
+
+def test_what_its_event_loop_has_dropped_ends_without_a_word_of_opentelemetry(tmp_path: Any) -> None:
+    """Such a task ends wherever the garbage collector comes, and its context is not there."""
+    printed = run_script(
+        """
+        import asyncio, gc, io, logging, sys
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from aurelis.cache import CacheConfig, CacheManager, WriteBehind
+
+        class Table:
+            async def get(self, key):
+                await asyncio.Event().wait()
+
+            async def set(self, key, value):
+                begun.set()
+                await asyncio.Event().wait()
+
+        async def main():
+            cache = CacheManager(CacheConfig())
+            behind = WriteBehind(cache, Table(), batch_size=1, journal=sys.argv[1])
+            await behind.set("a", 1)
+            await begun.wait()
+            tasks.append(asyncio.ensure_future(cache.get_or_compute("k", load)))
+            await asyncio.sleep(0.1)
+
+        async def load():
+            await asyncio.Event().wait()
+
+        log = io.StringIO()
+        logging.basicConfig(stream=log)
+        trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+        loop = asyncio.new_event_loop()
+        begun, tasks = asyncio.Event(), []
+        loop.run_until_complete(main())
+        loop.close()
+        del loop
+        tasks.clear()
+        gc.collect()
+        print("destroyed" in log.getvalue(), "opentelemetry" in log.getvalue())
+        """,
+        str(tmp_path),
+        PYTHONWARNINGS="ignore",
+    )
+    assert printed == "True False\n"
 
 
 class Table:

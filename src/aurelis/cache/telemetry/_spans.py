@@ -197,7 +197,7 @@ def current_in(span: Span | None) -> AbstractContextManager[object]:
     """Inside, the span is the current one; `None` changes nothing."""
     if span is None:
         return _NO_SPAN
-    return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
+    return _attached(trace.set_span_in_context(span))
 
 
 def mark_failed(span: Span | None, error_type: str) -> None:
@@ -233,10 +233,16 @@ def _lived(span: Span, inside: AbstractContextManager[object]) -> Iterator[Span]
 @contextlib.contextmanager
 def _attached(context: Context) -> Iterator[None]:
     token = otel_context.attach(context)
+    gone = False
     try:
         yield
+    except GeneratorExit:
+        # A task that its event loop has dropped ends wherever the garbage collector comes, and takes its context along.
+        gone = get_current_context() is not context
+        raise
     finally:
-        otel_context.detach(token)
+        if not gone:
+            otel_context.detach(token)
 
 
 _NO_SPAN: AbstractContextManager[None] = contextlib.nullcontext()
