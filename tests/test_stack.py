@@ -194,7 +194,7 @@ async def test_a_success_in_between_keeps_it_closed(bed: Bed) -> None:
             await bed.stack.lookup("k", bed.budget())
     assert bed.counted(names.BREAKER) == 0
     # A series that begins with its first event would have no increase by it; there are two layers.
-    assert len(series(bed.telemetry.name, names.BREAKER)) == 6
+    assert len(series(bed.telemetry.name, names.BREAKER, zeros=True)) == 6
 
 
 async def test_after_the_pause_exactly_one_probes_and_its_success_heals(bed: Bed) -> None:

@@ -58,40 +58,26 @@ class Instruments:
         self.only = only
         self._provider = None if provider is None else weakref.ref(provider)
         meter = metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
-        self._histograms: dict[str, Histogram] = {}
+        self.histograms: dict[str, Histogram] = {}
         self._all: list[object] = []
         for metric in names.METRICS:
+            instrument: object
             if metric.kind == "histogram":
-                histogram = self._histograms[metric.name] = meter.create_histogram(
+                instrument = self.histograms[metric.name] = meter.create_histogram(
                     metric.name,
                     metric.unit,
                     metric.description,
                     explicit_bucket_boundaries_advisory=metric.buckets,
                 )
-                self._all.append(histogram)
             elif metric.kind == "counter":
-                counter = meter.create_observable_counter(
+                instrument = meter.create_observable_counter(
                     metric.name, [self._observer(metric, REGISTRY.counts)], metric.unit, metric.description
                 )
-                self._all.append(counter)
             else:
-                gauge = meter.create_observable_up_down_counter(
+                instrument = meter.create_observable_up_down_counter(
                     metric.name, [self._observer(metric, REGISTRY.levels)], metric.unit, metric.description
                 )
-                self._all.append(gauge)
-        self.duration = self._histograms[names.DURATION.name]
-
-    def record(self, metric: names.Metric, value: float, attributes: dict[str, str]) -> None:
-        """Record a value of a histogram."""
-        if self.records(attributes[names.NAME]):
-            self._histograms[metric.name].record(value, attributes)
-
-    def records(self, name: str) -> bool:
-        """Whether what a cache of this name measures is for this set."""
-        if self.only is not None and name not in self.only:
-            return False
-        # By both sets it would be the same instrument.
-        return not (self.is_global and _PROVIDERS.sets[0].only is None)
+            self._all.append(instrument)
 
     @property
     def is_global(self) -> bool:
@@ -264,6 +250,16 @@ def read(name: str) -> Reading:
     return reading
 
 
+def _record(metric: names.Metric, value: float, attributes: dict[str, str]) -> None:
+    """Record a value of a histogram. `attributes`: the cache's name among them."""
+    sets, name = _PROVIDERS.sets, attributes[names.NAME]
+    for instruments in sets:
+        if (only := instruments.only) is None or name in only:
+            if instruments.is_global and sets[0].only is None:
+                continue  # by both sets it would be the same instrument
+            instruments.histograms[metric.name].record(value, attributes)
+
+
 class Sizes:
     """Sizes of what one layer is given to keep, of which one in `every` is recorded, the first among them."""
 
@@ -279,8 +275,7 @@ class Sizes:
         self._left = left = self._left - 1
         if left <= 0:
             self._left = self._every
-            for instruments in _PROVIDERS.sets:
-                instruments.record(names.SIZE, size, self._attributes)
+            _record(names.SIZE, size, self._attributes)
 
 
 class Telemetry:
@@ -453,8 +448,7 @@ class Telemetry:
 
     def lag(self, elapsed: float) -> None:
         """Record how long a message took to come back, in seconds."""
-        for instruments in _PROVIDERS.sets:
-            instruments.record(names.LAG, elapsed, {names.NAME: self.name})
+        _record(names.LAG, elapsed, {names.NAME: self.name})
 
     def gap(self, reason: str) -> None:
         """Count one time when messages may have been lost."""
@@ -507,6 +501,4 @@ class Telemetry:
             if error_type is not None:
                 attributes[names.ERROR_TYPE] = error_type
             self._durations[key] = attributes
-        for instruments in _PROVIDERS.sets:
-            if instruments.records(self.name):
-                instruments.duration.record(elapsed, attributes)
+        _record(names.DURATION, elapsed, attributes)
