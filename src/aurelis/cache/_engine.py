@@ -184,7 +184,7 @@ class Engine:
         if missing:
             for key in missing:
                 self.check(key)
-            self.telemetry.miss_l1.n += len(missing)
+            self.telemetry.miss_l1.add(len(missing))
             before = len(values)
             found: list[tuple[str, Mapping[str, Entry]]] = []
             try:
@@ -199,10 +199,10 @@ class Engine:
                             for key, entry in entries.items()
                             if now < entry.fresh_until
                         }
-                        self.telemetry.request(names.HIT, layer).n += len(fresh)
+                        self.telemetry.request(names.HIT, layer).add(len(fresh))
                         values.update(fresh)
             finally:  # as in `get`
-                self.telemetry.miss.n += len(missing) - (len(values) - before)
+                self.telemetry.miss.add(len(missing) - (len(values) - before))
             if len(found) == 1 and not before:
                 return values  # in the order asked
         return {key: values[key] for key in keys if key in values}
