@@ -382,3 +382,19 @@ def test_causes_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     for number in range(1000):
         incidents.met(f"Error{number}", 0.0)
     assert len(incidents._told) <= 100
+
+
+async def test_a_type_that_was_made_at_run_time_may_have_any_name_and_is_not_told(spans: Spans, log: Log) -> None:
+    made = type(f"no such user: {SECRET}", (Exception,), {})
+
+    async def load() -> str:
+        raise made
+
+    clock = ManualClock()
+    async with opened(clock=clock) as cache:
+        await cache.get_or_compute("k", value, options=STALE)
+        clock.advance(500)
+        await cache.get_or_compute("k", load, options=STALE)
+        (fill,) = spans.named(f"fill {cache.config.name}")[1:]
+    assert (fill.attributes or {})[names.ERROR_TYPE] == "_OTHER"
+    assert log.with_text("what is stale stands in (_OTHER)")

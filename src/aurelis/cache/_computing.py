@@ -99,6 +99,7 @@ class Computing:
                         engine.check(key)  # its event loop has ended, or the whole cache was closed
                     elif leads or not flight.overtaken or joined_at < flight.overtaken:
                         break  # otherwise it began before an invalidation that this caller comes after
+                    self._loader.count_unwaited(flight)
             finally:
                 self._count(flight, outcome)
             if isinstance(outcome, Failed):

@@ -151,15 +151,16 @@ class Engine:
         if self._observes_hits and (get_current_context() or self._makes_spans):
             self.telemetry.spans.note(result, layer, key, ttl=ttl, age=age, fwd=fwd, stale=stale)
 
-    def note_failure(self, cause: str, *, stale: bool, unheard: bool) -> None:
+    def note_failure(self, cause: str | int, *, stale: bool, unheard: bool) -> None:
         """Tell the log of a load that has failed, if none of those who wait would hear of it.
 
         Args:
-            cause: the type of an error, or a status.
+            cause: the type of an error, or a status of HTTP.
             stale: what is stale takes the place of the error.
             unheard: nobody waits for it.
         """
         if stale or unheard:
+            cause = f"status {cause}" if isinstance(cause, int) else self.telemetry.error_kind(cause)
             (self._stood_in if stale else self._unheard).met(cause, self._monotonic())
 
     def count_negative(self) -> None:
@@ -216,7 +217,7 @@ class Engine:
         if missing:
             for key in missing:
                 self.check(key)
-            self.telemetry.miss_l1.n += len(missing)
+            self.telemetry.miss_l1.add(len(missing))
             before = len(values)
             layers = {names.L1} if values else set()
             found: list[tuple[str, Mapping[str, Entry]]] = []
@@ -234,12 +235,12 @@ class Engine:
                             }
                             if fresh:
                                 layers.add(layer)
-                            self.telemetry.request(names.HIT, layer).n += len(fresh)
+                            self.telemetry.request(names.HIT, layer).add(len(fresh))
                             values.update(fresh)
                         if span is not None:
                             span.set_attributes(_result_of_many(layers, complete=len(values) == len(keys)))
             finally:  # as in `get`
-                self.telemetry.miss.n += len(missing) - (len(values) - before)
+                self.telemetry.miss.add(len(missing) - (len(values) - before))
             if not self.stack.lower:
                 self.note(names.MISS, key=only)
             if len(found) == 1 and not before:

@@ -153,6 +153,7 @@ class Guard:
         pause = self._pause * (1 + _PAUSE_JITTER * (2 * random.random() - 1))
         self._change(partial(_breaker.failed, now=now, probe=probe, threshold=self._threshold, pause=pause))
         kind = "timeout" if isinstance(problem, LayerTimeout) else type(problem.__cause__).__qualname__
+        kind = self._telemetry.error_kind(kind)  # the log has its place, too
         self._telemetry.error(self.name, operation, kind)
         self._trouble.met(kind, now)
         self._telemetry.duration(now - begin, operation, self.name, kind)

@@ -35,6 +35,8 @@ _LOG = logging.getLogger("aurelis.cache")
 _FIRST_POLL: Final = 0.025
 _LAST_POLL: Final = 0.25
 """Seconds between two looks whether another process has loaded what is waited for."""
+_MAX_WARNED: Final = 100
+"""Types that cannot be stored of which the log is told: some apps make them while they run."""
 
 Compute = Callable[[], Awaitable[object]]
 
@@ -259,6 +261,7 @@ class Loader:
             context._tagged = None  # the task's context outlives the load by a moment
             if heartbeat is not None:
                 heartbeat.stop()
+            self.count_unwaited(flight)
             if not released:
                 await engine.release(permit, budget)
 
@@ -394,9 +397,14 @@ class Loader:
         if self._engine.flights.claim(flight):
             self._engine.telemetry.refresh(reason)
 
+    def count_unwaited(self, flight: Flight[Kept]) -> None:
+        """Count a load whose callers had all left before it began, so that none of them could count for it."""
+        if not flight.has_callers():
+            self.count_refresh(flight, "timeout")
+
     def _refuse(self, error: UnstorableValueError) -> None:
         self._engine.telemetry.store("unstorable")
-        if error.type_name not in self._warned:
+        if error.type_name not in self._warned and len(self._warned) < _MAX_WARNED:
             self._warned.add(error.type_name)
             _LOG.warning("a loaded value is not cached: %s", error)
 

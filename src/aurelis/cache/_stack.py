@@ -178,14 +178,14 @@ class Stack:
                 entries = await guard.call("get", partial(guard.layer.lookup_many, asked), budget)
                 hits = await self.judging.many(entries, budget)
             except LayerUnavailableError:
-                guard.skipped.n += len(asked)
+                guard.skipped.add(len(asked))
                 continue
             except LayerError:
-                guard.error.n += len(asked)
+                guard.error.add(len(asked))
                 continue
             answered = True
-            guard.hit.n += len(hits)
-            guard.miss.n += len(asked) - len(hits)
+            guard.hit.add(len(hits))
+            guard.miss.add(len(asked) - len(hits))
             if self.memory is not None:
                 for key, entry in hits.items():
                     self.first.promote(key, entry, before[key], mark)

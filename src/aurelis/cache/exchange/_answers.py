@@ -193,8 +193,7 @@ def hit_of(
     else:
         telemetry.saved_seconds.n += response.load_seconds
     if body:
-        size = body_size(response)  # apart, as a thread could take its turn in a call between load and store
-        telemetry.saved_bytes.n += size
+        telemetry.saved_bytes.add(body_size(response))
     ttl = entry.fresh_until - now
     age = response.lifetime - ttl
     if response.overdue:

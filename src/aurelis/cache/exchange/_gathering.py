@@ -348,8 +348,7 @@ class Gathering(Generic[Q]):
         telemetry, model = self._engine.telemetry, answers[0].model
         saved = telemetry.saved.get(model) or telemetry.saved_by(model)
         for one in answers:
-            size = body_size(one)
-            telemetry.saved_bytes.n += size
+            telemetry.saved_bytes.add(body_size(one))
             saved.seconds.n += one.load_seconds
             saved.input.n += one.input_tokens or 0
             saved.output.n += one.output_tokens or 0

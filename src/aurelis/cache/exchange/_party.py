@@ -384,7 +384,7 @@ class PartyLoad(Generic[Q]):
             for key in missing
             if (stale := self._left(key)) is not None
         }
-        if self._stand_in(missing, substitutes, answer.head.status, f"status {answer.head.status}"):
+        if self._stand_in(missing, substitutes, answer.head.status, answer.head.status):
             return
         if answer.head.status != 200 and not answer.own:
             decision = self._policy.on_loaded(self._board.request(missing[0]), self._loaded((answer.body,), seconds))
@@ -416,7 +416,7 @@ class PartyLoad(Generic[Q]):
         return None if gone else entry
 
     def _stand_in(
-        self, missing: Sequence[str], substitutes: Mapping[str, object], status: int | None, cause: str
+        self, missing: Sequence[str], substitutes: Mapping[str, object], status: int | None, cause: str | int
     ) -> bool:
         """Answer with what was stored, if there is something for each item; whether there is."""
         serves = {key: one for key, one in substitutes.items() if isinstance(one, Serve)}

@@ -152,14 +152,14 @@ class Recorder(Generic[Q]):
         stand_in = policy.on_refused(self._request, stale, head, engine.clock.monotonic())
         if stand_in is None:
             return False
-        self._stand_in(stand_in, head.status, f"status {head.status}")
+        self._stand_in(stand_in, head.status, head.status)
         return True
 
     def _is_gone(self, stale: Entry | None) -> bool:
         """Whether what was stored has been removed or invalidated while the load went on."""
         return self._flight.fenced or (stale is not None and self._engine.stack.is_invalid(self._key, stale))
 
-    def _stand_in(self, decision: Serve, status: int | None, cause: str) -> None:
+    def _stand_in(self, decision: Serve, status: int | None, cause: str | int) -> None:
         """Answer with what is stored, since the origin has failed."""
         self._engine.note_failure(cause, stale=True, unheard=False)
         if decision.retry_in:

@@ -109,7 +109,7 @@ class Asking:
         """A batch is done with."""
         self._written.n += outcome.written
         self._coalesced.n += outcome.coalesced
-        self._dead.n += len(outcome.buried)
+        self._dead.add(len(outcome.buried))
         self._retries.n += outcome.retried
 
     def lost(self) -> None:

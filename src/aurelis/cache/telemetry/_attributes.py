@@ -52,8 +52,11 @@ BYPASS: Final = "bypass"
 
 # Of an item that another load has brought, as `collapsed` says of a request.
 JOINED: Final = "collapsed"
-# A value of MODEL: the names beyond `MAX_MODELS`, which whoever calls may choose.
-OTHER_MODELS: Final = "_OTHER"
+# A value of MODEL and of ERROR_TYPE: the names beyond `MAX_MODELS` and `MAX_ERROR_TYPES`, which others may choose.
+OTHER: Final = "_OTHER"
+OTHER_MODELS: Final = OTHER
+MAX_ERROR_TYPES: Final = 100
+"""Types of errors that a cache keeps apart in its counts and durations."""
 MAX_MODELS: Final = 100
 """Models that a cache keeps apart in its counts."""
 
@@ -326,7 +329,8 @@ _ALL: Final = (
     ),
     Attribute(
         ERROR_TYPE,
-        "Name of an exception, `timeout`, or `frame_…` for a stored frame that was refused and counts as missing.",
+        "Name of an exception, `timeout`, or `frame_…` for a stored frame that was refused and counts as missing; "
+        "beyond a hundred of them `_OTHER`.",
         examples=("timeout", "ConnectionError", "frame_check"),
         foreign=True,
     ),

@@ -26,6 +26,7 @@ from opentelemetry.trace import (
 )
 
 from . import names
+from ._bounded import is_type
 from ._switch import SWITCH
 
 Attributes = dict[str, str | bool | int | float]
@@ -203,8 +204,9 @@ def current_in(span: Span | None) -> AbstractContextManager[object]:
 def mark_failed(span: Span | None, error_type: str) -> None:
     """Say of a span that it failed."""
     if span is not None:
-        # The type only: the text of a foreign exception may carry what must not leave the process.
-        span.set_attribute(names.ERROR_TYPE, error_type)
+        # The type only: the text of a foreign exception may carry what must not leave the process, and so may the name
+        # of a type that was made at run time.
+        span.set_attribute(names.ERROR_TYPE, error_type if is_type(error_type) else names.OTHER)
         span.set_status(Status(StatusCode.ERROR))
 
 

@@ -39,6 +39,7 @@ from ._attributes import L2 as L2
 from ._attributes import L3 as L3
 from ._attributes import LAYER as LAYER
 from ._attributes import LAYER_FAILED as LAYER_FAILED
+from ._attributes import MAX_ERROR_TYPES as MAX_ERROR_TYPES
 from ._attributes import MAX_MODELS as MAX_MODELS
 from ._attributes import MESSAGE_KINDS as MESSAGE_KINDS
 from ._attributes import MISS as MISS
@@ -46,6 +47,7 @@ from ._attributes import MODEL as MODEL
 from ._attributes import NAME as NAME
 from ._attributes import NEGATIVE as NEGATIVE
 from ._attributes import OPERATION as OPERATION
+from ._attributes import OTHER as OTHER
 from ._attributes import OTHER_MODELS as OTHER_MODELS
 from ._attributes import REASON as REASON
 from ._attributes import RECOVERY_RESULT as RECOVERY_RESULT

@@ -19,6 +19,7 @@ from aurelis.cache._trouble import Incidents
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
 from . import names
+from ._bounded import Bounded, is_model, is_type
 from ._cells import REGISTRY, Cell, CellTable, Sum
 from ._inherited import forget
 from ._reading import Reading
@@ -26,9 +27,6 @@ from ._spans import Spans
 from ._switch import SWITCH
 
 T = TypeVar("T")
-
-_LONGEST_NAME = 128
-"""Characters of a model's name that is counted by itself."""
 
 try:
     _VERSION = version("aurelis-cache")
@@ -321,6 +319,7 @@ class Telemetry:
         self.saved: dict[str, Saved] = {}  # by model, for those that have a place of their own
         self._saved_by_others: Saved | None = None
         self.prices = False
+        self.error_kind = Bounded(names.MAX_ERROR_TYPES, is_type)
         self._durations: dict[tuple[str, str | None, str | None], dict[str, str]] = {}
 
     # Series that begin with zero: one that begins with its first event has no increase by it
@@ -385,7 +384,7 @@ class Telemetry:
 
     def saved_by(self, model: str) -> Saved:
         """Where it is counted what an answer of this model saves. The hot path looks into `saved` first."""
-        if len(self.saved) < names.MAX_MODELS and len(model) <= _LONGEST_NAME:
+        if len(self.saved) < names.MAX_MODELS and (not model or is_model(model)):
             self.saved[model] = saved = Saved(self.table, model, prices=self.prices)
             return saved
         if self._saved_by_others is None:
@@ -460,12 +459,12 @@ class Telemetry:
 
     def error(self, layer: str, operation: str, error_type: str) -> None:
         """Count one failure that was handled."""
-        self.table.cell(
-            names.ERRORS, **{names.LAYER: layer, names.OPERATION: operation, names.ERROR_TYPE: error_type}
-        ).n += 1
+        kind = self.error_kind(error_type)
+        self.table.cell(names.ERRORS, **{names.LAYER: layer, names.OPERATION: operation, names.ERROR_TYPE: kind}).n += 1
 
     def incident(self, layer: str, operation: str, error_type: str) -> None:
         """`error`, and a word in the log, for what fails now and then; what fails for some time has a `Trouble`."""
+        error_type = self.error_kind(error_type)  # the log has its place, too
         self.error(layer, operation, error_type)
         self._incidents.met(f"{layer}, {operation}: {error_type}", SYSTEM_CLOCK.monotonic())
 
@@ -492,6 +491,8 @@ class Telemetry:
 
     def duration(self, elapsed: float, operation: str, layer: str | None = None, error_type: str | None = None) -> None:
         """Record how long an operation took, in seconds."""
+        if error_type is not None:
+            error_type = self.error_kind(error_type)
         key = (operation, layer, error_type)
         attributes = self._durations.get(key)
         if attributes is None:
