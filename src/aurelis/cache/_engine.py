@@ -279,54 +279,54 @@ class Engine:
     async def delete(self, key: str) -> bool:
         """Forget the key; true if it was there."""
         self.check(key)
+        self.telemetry.deleted.n += 1  # from here on it counts for loads, whatever becomes of the caller
         budget = await self.after([self.flights.fence(key)])
         try:
             return await self.stack.remove(key, budget)
         finally:
             self.flights.fence(key)  # a load that joined the old value while it was being removed
-            self.telemetry.deleted.n += 1
 
     async def soften(self, key: str) -> bool:
         """Make the key stale; true if it was there. A load under way is not stored."""
         self.check(key)
+        self.telemetry.invalidated("key", mode="soft")
         budget = await self.after([self.flights.fence(key)])
         try:
             return await soften(self.stack, key, budget)
         finally:
             self.flights.fence(key)  # as in `delete`
-            self.telemetry.invalidated("key", mode="soft")
 
     async def clear(self) -> None:
         """Forget everything of this cache."""
         self.check("")
+        self.telemetry.invalidated("everything")
         budget = await self.after(self.flights.fence_all())
         try:
             await self.stack.clear(budget)
         finally:
             self.flights.fence_all()
-            self.telemetry.invalidated("everything")
 
     async def invalidate(self, tags: tuple[str, ...], *, soft: bool) -> None:
         """Make all entries with one of the tags out of date, in time that does not depend on how many there are."""
         self.check("")
+        self.telemetry.invalidated_tags(tags, soft=soft)
         budget = await self.after(self.flights.fence_tagged(tags, self.stack.implied))
         try:
             await self.stack.invalidate(tags, soft=soft, budget=budget)
         finally:
             self.flights.fence_tagged(tags, self.stack.implied)
-            self.telemetry.invalidated_tags(tags, soft=soft)
 
     async def invalidate_matching(
         self, matches: Callable[[str], bool], start: str, progress: Callable[[int, int], None] | None
     ) -> int:
         """Forget all keys that match; returns how many."""
         self.check("")
+        self.telemetry.invalidated("pattern")
         await self.after(self.flights.fence_matching(matches))
         try:
             return await remove_matching(self.stack, matches, start, progress)
         finally:
             self.flights.fence_matching(matches)
-            self.telemetry.invalidated("pattern")
 
     def value(self, found: Found) -> object:
         """The value for one reader. What a remote layer decoded is the reader's own copy already."""
