@@ -127,12 +127,15 @@ _LAYERS = (
     ),
 )
 
+_TALL: Final = 10
+"""Rows of the grid for panels whose legends name each cache and layer."""
 _SIZES = (
     Panel(
         "Entries by layer",
         """Entries that are held now, over all instances, where a layer can tell. If they fall at once, something
         cleared the cache; if they stand at their bound while the hit ratio is low, allow more (max_size).""",
         (Query(q.level(names.ENTRIES, names.NAME, names.LAYER), q.legend(names.NAME, names.LAYER)),),
+        height=_TALL,
     ),
     Panel(
         "Bytes, of their limit",
@@ -144,6 +147,7 @@ _SIZES = (
         ),
         unit="bytes",
         dashed=".*: limit",
+        height=_TALL,
     ),
     Panel(
         "How full",
@@ -160,6 +164,7 @@ _SIZES = (
         maximum=1,
         steps=FULL_STEPS,
         width=8,
+        height=_TALL,
     ),
     Panel(
         "Evictions",
@@ -174,6 +179,7 @@ _SIZES = (
         ),
         unit="ops",
         width=8,
+        height=_TALL,
     ),
     Panel(
         "Stores",
@@ -183,6 +189,7 @@ _SIZES = (
         (Query(q.or_zero(q.per_second(names.STORES, names.STORE_RESULT)), q.legend(names.STORE_RESULT)),),
         unit="ops",
         width=8,
+        height=_TALL,
     ),
     Panel(
         "Invalidations",
