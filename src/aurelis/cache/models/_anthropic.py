@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ._answer import FILTERED, INCOMPLETE, LENGTH, Dialect, Document, Findings, ends_with_type, members
 from ._openai import names_model
 from ._usage import total
@@ -80,6 +82,7 @@ MESSAGES = Dialect(
     read=_read_message,
     read_event=_read_event,
     ends=ends_with_type("message_stop"),
+    finishes=re.compile(rb'"stop_reason"\s*:\s*"([^"]+)"'),
     good=frozenset({"end_turn", "stop_sequence", "tool_use"}),
     reasons={
         "max_tokens": LENGTH,

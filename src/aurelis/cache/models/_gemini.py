@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ._answer import FILTERED, INCOMPLETE, LENGTH, Dialect, Document, Findings, items, members, parse
 from ._splitting import Frame
 from ._usage import count, total
@@ -137,6 +139,7 @@ CONTENT = Dialect(
     read=_read_whole,
     read_event=_read_event,
     ends=_ends,
+    finishes=re.compile(rb'"finishReason"\s*:\s*"([^"]+)"'),
     good=frozenset({"STOP"}),
     reasons={
         "MAX_TOKENS": LENGTH,

@@ -62,6 +62,14 @@ def admits_chat(body: Document) -> bool:
     return isinstance(body.get("messages"), list) and _is_stateless(body)
 
 
+def choices(body: Document) -> int:
+    """How many answers a body asks for, which all end before the stream does."""
+    asked, prompt = body.get("n"), body.get("prompt")
+    number = asked if isinstance(asked, int) and asked > 1 else 1
+    several = isinstance(prompt, list) and all(isinstance(one, (str, list)) for one in prompt)
+    return number * max(len(prompt), 1) if isinstance(prompt, list) and several else number
+
+
 def admits_completion(body: Document) -> bool:
     """Whether a body is a completion of a text that may be cached."""
     return isinstance(body.get("prompt"), (str, list)) and _is_stateless(body)
@@ -156,6 +164,7 @@ CHAT = Dialect(
     read_event=_read_choices,
     ends=ends_with_done,
     done=True,
+    finishes=re.compile(rb'"finish_reason"\s*:\s*"([^"]+)"'),  # some servers say "" as long as there is none
     # `length` and `content_filter` are OpenAI's; the others come from servers that speak its protocol: Mistral, vLLM,
     # OpenRouter, DeepSeek, and from those that pass the words of other providers through.
     reasons={
