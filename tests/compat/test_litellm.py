@@ -8,39 +8,25 @@ import litellm
 import openai
 from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, HTTPHandler
 
-from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage
+from tests.compat.contract import ASYNC, Clients, SdkPage, TextContract
+from tests.compat.questions import FEATURES, Question, said_as_chat
 from tests.models.wire import WIRES
 
 
-def comparable(answer: Any) -> Any:
-    """What came from the model: LiteLLM adds a time of its own, and an id to answers of Anthropic."""
-    return answer.model_dump(mode="json", exclude={"created", "id"})
-
-
-class LiteLLMContract(SdkContract):
+class LiteLLMContract(TextContract):
     """LiteLLM has one function for each mode."""
 
+    features = FEATURES
     prefix = ""
 
-    def _options(self, client: Any, text: str, model: str, stream: bool) -> dict[str, Any]:
-        messages = [{"role": "user", "content": text}]
-        return {
-            "model": self.prefix + model,
-            "messages": messages,
-            "stream": stream,
-            "max_tokens": 64,
-            "num_retries": 0,
-            "max_retries": 0,
-            **client,
-        }
+    def begin(self, client: Any, question: Question, model: str, *, stream: bool, blocking: bool) -> Any:
+        call: Any = litellm.completion if blocking else litellm.acompletion
+        options = {"stream": stream, "max_tokens": 64, "num_retries": 0, "max_retries": 0, **client}
+        return call(model=self.prefix + model, **said_as_chat(question), **options)
 
-    async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        answer: Any = await litellm.acompletion(**self._options(client, text, model, stream))
-        return [comparable(chunk) async for chunk in answer] if stream else comparable(answer)
-
-    def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        answer: Any = litellm.completion(**self._options(client, text, model, stream))
-        return [comparable(chunk) for chunk in answer] if stream else comparable(answer)
+    def shown(self, part: Any) -> Any:
+        """Without what LiteLLM adds: a time of its own, and an id to answers of Anthropic."""
+        return part.model_dump(mode="json", exclude={"created", "id"})
 
 
 class TestOpenAI(LiteLLMContract):
@@ -66,6 +52,7 @@ class TestAnthropic(LiteLLMContract):
 
     wire = WIRES["ANTHROPIC"]
     prefix = "anthropic/"
+    held = 2
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         http_client = clients.make(mode, "httpx")
