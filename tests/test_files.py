@@ -20,11 +20,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aurelis.cache import CacheManager, FileCacheManager, _file_store, current_load
-from aurelis.cache._file_store import FileStore, folder_of, is_folder
+from aurelis.cache import CacheManager, FileCacheManager, _file_ledger, _file_store, current_load, set_cache_manager
+from aurelis.cache._file_names import folder_of, is_folder
+from aurelis.cache._file_store import FileStore
 from aurelis.cache.exceptions import ConfigurationError, UnkeyableError
 from tests.conftest import ROOT
 from tests.managers import configuration, opened, run_script
+
+KEY = hashlib.sha256(b"a key").hexdigest()
 
 
 @pytest.fixture
@@ -85,7 +88,7 @@ def copies(directory: Path) -> list[Path]:
 def usage(directory: Path) -> tuple[int, int] | None:
     """What the file of the store says there is."""
     with open(directory / ".usage", "rb") as file:
-        return _file_store._Usage(file.fileno()).read()
+        return _file_ledger.Usage(file.fileno()).read()
 
 
 # --- keeping
@@ -124,6 +127,34 @@ async def test_copies_are_for_this_user_alone_and_not_for_writing(
     assert path is not None
     assert path.stat().st_mode & 0o777 == 0o400
     assert {each.stat().st_mode & 0o777 for each in (directory, path.parent, directory / ".partial")} == {0o700}
+
+
+async def test_copies_are_refused_where_the_cache_encrypts(directory: Path, tmp_path: Path) -> None:
+    """They are opened as the files that they are, so whoever wants all encrypted must hear that they are not."""
+    file = written(tmp_path / "one", "figures")
+    async with opened(configuration(encryption_key=KEY)) as cache:
+        files = FileCacheManager(directory, cache=cache)
+        with pytest.raises(ConfigurationError, match="plain_copies=True") as refused:
+            await files.cache_file(file)
+        assert KEY[:8] not in str(refused.value)
+        assert "cache" not in os.listdir(tmp_path)
+        assert await files.cache_result(file, "size", lambda path: path.stat().st_size) == 7
+        key = await FileCacheManager(directory, cache=cache, plain_copies=True).cache_file(file)
+        copy = await files.get_cached_file(key)
+        assert copy is not None
+        assert copy.read_bytes() == b"figures"
+
+
+async def test_copies_are_refused_where_the_environment_says_that_the_cache_encrypts(
+    files: FileCacheManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set_cache_manager(None)
+    try:
+        monkeypatch.setenv("AURELIS_CACHE_ENCRYPTION_KEY", KEY)
+        with pytest.raises(ConfigurationError, match="plain_copies=True"):
+            await files.cache_file(written(tmp_path / "one", "figures"))
+    finally:
+        set_cache_manager(before)
 
 
 async def test_a_file_of_any_size_takes_little_memory(files: FileCacheManager, tmp_path: Path) -> None:
@@ -454,7 +485,7 @@ async def test_a_lock_that_is_never_given_back_is_not_waited_for(
     files: FileCacheManager, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its owner may be stopped."""
-    monkeypatch.setattr(_file_store, "_LOCK_WAIT", 0.05)
+    monkeypatch.setattr(_file_ledger, "_LOCK_WAIT", 0.05)
     await files.cache_file(written(tmp_path / "a", b"first"))
     with locked(directory / ".usage"):
         key = await files.cache_file(written(tmp_path / "b", b"second"))

@@ -19,6 +19,7 @@ from aurelis.cache import (
 from aurelis.cache import monitor as monitoring
 from aurelis.cache.exceptions import LayerError
 from aurelis.cache.telemetry import names, otel
+from aurelis.cache.telemetry.otel import SAMPLE_MASK
 from aurelis.cache.testing import ManualClock
 from tests.managers import configuration, opened, own_counts, run_script, series
 from tests.servers import ServerProcess
@@ -65,7 +66,7 @@ async def test_the_figures_are_those_of_the_cache(cache: CacheManager) -> None:
 
 async def test_they_are_what_any_other_reader_sees(cache: CacheManager) -> None:
     stats, other = CacheStats(cache), Metrics()
-    for number in range(200):
+    for number in range(3 * (SAMPLE_MASK + 1)):
         await cache.set(str(number), number)
         await cache.get(str(number % 3))
         await cache.get(f"{number} is not there")
@@ -306,7 +307,7 @@ def test_a_provider_of_the_app_sees_the_same() -> None:
 
         async def use():
             await cache.set("k", 1)
-            for _ in range(64):
+            for _ in range(128):
                 await cache.get("k")
 
         asyncio.run(use())
@@ -314,7 +315,7 @@ def test_a_provider_of_the_app_sees_the_same() -> None:
             metric.name: metric.data.data_points
             for metric in reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
         }
-        assert sum(point.value for point in found["aurelis.cache.requests"]) == stats.metrics.total_requests == 64
+        assert sum(point.value for point in found["aurelis.cache.requests"]) == stats.metrics.total_requests == 128
         (point,) = found["aurelis.cache.operation.duration"]
         assert abs(point.sum / point.count - stats.metrics.average_response_time) < 1e-9
         """

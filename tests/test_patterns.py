@@ -50,6 +50,18 @@ def test_a_pattern_that_says_too_little_is_refused(pattern: str, says: str) -> N
         matcher(pattern, "shop:", everything=False)
 
 
+async def test_the_refusal_advises_what_there_is() -> None:
+    """`invalidate` has no `everything`, so its error must not say so."""
+    async with UnifiedCacheManager() as cache:
+        await cache.set("user", "17", "Ada")
+        with pytest.raises(ConfigurationError, match=r"name a category, or use invalidate_pattern\("):
+            await cache.invalidate(pattern="*")
+        await cache.invalidate("user", pattern="*")
+        assert await cache.get("user", "17") is None
+        await cache.set("user", "17", "Ada")
+        assert await cache.invalidate_pattern("*", everything=True) == 1
+
+
 @given(st.one_of(text, st.builds(KEYS.build_key, text, text, st.sampled_from([None, {"page": 1}]))))
 def test_a_key_can_be_read_from_the_name_of_its_entry(key: str) -> None:
     names = Names("shop")

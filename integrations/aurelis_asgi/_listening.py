@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from typing import Final
 
 from starlette.types import Message, Receive
+
+_PATIENCE: Final = 0.02
+"""Seconds to wait for a body that no field announces. It comes right behind the head, if there is one."""
 
 
 class Listener:
@@ -37,10 +42,16 @@ class Listener:
         self._listening.cancel()
 
     async def announces_body(self) -> bool:
-        """Whether a body has come or is coming. Waits for the first message, and takes nothing from the app."""
-        while not self._received and not self._over:
-            self._came.clear()
-            await self._came.wait()
+        """Whether a body has come or is coming. Waits for the first message, and takes nothing from the app.
+
+        Some servers say nothing before a request is over that has none, so there is an end to it.
+        """
+        if not self._received:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    while not self._received and not self._over:
+                        self._came.clear()
+                        await self._came.wait()
         first = self._received[0] if self._received else {}
         return bool(first.get("body") or first.get("more_body"))
 

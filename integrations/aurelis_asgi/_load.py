@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Scope
 from aurelis.cache.exchange import Recorder
 from aurelis.cache.http import Fields, HttpRequest, ResponseHead, RuleEffect, conditional
 
+from ._hinting import EARLY_HINT, Hints, takes_hints
 from ._routes import Routing
 
 
@@ -21,15 +22,20 @@ class AppLoad:
     Args:
         rule: what the app's owner declared for the request, or `None`.
         route: template of the route that has answered it before; empty where that is not known.
+        hints: pass early hints on; `None`: nobody waits for them.
     """
 
-    def __init__(self, app: ASGIApp, scope: Scope, rule: RuleEffect | None, route: str = "") -> None:
+    def __init__(
+        self, app: ASGIApp, scope: Scope, rule: RuleEffect | None, route: str = "", hints: Hints | None = None
+    ) -> None:
         self._app = app
         self._outer_scope = self._scope = scope
         self._routing = Routing(scope, route)
         # What does not count for the key must not decide about the response, so the app does not get to see it.
         self._query = None if rule is None else rule.query
         self._vary = () if rule is None else rule.vary
+        self._hints = hints
+        self._may_hint = takes_hints(scope)
         self._recorder: Recorder[HttpRequest]
         self._body_received = False
         self._started = False
@@ -44,7 +50,7 @@ class AppLoad:
         """
         self._recorder = recorder
         self._scope = self._adapted(recorder.conditions)
-        _hide_extensions(self._scope)
+        _hide_extensions(self._scope, but=EARLY_HINT if self._hints is not None else "")
         await self._app(self._scope, self._receive, self._send)
         if not self._complete.is_set():
             raise RuntimeError("the app returned without completing its response")
@@ -70,6 +76,11 @@ class AppLoad:
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
+        if kind == EARLY_HINT and self._may_hint and not self._started:
+            if self._hints is not None:
+                self._hints.take(message)
+                await asyncio.sleep(0)  # it leaves before the app goes on, also if that never waits for anything
+            return
         expected = "http.response.body" if self._started else "http.response.start"
         if kind != expected or self._complete.is_set():
             # As servers do. What comes out of order must not be stored as a part of something else.
@@ -101,10 +112,10 @@ def varying(headers: Fields, names: tuple[str, ...]) -> Fields:
     return (*headers, (b"vary", ", ".join(names).encode())) if names else headers
 
 
-def _hide_extensions(scope: Scope) -> None:
+def _hide_extensions(scope: Scope, *, but: str) -> None:
     # With these the app would answer by messages that cannot be recorded, a file's path for instance.
     extensions = scope.get("extensions")
     if extensions:
         scope["extensions"] = {
-            name: value for name, value in extensions.items() if not name.startswith("http.response.")
+            name: value for name, value in extensions.items() if not name.startswith("http.response.") or name == but
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ from aurelis.cache.http import (
 from aurelis.cache.typing import Bypass, Pass, Record
 
 from ._heeding import HeadSend, PartSend, Watching
+from ._hinting import Hints, takes_hints
 from ._listening import Listener
 from ._load import AppLoad
 from ._routes import restore, without_telemetry
@@ -160,19 +161,25 @@ class Responder:
         """What is to be answered; `None`: that has been done."""
         middleware = self._middleware
         live: Live | None = None
+        relays = False
         try:
             if await self._has_hidden_body(pending.request, listener):
                 return middleware.exchange.bypass(_BODY)
-            answer = await middleware.exchange.open(pending, AppLoad(middleware.app, self._scope, pending.request.rule))
+            hints = Hints(self._send) if takes_hints(self._scope) else None
+            load = AppLoad(middleware.app, self._scope, pending.request.rule, hints=hints)
+            async with hints or nullcontext():
+                answer = await middleware.exchange.open(pending, load)
+                if isinstance(answer, Live):
+                    live = answer
             if not isinstance(answer, Live):
                 return answer
-            live = answer
-            await self._relay(live, listener)
+            relays = True
+            await self._relay(answer, listener)
         except asyncio.CancelledError:
             # The listener's cancellation always arrives at an await within this block: it runs only while we wait.
             if not listener.disconnected or task.uncancel() > 0:
                 raise
-            if live is None:
+            if not relays:
                 await self._conclude()
         finally:
             listener.ignore()

@@ -23,6 +23,7 @@ DEMO: Final = (
     "uvicorn",
 )
 
+TOP: Final = ("httpx2", "prometheus_client", "rich")
 WARM: Final = ("httpx2", "pydantic", "redis", "rich")
 
 

@@ -1,4 +1,4 @@
-"""The command line: `aurelis-cache demo` and `aurelis-cache warm`."""
+"""The command line: `aurelis-cache demo`, `aurelis-cache top` and `aurelis-cache warm`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import typer
 
-from ._extras import DEMO, WARM, missing
+from ._extras import DEMO, TOP, WARM, missing
 
+_EXPORTER: Final = ("OTEL_EXPORTER_PROMETHEUS_HOST", "OTEL_EXPORTER_PROMETHEUS_PORT")
+"""Where OpenTelemetry's exporter for Prometheus listens; without them at localhost:9464."""
 _UPSTREAM_KEY: Final = "OPENAI_API_KEY"
 _FIELD: Final = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+):[ \t]*([\x20-\x7e]+)")
 _VALUE: Final = re.compile(r"[\x20-\x7e]+")
@@ -116,6 +118,58 @@ def demo(
         state_dir=state_dir,
     )
     raise typer.Exit(run(options))
+
+
+@app.command()
+def top(
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Metrics of a process; repeat for more. Left out: where OpenTelemetry's exporter listens,"
+            " http://localhost:9464/metrics unless OTEL_EXPORTER_PROMETHEUS_HOST and _PORT say otherwise.",
+        ),
+    ] = None,
+    interval: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print one table and end, as it does where this is no terminal.")
+    ] = False,
+    cache: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Show this cache; repeat for more. Left out: all.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and end.")] = False,
+) -> None:
+    """Show what the caches of running processes do: rates, hits, latencies, savings, layers.
+
+    It reads what they export in the text format of Prometheus, so it needs no Prometheus. Ctrl-C ends it.
+
+    Ends with 1 if it printed once and no endpoint could be read, and with 2 if an option is wrong.
+    """
+    if message := missing(TOP):
+        sys.exit(message)
+    from .top.run import Options, run
+
+    urls = [_endpoint(one) for one in url or (_default_endpoint(),)]
+    raise typer.Exit(run(Options(urls=urls, interval=interval, once=once, json=as_json, caches=cache or ())))
+
+
+def _default_endpoint() -> str:
+    host, port = (os.environ.get(name) or usual for name, usual in zip(_EXPORTER, ("localhost", "9464"), strict=True))
+    return f"http://{host}:{port}/metrics"
+
+
+def _endpoint(url: str) -> str:
+    """A URL with its path. It may hold a credential, so no message has it."""
+    from httpx2 import URL, InvalidURL
+
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.port != 0 and not parts.fragment and URL(url).host
+    except (ValueError, InvalidURL):  # a port or a host that is none
+        good = ""
+    if not good:
+        raise typer.BadParameter("must be like http://127.0.0.1:9464/metrics", param_hint="--url")
+    return urlunsplit(parts._replace(path="/metrics")) if parts.path in ("", "/") else url
 
 
 @app.command()

@@ -5,7 +5,7 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from aurelis.cache import CacheManager
 from aurelis.cache.testing import ManualClock
@@ -13,7 +13,7 @@ from aurelis_asgi import CacheMiddleware
 from tests.asgi.counts import loads, requests
 from tests.asgi.origin import Call, Gated, Origin, fixed
 from tests.asgi.sockets import fetch, served
-from tests.asgi.visits import Visit, ask
+from tests.asgi.visits import Visit, ask, http_scope
 from tests.managers import eventually
 
 
@@ -157,6 +157,26 @@ async def test_a_body_that_no_field_announces_reaches_the_app_alone(manager: Cac
     impatient.leave()
     assert (await impatient.end()).status == 499
     assert requests(manager) == {"miss": 1, "bypass": 2}
+
+
+async def test_a_server_that_does_not_say_that_there_is_no_body_is_not_waited_for(manager: CacheManager) -> None:
+    """uvicorn 0.54 over HTTP/2: until such a request is over, `receive` says nothing."""
+    app = CacheMiddleware(fixed(cache_control="max-age=60"), cache=manager)
+    scope = http_scope("/", "GET", {}, http_version="2")
+    messages: list[Message] = []
+    over = asyncio.Event()
+
+    async def receive() -> Message:
+        await over.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    await app(scope, receive, send)
+    assert messages[-1] == {"type": "http.response.body", "body": b"body 1", "more_body": False}
+    over.set()
+    assert (await ask(app)).cache_status == "default; hit; ttl=60"
 
 
 @pytest.mark.parametrize("body", [b"", b"something"])

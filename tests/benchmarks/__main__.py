@@ -27,6 +27,7 @@ BENCHMARKS: Mapping[str, Sequence[str]] = {
     "l1_hit": ("on", "off"),
     "l1_mutable_hit": ("on", "off"),
     "decorator_hit": ("on", "off"),
+    "telemetry_cost": ("on", "off"),
     "asgi_hit": ("on", "off"),
     "transport_hit": ("on", "off"),
     "streams": ("on", "off"),

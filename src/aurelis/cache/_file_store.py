@@ -5,8 +5,7 @@ Everything here blocks, and is to be called in a thread.
 A copy is written apart and then takes its name in one step, so no other one is ever seen. Nobody waits until the disk
 has it: what a power failure tears does not have the digest that it is named by, which each reader compares.
 
-How much there is stands in a file that is locked while it is changed. It is counted before a copy takes its name, so
-that whoever dies in between leaves a number that is too high, never one that is too low.
+How much there is stands in a file that is locked while it is changed; see `_file_ledger`.
 """
 
 from __future__ import annotations
@@ -19,41 +18,25 @@ import logging
 import os
 import re
 import stat
-import struct
-import time
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
-from urllib.parse import unquote
 
 from ._clock import Clock
-from ._keys import escape
+from ._file_ledger import StoreProblem, locked, problems
+from ._file_names import opened
 from ._trouble import Trouble
-from .exceptions import ConfigurationError
 
 _LOG = logging.getLogger("aurelis.cache")
 
 _CHUNK: Final = 2**20
-_LONGEST_NAME: Final = 200
-"""Bytes of a directory's name; file systems take 255."""
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_USAGE: Final = struct.Struct(">QQI")
-"""Copies, bytes, and a check: after a power failure the file may be full of zeros, which would say that all is free."""
-_LOCK_WAIT: Final = 10.0
-"""Seconds to wait for another process, which needs milliseconds, unless it is stopped."""
-_LOCK_PAUSE: Final = 0.002
 _ABANDONED: Final = 60.0
 """Seconds after which a copy that nobody has locked is what a dead process has left."""
 _KEPT: Final = 0.9
 """Part of the bounds that is left when something must go, so that not each copy has to look at all others."""
-
-
-class _StoreProblem(Exception):
-    """The directory could not be used; the cause says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,42 +46,6 @@ class _Copy:
     used: int
     size: int
     path: Path
-
-
-def folder_of(category: str) -> str:
-    """The name of a category's directory. Different categories have different ones, and none leads elsewhere.
-
-    Raises:
-        ConfigurationError: the category is empty or too long.
-        TypeError: it is no string.
-    """
-    if not isinstance(category, str):
-        raise TypeError(f"a category must be a str, not {type(category).__name__}")
-    name = escape(category)
-    if name.startswith("."):  # neither "." nor "..", nor one of the store's own
-        name = "%2E" + name[1:]
-    if not 0 < len(name) <= _LONGEST_NAME:
-        raise ConfigurationError(f"a category must have 1 to {_LONGEST_NAME} characters, as they are written in keys")
-    return name
-
-
-def is_folder(name: str) -> bool:
-    """Whether it is the name of some category's directory."""
-    try:
-        return folder_of(unquote(name, errors="surrogatepass")) == name
-    except (ConfigurationError, UnicodeError):
-        return False
-
-
-def digest_of(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of what is in a file, in constant memory.
-
-    Raises:
-        OSError: it could not be read.
-        ConfigurationError: it is no regular file.
-    """
-    with _opened(path) as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 class FileStore:
@@ -127,7 +74,7 @@ class FileStore:
             OSError: the file could not be read.
             ConfigurationError: it is no regular file.
         """
-        with _opened(path) as source:
+        with opened(path) as source:
             digest = hashlib.file_digest(source, "sha256").hexdigest()
             size = os.fstat(source.fileno()).st_size
             if size > self._max_bytes:
@@ -141,7 +88,7 @@ class FileStore:
                 digest = self._copy(folder, source) or digest
                 self._trouble.over(self._clock.monotonic())
                 return digest
-            except _StoreProblem as problem:
+            except StoreProblem as problem:
                 self._failed(problem.__cause__)
                 return digest
 
@@ -174,7 +121,7 @@ class FileStore:
         if not is_whole:
             with file:
                 self._warn("a kept file was damaged, and is removed")
-                with contextlib.suppress(_StoreProblem):
+                with contextlib.suppress(StoreProblem):
                     self._discard(path, os.fstat(descriptor).st_ino)
             return None
         with contextlib.suppress(OSError):  # on a medium that cannot be written it is as old as it was
@@ -188,11 +135,11 @@ class FileStore:
             return False
         path = self._path(folder, digest)
         try:
-            with _problems():
+            with problems():
                 if not path.exists():
                     return False
             return self._discard(path, None)
-        except _StoreProblem as problem:
+        except StoreProblem as problem:
             self._failed(problem.__cause__)
             return False
 
@@ -213,7 +160,7 @@ class FileStore:
         return True
 
     def _get_ready(self) -> None:
-        with _problems():
+        with problems():
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             self._partial.mkdir(mode=0o700, exist_ok=True)
         if not self._is_ready:
@@ -223,11 +170,11 @@ class FileStore:
     def _copy(self, folder: str, source: BufferedReader) -> str | None:
         """Copy the file and return the digest of what was copied; `None`: it has grown too large meanwhile."""
         partial = self._partial / token_hex(16)
-        with _problems():
+        with problems():
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb", buffering=0) as copy:
-                with _problems():
+                with problems():
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # says that its writer is alive
                 digest, size = hashlib.sha256(), 0
                 while chunk := source.read(_CHUNK):
@@ -235,9 +182,9 @@ class FileStore:
                     if size > self._max_bytes:
                         return None
                     digest.update(chunk)
-                    with _problems():
+                    with problems():
                         _write(copy, chunk)
-                with _problems():
+                with problems():
                     os.fchmod(descriptor, 0o400)
                 self._publish(partial, self._path(folder, digest.hexdigest()), size)
                 return digest.hexdigest()
@@ -246,10 +193,10 @@ class FileStore:
                 partial.unlink(missing_ok=True)
 
     def _publish(self, partial: Path, path: Path, size: int) -> None:
-        with self._locked() as usage:
+        with locked(self._directory, self._clock) as usage:
             if self._touch(path, size):
                 return
-            with _problems():
+            with problems():
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 if path.exists():  # and is damaged
                     usage.forget()
@@ -295,7 +242,7 @@ class FileStore:
         return count, total
 
     def _discard(self, path: Path, inode: int | None) -> bool:
-        with self._locked() as usage, _problems():
+        with locked(self._directory, self._clock) as usage, problems():
             try:
                 state = os.stat(path, follow_symlinks=False)
                 if inode is not None and state.st_ino != inode:
@@ -320,26 +267,6 @@ class FileStore:
                     finally:
                         os.close(descriptor)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[_Usage]:
-        """Nobody else changes what there is."""
-        with _problems():
-            descriptor = os.open(self._directory / ".usage", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            deadline = self._clock.monotonic() + _LOCK_WAIT
-            with _problems():
-                while not _lock(descriptor):
-                    if self._clock.monotonic() >= deadline:
-                        raise TimeoutError("another process holds the lock")
-                    time.sleep(_LOCK_PAUSE)
-            try:
-                yield _Usage(descriptor)
-            finally:
-                # Said, as a child that was forked meanwhile would hold it on.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-        finally:
-            os.close(descriptor)
-
     def _failed(self, error: BaseException | None) -> None:
         code = getattr(error, "errno", None)
         cause = type(error).__name__ if code is None else errno.errorcode.get(code, str(code))
@@ -351,61 +278,7 @@ class FileStore:
             _LOG.warning("file cache: %s", what)
 
 
-class _Usage:
-    """How many copies and bytes there are, in the file that is locked."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def read(self) -> tuple[int, int] | None:
-        """Copies and bytes; `None`: not known, they must be counted."""
-        written = os.pread(self._descriptor, _USAGE.size + 1, 0)
-        if len(written) != _USAGE.size:
-            return None
-        count, total, _ = _USAGE.unpack(written)
-        return (count, total) if written == _packed(count, total) else None
-
-    def write(self, count: int, total: int) -> None:
-        os.pwrite(self._descriptor, _packed(count, total), 0)
-        os.ftruncate(self._descriptor, _USAGE.size)
-
-    def forget(self) -> None:
-        """From now on it is not known."""
-        os.ftruncate(self._descriptor, 0)
-
-
-def _packed(count: int, total: int) -> bytes:
-    return _USAGE.pack(count, total, zlib.crc32(f"{count} {total}".encode()))
-
-
-def _opened(path: str | os.PathLike[str]) -> BufferedReader:
-    # Not blocking, or a pipe would let us wait for whoever writes into it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    file = os.fdopen(descriptor, "rb") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-    if file is None:
-        os.close(descriptor)
-        raise ConfigurationError("only regular files can be cached; this is a directory, a device or a pipe")
-    return file
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _write(file: FileIO, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
-
-
-@contextlib.contextmanager
-def _problems() -> Iterator[None]:
-    """What goes wrong inside is a problem of the store, and not of the file that is to be kept."""
-    try:
-        yield
-    except OSError as error:
-        raise _StoreProblem from error

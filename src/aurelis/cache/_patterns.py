@@ -50,7 +50,8 @@ def matcher(
     only = None if category is None else escape(category)
     if not everything and only is None and not literal_start(pattern):
         raise ConfigurationError(
-            "a pattern that begins with '*' looks at every key: pass everything=True if that is meant, or clear()"
+            "a pattern that begins with '*' looks at every key: name a category, or use"
+            " invalidate_pattern(..., everything=True) or clear() if all of them are meant"
         )
     expression = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, overload
 
 from ._clock import SYSTEM_CLOCK
-from ._file_store import FileStore, digest_of, folder_of, is_folder
+from ._file_names import digest_of, folder_of, is_folder
+from ._file_store import FileStore
 from ._loading import current_load
 from ._options import Duration, whole
 from .exceptions import ConfigurationError
-from .manager import AnyManager, get_cache_manager, manager_of
+from .manager import AnyManager, CacheManager, get_cache_manager, manager_of
 
 T = TypeVar("T")
 File = str | os.PathLike[str]
@@ -36,6 +37,7 @@ class FileCacheManager:
         max_size: copies at most.
         max_bytes: bytes of all copies at most.
         cache: keeps results; `None` means the process's manager, found at each call.
+        plain_copies: keep copies, which are files as they were, although the cache has an `encryption_key`.
 
     Attributes:
         cache_dir: as an absolute path.
@@ -66,6 +68,7 @@ class FileCacheManager:
         max_size: int = _MAX_SIZE,
         max_bytes: int = _MAX_BYTES,
         cache: AnyManager | None = None,
+        plain_copies: bool = False,
     ) -> None:
         whole("FileCacheManager: max_size", max_size)
         whole("FileCacheManager: max_bytes", max_bytes)
@@ -73,6 +76,7 @@ class FileCacheManager:
             raise ConfigurationError("FileCacheManager: cache_dir must not be empty")
         self.cache_dir = Path(os.path.abspath(cache_dir))
         self._cache = None if cache is None else manager_of(cache)
+        self._plain_copies = plain_copies
         self._store = FileStore(self.cache_dir, max_size, max_bytes, SYSTEM_CLOCK)
 
     async def cache_file(self, file_path: File, category: str = "files") -> str:
@@ -83,10 +87,16 @@ class FileCacheManager:
 
         Raises:
             OSError: the file could not be read.
-            ConfigurationError: it is no regular file, or the category is empty or too long.
+            ConfigurationError: it is no regular file, or the category is empty or too long; or the cache encrypts what
+                it stores, and `plain_copies` does not say that copies may be read.
             TypeError: the category is no string.
         """
         folder = folder_of(category)
+        if not self._plain_copies and self._manager().config.encryption_key is not None:
+            raise ConfigurationError(
+                "cache_file: a copy is not encrypted, since it is opened as the file that it is, and this cache has an"
+                " encryption_key: pass FileCacheManager(plain_copies=True) if copies may lie there as they are"
+            )
         digest = await asyncio.to_thread(self._store.put, folder, file_path)
         return f"{folder}:{digest}"
 
@@ -179,7 +189,7 @@ class FileCacheManager:
             raise ConfigurationError("cache_result: compute is a function of the path, or without arguments")
         path = Path(file)
         digest = await asyncio.to_thread(digest_of, path)
-        manager = self._cache or get_cache_manager().manager
+        manager = self._manager()
         key = manager.key_builder.build_key(category, f"sha256:{digest}", params)
 
         async def load() -> Any:
@@ -189,6 +199,9 @@ class FileCacheManager:
             return result
 
         return await manager.get_or_compute(key, load, ttl, tags)
+
+    def _manager(self) -> CacheManager:
+        return self._cache or get_cache_manager().manager
 
 
 def _split(cache_key: str) -> tuple[str, str]:

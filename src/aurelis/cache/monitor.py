@@ -35,7 +35,7 @@ class CacheMetrics:
         average_response_time: mean seconds that a layer took for a read, hit or miss; of the cache, the means of its
             layers weighted by their hits. 0.0 as long as none is known. Recorded since the first `CacheStats` or
             `CacheMonitor` of the cache was made: every read that leaves memory, but one in 8 of those of the disk, and
-            one in 64 hits in memory.
+            one in 128 hits in memory.
         cache_size: entries in memory; of a layer, in it.
         memory_usage: bytes in memory; of a layer, in it. 0 where the process cannot know, as in Redis.
     """

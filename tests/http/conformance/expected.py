@@ -3,17 +3,18 @@
 from collections.abc import Mapping
 from typing import Final
 
-_NO_INTERIM = "neither ASGI servers nor the HTTP clients carry 1xx responses"
+_ONLY_LINKS = "of interim responses, ASGI knows 103 alone and no field of it but Link"
+_NO_INTERIM = "ASGI servers send interim responses from HTTP/2 on only"
+_NO_INTERIM_SEEN = "HTTP clients drop interim responses"
 _SET_COOKIE = "deliberate: a cookie is for the one who asked, and a shared cache never stores it"
 _TOO_SHORT = "a heuristic lifetime is a tenth of the time since the last modification, which is less than the pause"
 _MALFORMED_TAG = "deliberate: what is no entity tag matches nothing, so the whole response is sent"
 _READING = "deliberate: fields that say how to read the stored bytes are not updated"
 
 EVERYWHERE: Final[Mapping[str, str]] = {
-    "interim-102": _NO_INTERIM,
-    "interim-103": _NO_INTERIM,
-    "interim-no-header-reuse": _NO_INTERIM,
-    "interim-not-cached": _NO_INTERIM,
+    "interim-102": _ONLY_LINKS,
+    "interim-103": _ONLY_LINKS,
+    "interim-no-header-reuse": _ONLY_LINKS,
     "heuristic-delta-5": _TOO_SHORT,
     "heuristic-delta-10": _TOO_SHORT,
     "heuristic-delta-30": _TOO_SHORT,
@@ -38,6 +39,7 @@ EVERYWHERE: Final[Mapping[str, str]] = {
 BY_RUN: Final[Mapping[str, Mapping[str, str]]] = {
     "in_process": EVERYWHERE,
     "behind_uvicorn": EVERYWHERE,
-    "through_the_transport": EVERYWHERE,
+    "behind_uvicorn_over_http_1": {**EVERYWHERE, "interim-not-cached": _NO_INTERIM},
+    "through_the_transport": {**EVERYWHERE, "interim-not-cached": _NO_INTERIM_SEEN},
 }
 """The same for each run."""

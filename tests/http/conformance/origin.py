@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Any
@@ -18,6 +18,9 @@ DATES = frozenset({"date", "expires", "last-modified", "if-modified-since", "if-
 
 UNCONDITIONAL = 598
 """Status of an answer to a request that should have been conditional. (Servers here carry nothing above 599.)"""
+
+EARLY_HINT = "http.response.early_hint"
+"""The extension by which an ASGI app sends a 103."""
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -98,7 +101,8 @@ class ScriptedOrigin:
         token = unquote(scope["path"]).split("/")[2]
         script = self.scripts[token]
         fields = joined([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
-        while (await receive()).get("more_body"):
+        # Of a body that there is not, uvicorn over HTTP/2 says nothing.
+        while "content-length" in fields and (await receive()).get("more_body"):
             pass
         number = int(fields["req-num"]) if fields.get("req-num", "").isdigit() else len(script.seen) + 1
         seen = Seen(fields.get("req-num", str(number)), scope["method"], fields)
@@ -111,6 +115,7 @@ class ScriptedOrigin:
             await self._pause(pause)
         if request.get("disconnect"):
             raise Disconnected
+        await _hint(scope, send, request.get("interim_responses", ()))
         lines = self._lines(script, number, request, target)
         seen.checked = [
             (name, value)
@@ -154,6 +159,16 @@ class ScriptedOrigin:
             if wanted is not None and fields.get(wanted) == value:
                 return 304
         return UNCONDITIONAL
+
+
+async def _hint(scope: Scope, send: Send, interim: Sequence[Any]) -> None:
+    """Send what of interim responses ASGI can say: the links of a 103, where the server takes them."""
+    if EARLY_HINT not in scope.get("extensions", {}):
+        return
+    for status, *fields in interim:
+        links = [value.encode() for name, value in (fields[0] if fields else ()) if name.lower() == "link"]
+        if status == 103 and links:
+            await send({"type": EARLY_HINT, "links": links})
 
 
 async def _answer(send: Send, status: int, fields: list[tuple[str, str]], body: bytes) -> None:

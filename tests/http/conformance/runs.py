@@ -1,9 +1,12 @@
-"""The three ways in which the cases are played."""
+"""The ways in which the cases are played."""
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import h11
 import httpx2
@@ -14,10 +17,11 @@ from aurelis.cache import CacheConfig, CacheManager
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware
 from aurelis_httpx2 import AsyncCacheTransport
+from tests.asgi.http2 import asked, uvicorn_http2
 from tests.asgi.sockets import HOST, Server, listening_socket
 from tests.asgi.visits import http_scope
 from tests.http.conformance.cases import Case
-from tests.http.conformance.origin import ScriptedOrigin, asleep
+from tests.http.conformance.origin import EARLY_HINT, ScriptedOrigin, asleep, joined
 from tests.http.conformance.play import Answer, Result, play
 from tests.managers import eventually, fresh_name, is_settled
 
@@ -56,7 +60,7 @@ async def _in_process(case: Case) -> Result:
 
 
 async def _call(app: ASGIApp, method: str, target: str, fields: list[tuple[str, str]], body: bytes) -> Answer:
-    scope = http_scope(target, method)
+    scope = http_scope(target, method, extensions={EARLY_HINT: {}})
     headers = [("host", HOST), *fields, *([("content-length", str(len(body)))] if body else [])]
     scope["headers"] = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     requests: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -74,17 +78,35 @@ async def _call(app: ASGIApp, method: str, target: str, fields: list[tuple[str, 
 
     await app(scope, receive, send)
     ended.set()
-    lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in messages[0]["headers"]]
-    return Answer(messages[0]["status"], lines, b"".join(message.get("body", b"") for message in messages[1:]))
+    hints = list(itertools.takewhile(lambda message: message["type"] == EARLY_HINT, messages))
+    head, *rest = messages[len(hints) :]
+    assert EARLY_HINT not in [message["type"] for message in rest]
+    lines = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head["headers"]]
+    # As servers send them.
+    interim = [(103, {"link": b", ".join(hint["links"]).decode()}) for hint in hints]
+    return Answer(head["status"], lines, b"".join(message.get("body", b"") for message in rest), interim)
 
 
 async def behind_uvicorn(cases: Mapping[str, Case]) -> dict[str, Result]:
-    """The middleware around the origin, over real sockets and in real time."""
+    """The middleware around the origin, over real sockets and in real time: HTTP/2, so that 103 is sent."""
+    return await _behind(partial(uvicorn_http2, date=False), _client_of_http2, cases)
+
+
+async def behind_uvicorn_over_http_1(cases: Mapping[str, Case]) -> dict[str, Result]:
+    """The same over HTTP/1.1."""
+    return await _behind(_serving, _client, cases)
+
+
+async def _behind(
+    serving: Callable[[ASGIApp], AbstractAsyncContextManager[int]],
+    client: Callable[[int], Ask],
+    cases: Mapping[str, Case],
+) -> dict[str, Result]:
     manager = CacheManager(CacheConfig(name=fresh_name()))
     origin = ScriptedOrigin(time.time, asleep)
     try:
-        async with _serving(CacheMiddleware(origin, cache=manager)) as port:
-            return await _all(cases, origin, port)
+        async with serving(CacheMiddleware(origin, cache=manager)) as port:
+            return await _all(cases, origin, client(port))
     finally:
         await manager.aclose()
 
@@ -102,7 +124,7 @@ async def through_the_transport(cases: Mapping[str, Case]) -> dict[str, Result]:
                 httpx2.AsyncClient(transport=transport, timeout=_TIMEOUT) as client,
                 _serving(ReverseProxy(client, f"http://{HOST}:{behind}")) as port,
             ):
-                return await _all(cases, origin, port)
+                return await _all(cases, origin, _client(port))
     finally:
         await manager.aclose()
 
@@ -141,18 +163,30 @@ class ReverseProxy:
             await response.aclose()
 
 
-async def _all(cases: Mapping[str, Case], origin: ScriptedOrigin, port: int) -> dict[str, Result]:
+async def _all(cases: Mapping[str, Case], origin: ScriptedOrigin, ask: Ask) -> dict[str, Result]:
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def one(case: Case) -> Result:
         async with at_once:
             try:
                 async with asyncio.timeout(_TIMEOUT):
-                    return await play(case, origin.scripts.__setitem__, _client(port), asleep)
+                    return await play(case, origin.scripts.__setitem__, ask, asleep)
             except TimeoutError:
                 return Result("error", "timeout")
 
     return dict(zip(cases, await asyncio.gather(*map(one, cases.values())), strict=True))
+
+
+def _client_of_http2(port: int) -> Ask:
+    async def ask(method: str, target: str, fields: list[tuple[str, str]], body: bytes) -> Answer:
+        async with asked(port, target, method, fields, body) as request:
+            answer = await request.end()
+        if answer.reset:
+            raise ConnectionError(f"reset with {answer.reset}")
+        interim = [(status, joined(lines)) for status, lines in answer.interim]
+        return Answer(answer.status, answer.lines, answer.body, interim)
+
+    return ask
 
 
 def _client(port: int) -> Ask:

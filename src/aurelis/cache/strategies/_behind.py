@@ -134,6 +134,7 @@ class WriteBehind(Generic[S]):
         self._hurry = interval == 0
         self._max_pending = max_pending
         self._closed = False
+        self._all_written = False
         self._journal = _journal(self.cache, name, journal)
         self._asking = Asking(name, self.cache._engine.telemetry, SYSTEM_CLOCK)
         self._draining = Draining(
@@ -272,7 +273,9 @@ class WriteBehind(Generic[S]):
         return count
 
     async def aclose(self, timeout: Duration = 5.0) -> bool:
-        """Take no more writes, bring to the store what waits, and end. The cache stays open. Twice is harmless.
+        """Take no more writes, bring to the store what waits, and end. The cache stays open.
+
+        Twice is harmless, and says the same again; before the first call has ended that is False.
 
         Args:
             timeout: seconds or timedelta that the store has for that. What is left stays in the journal, and the next
@@ -283,13 +286,12 @@ class WriteBehind(Generic[S]):
         """
         patience = seconds(timeout, "timeout")
         if self._closed:
-            return True
+            return self._all_written
         self._closed = True
-        done = False
         try:
             with contextlib.suppress(LayerError, TimeoutError):
                 async with asyncio.timeout(patience + _GRACE):
-                    done = await self._flush(patience)
+                    self._all_written = await self._flush(patience)
         finally:
             await self._draining.stop()
             self._asking.closed = True
@@ -297,7 +299,7 @@ class WriteBehind(Generic[S]):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE):
                     await self._journal.aclose()
-        return done
+        return self._all_written
 
     async def __aenter__(self) -> Self:
         self._begin()

@@ -96,7 +96,7 @@ DURATION: Final = Metric(
     _P + "operation.duration",
     "histogram",
     "s",
-    "Duration of operations: each that waits for I/O, 1 in 8 of the disk's gets, 1 in 64 hits in memory. Not a count.",
+    "Duration of operations: each that waits for I/O, 1 in 8 of the disk's gets, 1 in 128 hits in memory. Not a count.",
 )
 COALESCED: Final = Metric(
     _P + "coalesced",

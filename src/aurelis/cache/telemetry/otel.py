@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
@@ -33,16 +34,23 @@ try:
 except PackageNotFoundError:  # a checkout that was never installed
     _VERSION = "0"
 
-SAMPLE_MASK = 63
-"""The latency of hits in memory is recorded for one in 64."""
+SAMPLE_MASK = 127
+"""The latency of hits in memory is recorded for one in 128: to record it takes twenty times as long as such a hit."""
 DISK_SAMPLE = 8
 """That of reads of the disk is recorded for one in 8: to record it takes half as long as such a read."""
 
 get_current_span = trace.get_current_span
 """For the hot path, which cannot afford a frame around it."""
 
-get_current_context = otel_context.get_current
-"""Likewise. It is empty where nobody has set anything, so there is no span; this costs a third of asking for one."""
+
+def _reader_of_context() -> Callable[[], Mapping[str, object]]:
+    """`get_current` of OpenTelemetry without its two frames, which cost as much as all other counting of a hit."""
+    variable = getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "_current_context", None)
+    return variable.get if isinstance(variable, ContextVar) else otel_context.get_current
+
+
+get_current_context = _reader_of_context()
+"""Likewise. It is empty where nobody has set anything, so there is no span; this costs a tenth of asking for one."""
 
 
 class Instruments:

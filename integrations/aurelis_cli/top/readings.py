@@ -1,0 +1,93 @@
+"""What one metrics endpoint has said so far: totals that never go down, and what has come in a window of time. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from aurelis.cache.telemetry import names
+from aurelis_cli.demo.metrics import Snapshot, merged, series
+
+WINDOW: Final = 10.0
+"""Seconds over which rates, ratios and latencies are taken."""
+
+_START: Final = "process_start_time_seconds"
+_GAUGES: Final = frozenset(series(metric) for metric in names.METRICS if metric.kind == "gauge")
+_COUNTS: Final = frozenset(
+    f"{series(metric)}{suffix}"
+    for metric in names.METRICS
+    if metric.kind != "gauge"
+    for suffix in (("_bucket",) if metric.kind == "histogram" else ("",))
+)
+
+NOTHING: Final[Snapshot] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What there is to show of one endpoint.
+
+    Attributes:
+        counts: since the process began, restarts that were seen included.
+        recent: of them, what has come in the last `span` seconds.
+        span: seconds; 0 where there is nothing to compare with.
+        running: counts of the process that runs now; nothing while the endpoint is down.
+        levels: what is so now; likewise.
+    """
+
+    counts: Snapshot = field(default_factory=dict)
+    recent: Snapshot = field(default_factory=dict)
+    span: float = 0.0
+    running: Snapshot = field(default_factory=dict)
+    levels: Snapshot = field(default_factory=dict)
+
+
+class Endpoint:
+    """One endpoint over time. Instants are monotonic seconds and go up.
+
+    A process that begins again begins to count at zero. That is seen by another time of its start, or by a count that
+    went down; then all that it counts is new.
+
+    Attributes:
+        problem: why it could not be read the last time; empty: it could.
+    """
+
+    def __init__(self) -> None:
+        self.problem = "not asked yet"
+        self._last: Snapshot = NOTHING
+        self._start = 0.0
+        self._before: Snapshot = NOTHING  # of processes that are gone
+        self._past: deque[tuple[float, Snapshot]] = deque()
+        self._levels: Snapshot = NOTHING
+
+    def take(self, now: float, snapshot: Snapshot) -> None:
+        """It has said this."""
+        counts = {key: value for key, value in snapshot.items() if key[0] in _COUNTS}
+        start = snapshot.get((_START, frozenset()), 0.0)
+        if start != self._start or any(counts.get(key, 0.0) < value for key, value in self._last.items()):
+            self._before = merged((self._before, self._last))
+        self._last, self._start = counts, start
+        self._levels = {key: value for key, value in snapshot.items() if key[0] in _GAUGES}
+        self.problem = ""
+        self._past.append((now, merged((self._before, counts))))
+        while len(self._past) > 2 and self._past[1][0] <= now - WINDOW:
+            self._past.popleft()
+
+    def fail(self, problem: str) -> None:
+        """It could not be read."""
+        self.problem = problem
+        self._levels = NOTHING
+
+    def reading(self) -> Reading:
+        """What is to be shown."""
+        if not self._past:
+            return Reading()
+        (first_at, first), (last_at, last) = self._past[0], self._past[-1]
+        if self.problem:
+            return Reading(last)
+        return Reading(last, _difference(last, first), last_at - first_at, self._last, self._levels)
+
+
+def _difference(last: Snapshot, first: Snapshot) -> Snapshot:
+    return {key: value - first.get(key, 0.0) for key, value in last.items()}

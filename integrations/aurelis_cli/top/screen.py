@@ -1,0 +1,154 @@
+"""Draws figures: tables that leave out what a narrow terminal has no room for, and JSON. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from aurelis.cache.telemetry import names
+from aurelis_cli.demo.view import duration, number, percent, size
+
+from .figures import CacheFigures, Latency, LayerFigures
+
+R = TypeVar("R")
+
+_DASH: Final = "–"
+_GAP: Final = 2
+"""Blanks between columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[R]):
+    """One figure of a row. `rank`: the highest go first where there is no room."""
+
+    title: str
+    text: Callable[[R], str]
+    rank: int = 0
+    bad: Callable[[R], bool] = lambda _: False
+    """Whether it is a reason to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layered:
+    """A layer, and the cache that it is of."""
+
+    cache: str
+    layer: LayerFigures
+
+
+def latency(value: Latency) -> str:
+    """Median and 95th percentile."""
+    return _DASH if math.isnan(value.median) else f"{duration(value.median)} / {duration(value.high)}"
+
+
+def rate(value: float) -> str:
+    """Per second."""
+    return number(value, 1)
+
+
+def _printable(name: str) -> str:
+    """A name from elsewhere, without what a terminal would take for a command."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in name)
+
+
+def _memory(layer: LayerFigures) -> str:
+    used = _DASH if math.isnan(layer.usage) else size(layer.usage)
+    return used if math.isnan(layer.limit) else f"{used} of {size(layer.limit)}"
+
+
+def _of(result: str) -> Callable[[CacheFigures], str]:
+    return lambda cache: rate(math.nan if math.isnan(cache.requests) else cache.results.get(result, 0.0))
+
+
+CACHES: Final[Sequence[Column[CacheFigures]]] = (
+    Column("cache", lambda cache: _printable(cache.name)),
+    Column("req/s", lambda cache: rate(cache.requests)),
+    Column("hits", lambda cache: percent(cache.hit_ratio)),
+    Column("hit p50 / p95", lambda cache: latency(cache.hit), 2),
+    Column("load p50 / p95", lambda cache: latency(cache.load), 1),
+    Column("hit/s", _of(names.HIT), 7),
+    Column("stale/s", _of(names.STALE), 7),
+    Column("revalidated/s", _of(names.REVALIDATED), 9),
+    Column("miss/s", _of(names.MISS), 6),
+    Column("bypass/s", _of(names.BYPASS), 8),
+    Column("waiting", lambda cache: number(cache.waiting), 5),
+    Column("errors/s", lambda cache: rate(cache.errors), 3, lambda cache: cache.errors > 0),
+    Column("time saved", lambda cache: f"{number(cache.saved_seconds, 1)} s", 4),
+    Column("tokens saved", lambda cache: number(cache.saved_tokens) if cache.saved_tokens else _DASH, 10),
+    Column("money saved", lambda cache: f"${cache.saved_dollars:,.2f}" if cache.saved_dollars else _DASH, 10),
+    Column("requests", lambda cache: number(cache.requests_total), 11),
+    Column("of them hits", lambda cache: percent(cache.hit_ratio_total), 11),
+)
+LAYERS: Final[Sequence[Column[Layered]]] = (
+    Column("cache", lambda row: _printable(row.cache)),
+    Column("layer", lambda row: _printable(row.layer.name)),
+    Column("hits", lambda row: percent(row.layer.hits)),
+    Column("lookup p50 / p95", lambda row: latency(row.layer.lookup), 4),
+    Column("entries", lambda row: number(row.layer.entries), 3),
+    Column("memory", lambda row: _memory(row.layer), 2),
+    Column("evicted/s", lambda row: rate(row.layer.evictions), 5),
+    Column("errors/s", lambda row: rate(row.layer.errors), 1, lambda row: row.layer.errors > 0),
+    Column("breaker", lambda row: row.layer.breaker or _DASH, 1, lambda row: row.layer.breaker == "open"),
+)
+
+
+def table(columns: Sequence[Column[R]], rows: Sequence[R], width: int) -> Table:
+    """The rows, with as many columns as `width` characters hold; the first is always there."""
+    widths = [max(len(column.title), *(len(column.text(row)) for row in rows)) + _GAP for column in columns]
+    shown = set(range(len(columns)))
+    while sum(widths[index] for index in shown) - _GAP > width and len(shown) > 1:
+        shown.remove(max(shown, key=lambda index: (columns[index].rank, index)))
+    grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    kept = [columns[index] for index in sorted(shown)]
+    for position, column in enumerate(kept):
+        grid.add_column(Text(column.title), justify="right" if position else "left", no_wrap=True)
+    for row in rows:
+        grid.add_row(*(Text(column.text(row), "bold red" if column.bad(row) else "") for column in kept))
+    return grid
+
+
+def drawn(caches: Sequence[CacheFigures], problems: Mapping[str, str], asked: int, width: int) -> RenderableType:
+    """All of it.
+
+    Args:
+        problems: of endpoints that could not be read.
+        asked: endpoints in all.
+        width: of the terminal, in characters.
+    """
+    parts: list[RenderableType] = [Text(f"{asked - len(problems)} of {asked} endpoints answer", "cyan")]
+    parts += [Text(f"{name}: {problem}", "bold red") for name, problem in problems.items()]
+    if not caches:
+        if len(problems) < asked:
+            parts.append(Text("no cache is reported there"))
+        return Group(*parts)
+    layers = [Layered(cache.name, layer) for cache in caches for layer in cache.layers]
+    parts += [Text(), table(CACHES, caches, width)]
+    if layers:
+        parts += [Text(), table(LAYERS, layers, width)]
+    return Group(*parts)
+
+
+def document(caches: Sequence[CacheFigures], problems: Mapping[str, str], endpoints: Sequence[str]) -> dict[str, Any]:
+    """The same for programs: plain values, and `None` for what is not known."""
+    return {
+        "endpoints": [{"name": name, "problem": problems.get(name)} for name in endpoints],
+        "caches": [_plain(asdict(cache)) for cache in caches],
+    }
+
+
+def _plain(value: Any) -> Any:  # what `asdict` and JSON have in common
+    match value:
+        case dict():
+            return {key: _plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case float() if not math.isfinite(value):
+            return None
+        case _:
+            return value
