@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar
 
+from ._answer_savings import AnswerSavings
 from ._canonical import digest
 from ._keys import CacheKeyBuilder
 from ._loading import LoadContext, current_load
@@ -18,6 +19,8 @@ from ._tags import tags as checked
 from ._watching import Answered
 from .exceptions import ConfigurationError, type_name
 from .manager import AnyManager, UnifiedCacheManager, get_cache_manager, manager_of
+from .models import Cost
+from .telemetry import names
 from .typing import ModelResponse
 
 R = TypeVar("R", bound=ModelResponse)
@@ -62,6 +65,13 @@ class ModelResponseCache:
         cache: manager; `None` means the process's. It is never closed here.
         namespace: answers of different namespaces are never shared: a name, or a function that is called each time,
             such as the `get` of a context variable; `None`, also from the function: none.
+        cost: what answers have cost that are used again, as that of transports: `genai-prices`, or a function of a
+            `BilledCall`, whose protocol is the provider that the call names, and whose address is empty. Asked at each
+            hit.
+
+    Each answer that is used again counts as saved what is known of it: the seconds that `compute` took, if it was this
+    object that had it computed, and the tokens that a `usage` or `usage_metadata` of its own says, in the words of
+    OpenAI, Anthropic or Gemini.
 
     Attributes:
         cache: the `UnifiedCacheManager` below, which is the one that was given, if one was.
@@ -69,7 +79,8 @@ class ModelResponseCache:
 
     Raises:
         ConfigurationError: `namespace` is neither a name nor a function; from each method also if the function gives
-            something else.
+            something else. Or `cost` gives no prices.
+        MissingExtraError: `cost` is a price list that is not installed.
         TypeError: `cache` is no manager.
 
     Example:
@@ -90,12 +101,17 @@ class ModelResponseCache:
     """
 
     def __init__(
-        self, cache: AnyManager | None = None, *, namespace: str | Callable[[], str | None] | None = None
+        self,
+        cache: AnyManager | None = None,
+        *,
+        namespace: str | Callable[[], str | None] | None = None,
+        cost: Cost = None,
     ) -> None:
         if namespace is not None and not callable(namespace):
             _name("namespace", namespace)
         self._given = unified(cache)
         self._namespace = namespace
+        self._savings = AnswerSavings(cost)
 
     @property
     def cache(self) -> UnifiedCacheManager:
@@ -125,7 +141,10 @@ class ModelResponseCache:
             UnkeyableError: something in `parameters` cannot be part of a key.
         """
         place = self.place(model_type, prompt, parameters, provider)
-        return await self.cache.get(CATEGORY, place.identifier)
+        response = await self.cache.get(CATEGORY, place.identifier)
+        if response is not None:
+            self.count_hit(self._key(place), model_type, provider, response)
+        return response
 
     async def cache_response(
         self,
@@ -161,7 +180,9 @@ class ModelResponseCache:
         if life is None:
             return False
         kept = await self.cache.set(CATEGORY, place.identifier, response, life, tags=every)
+        self._savings.forget(self._key(place))
         if life > 0:
+            self.cache.manager._engine.telemetry.expect_savings(model_type)
             await tell(self.cache, place, model_type, prompt, parameters, provider, life, every)
         return kept and life > 0
 
@@ -198,22 +219,32 @@ class ModelResponseCache:
         given = None if ttl is None else seconds(ttl)
         usual = self._usual()
         every = (*place.tags, *_names(tags))
-        loaded: list[tuple[LoadContext, float]] = []
+        loaded: list[tuple[LoadContext, float, float]] = []
+        results: list[str] = []
+        cache, key = self.cache, self._key(place)
+        clock = cache.manager._engine.clock
 
         async def load() -> R:
             context = current_load()
+            begin = clock.monotonic()
             response = await compute()
             life = _life_of(response, given, usual)
             if life is None:
                 context.skip()
             else:
                 context.set_ttl(life)
-                loaded.append((context, life))
+                loaded.append((context, life, clock.monotonic() - begin))
             return response
 
-        response = await self.cache.get_or_compute(CATEGORY, place.identifier, load, None, given, every, options)
-        for context, life in loaded:
+        response = await cache.manager._computed(
+            key, load, given, every, options or cache._options.get(CATEGORY), results.append
+        )
+        if results and results[-1] in (names.HIT, names.STALE):
+            self.count_hit(key, model_type, provider, response)
+        for context, life, took in loaded:
             if context.outcome in ("stored", "incomplete"):
+                self._savings.took(key, took)
+                cache.manager._engine.telemetry.expect_savings(model_type)
                 await tell(self.cache, place, model_type, prompt, parameters, provider, life, every)
         return response
 
@@ -236,6 +267,13 @@ class ModelResponseCache:
     async def clear(self, *, soft: bool = False) -> None:
         """Make all answers of all models out of date. Raises as `CacheManager.invalidate_tags`."""
         await self.cache.invalidate_category(CATEGORY, soft=soft)
+
+    def count_hit(self, key: str, model_type: str, provider: str | None, response: object) -> None:
+        """The answer under a key was used again, here or by a face that stands on this one."""
+        self._savings.hit(self.cache.manager._engine, key, model_type, provider, response)
+
+    def _key(self, place: Place) -> str:
+        return self.key_builder.build_key(CATEGORY, place.identifier)
 
     def _usual(self) -> float | None:
         """Seconds that the options of the category say; `None`: they don't."""
@@ -376,6 +414,6 @@ def _name(argument: str, name: object) -> str:
 
 
 def _names(tags: Iterable[str]) -> tuple[str, ...]:
-    names = tags if isinstance(tags, str) else tuple(tags)
-    checked(names)
-    return tuple(names)
+    given = tags if isinstance(tags, str) else tuple(tags)
+    checked(given)
+    return tuple(given)

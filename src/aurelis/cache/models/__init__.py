@@ -8,9 +8,11 @@ from ._cost import BilledCall, Cost, Price
 from ._items import Batch, ItemRules
 from ._partition import clean_url, credential_partition, credentials, identifies_caller, partition, selecting_fields
 from ._policy import CATEGORY, KEEPABLE, ModelPolicy, ModelRequest
+from ._pricing import pricing
 from ._profiles import OPENAI_CHAT, OPTIONAL, PROFILES, Profile
 from ._recognise import ModelCall, recognise
 from ._replay import ORIGINAL_REQUEST_ID, replay_fields
+from ._reported import reported_usage
 from ._splitting import ArraySplitter, EventSplitter, Frame, LineSplitter, Splitter
 from ._usage import UNKNOWN, Usage
 
@@ -50,7 +52,9 @@ __all__ = [
     "identifies_caller",
     "parse_object",
     "partition",
+    "pricing",
     "recognise",
     "replay_fields",
+    "reported_usage",
     "selecting_fields",
 ]

@@ -77,7 +77,8 @@ _BY_MODALITY = {
 _MODALITIES = {"TEXT": "text", "AUDIO": "audio", "IMAGE": "image", "DOCUMENT": "image", "VIDEO": "video"}
 
 
-def _read_usage(usage: object, findings: Findings) -> None:
+def read_usage(usage: object, findings: Findings) -> None:
+    """Note what a block of usage says."""
     findings.used(
         total(usage, "promptTokenCount", "toolUsePromptTokenCount"),
         total(usage, "candidatesTokenCount", "thoughtsTokenCount"),
@@ -96,7 +97,7 @@ def _read_usage(usage: object, findings: Findings) -> None:
 
 def _read(document: Document, findings: Findings) -> None:
     findings.named(document.get("modelVersion"))
-    _read_usage(document.get("usageMetadata"), findings)
+    read_usage(document.get("usageMetadata"), findings)
     if members(document.get("promptFeedback")).get("blockReason") is not None:
         findings.choice("prompt", "SAFETY")
     for candidate in items(document.get("candidates")):
@@ -155,7 +156,7 @@ def _read_embeddings(document: Document, findings: Findings) -> None:
     if document.get("embedding") or document.get("embeddings"):
         findings.choice(0, "STOP")
     usage = document.get("usageMetadata")
-    _read_usage(usage, findings)
+    read_usage(usage, findings)
     if total(usage, "promptTokenCount") is not None:
         findings.used(None, 0)
 

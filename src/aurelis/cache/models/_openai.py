@@ -113,7 +113,8 @@ def admits_speech(body: Document) -> bool:
     return isinstance(body.get("input"), str) and body.get("stream_format", "audio") in (None, "audio")
 
 
-_READ, _WRITTEN = "prompt_tokens_details", "completion_tokens_details"
+USAGE_DETAILS = _READ, _WRITTEN = "prompt_tokens_details", "completion_tokens_details"
+"""Blocks within one of usage."""
 _CHAT_DETAILS = {
     "cache_read_tokens": (_READ, "cached_tokens"),
     "cache_write_tokens": (_READ, "cache_write_tokens"),
@@ -134,7 +135,8 @@ _IMAGE_DETAILS = {
 }
 
 
-def _read_chat_usage(usage: object, findings: Findings) -> None:
+def read_usage(usage: object, findings: Findings) -> None:
+    """Note what a block of usage says."""
     if not isinstance(usage, dict):
         return
     read, written = total(usage, "prompt_tokens"), total(usage, "completion_tokens")
@@ -150,7 +152,7 @@ def _read_chat_usage(usage: object, findings: Findings) -> None:
 def _read_choices(document: Document, findings: Findings) -> None:
     findings.named(document.get("model"))
     findings.billed("service_tier", document.get("service_tier"))
-    _read_chat_usage(document.get("usage"), findings)
+    read_usage(document.get("usage"), findings)
     for choice in items(document.get("choices")):
         if not isinstance(choice, dict):
             findings.malformed = True
