@@ -6,10 +6,10 @@ For calls that go through an HTTP client a caching transport does all of this, a
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
+from ._answer_lives import life_of
+from ._answer_places import CATEGORY, Place, checked_name, model_tag, namespace_tag, provider_tag
 from ._answer_savings import AnswerSavings
 from ._canonical import digest
 from ._keys import CacheKeyBuilder
@@ -17,42 +17,12 @@ from ._loading import LoadContext, current_load
 from ._options import Duration, EntryOptions, seconds
 from ._tags import tags as checked
 from ._watching import Answered
-from .exceptions import ConfigurationError, type_name
 from .manager import AnyManager, UnifiedCacheManager, get_cache_manager, manager_of
 from .models import Cost
 from .telemetry import names
 from .typing import ModelResponse
 
 R = TypeVar("R", bound=ModelResponse)
-
-CATEGORY: Final = "model_responses"
-"""Category of the entries."""
-SUCCESS_TTL: Final = 3600.0
-"""Seconds that an answer lives whose status is `success`, if the caller does not say."""
-OTHER_TTL: Final = 300.0
-"""Likewise with any other status."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the answer to a prompt is kept.
-
-    Attributes:
-        apart: what keeps it apart from those of other providers and namespaces; begins the identifier.
-        model_key: by `CacheKeyBuilder.build_model_key`.
-        tags: those of the model, the provider and the namespace.
-        namespace: that counts for this call.
-    """
-
-    apart: str
-    model_key: str
-    tags: tuple[str, ...]
-    namespace: str | None
-
-    @property
-    def identifier(self) -> str:
-        """In `CATEGORY`."""
-        return self.apart + self.model_key
 
 
 class ModelResponseCache:
@@ -108,7 +78,7 @@ class ModelResponseCache:
         cost: Cost = None,
     ) -> None:
         if namespace is not None and not callable(namespace):
-            _name("namespace", namespace)
+            checked_name("namespace", namespace)
         self._given = unified(cache)
         self._namespace = namespace
         self._savings = AnswerSavings(cost)
@@ -175,7 +145,7 @@ class ModelResponseCache:
             ValueError: the ttl is negative or not a number.
         """
         place = self.place(model_type, prompt, parameters, provider)
-        life = _life_of(response, ttl, self._usual())
+        life = life_of(response, ttl, self._usual())
         every = (*place.tags, *_names(tags))
         if life is None:
             return False
@@ -228,7 +198,7 @@ class ModelResponseCache:
             context = current_load()
             begin = clock.monotonic()
             response = await compute()
-            life = _life_of(response, given, usual)
+            life = life_of(response, given, usual)
             if life is None:
                 context.skip()
             else:
@@ -341,76 +311,6 @@ def unified(cache: AnyManager | None) -> UnifiedCacheManager | None:
     if cache is None or isinstance(cache, UnifiedCacheManager):
         return cache
     return UnifiedCacheManager(manager_of(cache))
-
-
-def model_tag(model_type: str) -> str:
-    """The tag of all answers of a model."""
-    return "model:" + _name("model_type", model_type)
-
-
-def provider_tag(provider: str) -> str:
-    """The tag of all answers of a provider."""
-    return "provider:" + _name("provider", provider)
-
-
-def namespace_tag(namespace: str) -> str:
-    """The tag of all answers of a namespace."""
-    return "namespace:" + _name("namespace", namespace)
-
-
-def _life_of(response: ModelResponse, ttl: Duration | None, usual: float | None) -> float | None:
-    """Seconds for which an answer is kept; `None`: it is not.
-
-    Args:
-        ttl: what the call says; `None`: nothing.
-        usual: what the category says; `None`: nothing.
-
-    Raises:
-        TypeError: it has no status.
-        ValueError: the ttl is negative or not a number.
-    """
-    life = None if ttl is None else seconds(ttl)
-    status = status_of(response)
-    if status == "error":
-        return None
-    if life is not None:
-        return life
-    success = SUCCESS_TTL if usual is None else usual
-    return success if status == "success" else min(success, OTHER_TTL)
-
-
-def status_of(response: object) -> str:
-    """The status of an answer, in lower case.
-
-    Raises:
-        TypeError: it has none, or one that is no text.
-    """
-    status = _status(response)
-    if not isinstance(status, str):
-        raise TypeError(
-            f"a model response needs a status that is a str, such as 'success' or 'error'; "
-            f"{type_name(type(response))} has {'none' if status is None else 'one of type ' + type_name(type(status))}"
-        )
-    return status.lower()
-
-
-def is_error(response: object) -> bool:
-    """Whether something says that it is an answer that must not be kept."""
-    status = _status(response)
-    return isinstance(status, str) and status.lower() == "error"
-
-
-def _status(response: object) -> object:
-    status: object = getattr(response, "status", None)
-    return status.value if isinstance(status, Enum) else status
-
-
-def _name(argument: str, name: object) -> str:
-    # Whoever keeps tenants apart by a name must not share by accident.
-    if not isinstance(name, str) or not name:
-        found = "an empty one" if name == "" else type_name(type(name))
-        raise ConfigurationError(f"{argument} must be a str that is not empty, not {found}")
-    return name
 
 
 def _names(tags: Iterable[str]) -> tuple[str, ...]:

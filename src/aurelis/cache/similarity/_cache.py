@@ -9,13 +9,14 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
+from aurelis.cache._answer_places import CATEGORY
 from aurelis.cache._canonical import digest
 from aurelis.cache._loading import current_load
 from aurelis.cache._options import Duration, EntryOptions, seconds, whole
 from aurelis.cache._watching import Answered
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 from aurelis.cache.manager import AnyManager, UnifiedCacheManager, get_cache_manager
-from aurelis.cache.model_cache import CATEGORY, ModelResponseCache, unified
+from aurelis.cache.model_cache import ModelResponseCache, unified
 from aurelis.cache.models import Cost
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import Telemetry

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from aurelis.cache import _breaker
+from aurelis.cache._answer_places import namespace_tag
 from aurelis.cache._canonical import digest
 from aurelis.cache._forking import renew_in_children
 from aurelis.cache._keys import CacheKeyBuilder
 from aurelis.cache.exceptions import ConfigurationError, EmbeddingError
-from aurelis.cache.model_cache import namespace_tag
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import Telemetry
 from aurelis.cache.typing import Embedder
