@@ -4,84 +4,23 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 import uvicorn
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aurelis_cli.demo.model import StandIn
 from aurelis_cli.demo.processes import listener
 from tests.demo.command import children, first_lines, start
-
-
-class Collector(ThreadingHTTPServer):
-    """Takes what is sent over OTLP."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.received: dict[str, list[bytes]] = {}
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def requests(self, cache: str) -> tuple[str, int]:
-        """The service, and `aurelis.cache.requests` of that cache in the last export that has it."""
-        for body in reversed(self.received["/v1/metrics"]):
-            for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-                attributes = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
-                for scope in resource.scope_metrics:
-                    for metric in scope.metrics:
-                        if metric.name == "aurelis.cache.requests":
-                            points = [
-                                point.as_int
-                                for point in metric.sum.data_points
-                                if any(pair.value.string_value == cache for pair in point.attributes)
-                            ]
-                            return attributes["service.name"], sum(points)
-        raise AssertionError("aurelis.cache.requests was never sent")
-
-    def spans(self) -> set[str]:
-        """Names of all spans of the library."""
-        return {
-            span.name
-            for body in self.received["/v1/traces"]
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans
-            for scope in resource.scope_spans
-            if scope.scope.name == "aurelis.cache"
-            for span in scope.spans
-        }
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.received.setdefault(self.path, []).append(body)
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name in the standard library
-        """Log nothing."""
+from tests.telemetry.integration.collector import Collector, collecting
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+    """What takes OTLP."""
+    with collecting() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_otlp_carries_the_same_counts(collector: Collector, tmp_path: Path) -> None:
@@ -96,8 +35,13 @@ def test_otlp_carries_the_same_counts(collector: Collector, tmp_path: Path) -> N
     output, _ = demo.communicate(timeout=40)
     assert demo.returncode == 0, output
     sent = json.loads((tmp_path / "driver.json").read_text())["sent"]
-    assert collector.requests("web") == ("aurelis-cache-demo", sent)
-    assert {"get web", "fill web", "fill models"} <= collector.spans()
+    received = collector.received()
+    workers = received.processes("aurelis.cache.requests")
+    assert {received.resources[worker]["service.name"] for worker in workers} == {"aurelis-cache-demo"}
+    assert received.sum("aurelis.cache.requests", name="web") == sent
+    assert {"get web", "fill web", "fill models"} <= {
+        span.name for _, scope, span in received.spans if scope == "aurelis.cache"
+    }
 
 
 class Upstream:

@@ -43,6 +43,7 @@ PROMISES: Mapping[str, str] = {
         if sys.version_info < (3, 14):
             says_what_is_missing("zstd", CacheConfig, compression="zstd")
         says_what_is_missing("cost", ModelPolicy, keys=str, cost="genai-prices")
+        says_what_is_missing("instrument", importlib.import_module, "aurelis.cache.telemetry.instrumentor")
         for extra in ("asgi", "httpx", "httpx2"):
             says_what_is_missing(extra, importlib.import_module, f"aurelis_{extra}")
     """,
@@ -60,6 +61,16 @@ PROMISES: Mapping[str, str] = {
     "cost": "from aurelis.cache.models import ModelPolicy; ModelPolicy(keys=str, cost='genai-prices')",
     "httpx2": "from aurelis_httpx2 import AsyncCacheTransport, CacheTransport",
     "httpx": "from aurelis_httpx import AsyncCacheTransport, CacheTransport",
+    "instrument": """
+        from importlib.metadata import entry_points
+        from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+        (found,) = entry_points(group="opentelemetry_instrumentor")
+        assert found.name == "aurelis_cache"
+        instrumentor = found.load()()
+        assert isinstance(instrumentor, BaseInstrumentor)
+        instrumentor.instrument()
+        instrumentor.uninstrument()
+    """,
     "similarity": """
         from aurelis.cache import SimilarityCache
         SimilarityCache(mode="verified")
@@ -110,6 +121,7 @@ NOT_IMPORTED = (
     "httpx2",
     "numpy",
     "openai",
+    "opentelemetry.instrumentation",
     "opentelemetry.sdk",
     "pydantic",
     "rapidfuzz",

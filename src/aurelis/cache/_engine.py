@@ -31,6 +31,7 @@ from ._stack import Stack
 from ._writes import Writes
 from .exceptions import CacheClosedError, CacheError, LayerError
 from .telemetry import names
+from .telemetry._switch import SWITCH
 from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span
 
 T = TypeVar("T")
@@ -132,7 +133,7 @@ class Engine:
         self.telemetry.request(names.HIT, names.NEGATIVE).n += 1
 
     def _observe_hit(self) -> None:
-        if self.telemetry.span_attributes:
+        if self.telemetry.span_attributes and SWITCH.on:
             span = get_current_span()
             if span.is_recording():
                 span.set_attributes(self._hit_attributes)

@@ -15,14 +15,16 @@ from typing import Any, TypeVar
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
-from opentelemetry.trace import ProxyTracerProvider, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import ProxyTracerProvider, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
 
 from aurelis.cache._forking import renew_in_children
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
 from . import names
 from ._cells import REGISTRY, Cell, CellTable, Sum
+from ._inherited import forget
 from ._reading import Reading
+from ._switch import SWITCH
 
 T = TypeVar("T")
 
@@ -60,11 +62,12 @@ class Instruments:
     instrument of the same name.
 
     Args:
-        only: names of the caches that are reported; others may be added to it later. `None`: all.
+        only: names of the caches that are reported; it may be changed later. `None`: all.
     """
 
     def __init__(self, provider: MeterProvider | None = None, only: set[str] | None = None) -> None:
         self.only = only
+        self._provider = None if provider is None else weakref.ref(provider)
         meter = metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
         self.duration: Histogram = meter.create_histogram(
             names.DURATION.name,
@@ -72,15 +75,27 @@ class Instruments:
             names.DURATION.description,
             explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS,
         )
+        self._all: list[object] = [self.duration]
         for metric in names.METRICS:
             if metric.kind == "counter":
-                meter.create_observable_counter(
+                counter = meter.create_observable_counter(
                     metric.name, [self._observer(metric, REGISTRY.counts)], metric.unit, metric.description
                 )
+                self._all.append(counter)
             elif metric.kind == "gauge":
-                meter.create_observable_up_down_counter(
+                gauge = meter.create_observable_up_down_counter(
                     metric.name, [self._observer(metric, REGISTRY.levels)], metric.unit, metric.description
                 )
+                self._all.append(gauge)
+
+    @property
+    def is_global(self) -> bool:
+        """Whether the provider has become the global one since it was named."""
+        return self._provider is not None and self._provider() is metrics.get_meter_provider()
+
+    def begin_anew(self) -> None:
+        """Let go of what was reported, in a child: its parent has reported it."""
+        forget(self._all)
 
     def _observer(
         self, metric: names.Metric, read: Callable[[names.Metric], Mapping[tuple[tuple[str, str], ...], float]]
@@ -88,6 +103,8 @@ class Instruments:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             series = ((dict(attributes), value) for attributes, value in read(metric).items())
             only = self.only
+            if only is not None and self.is_global:  # the SDK keeps these, and drops those of the other set
+                only = _PROVIDERS.sets[0].only
             return [Observation(value, found) for found, value in series if only is None or found[names.NAME] in only]
 
         return observe
@@ -110,15 +127,36 @@ class _Providers:
         """Made with the first cache. The API's proxies bind to a provider that is set later."""
         if not self.sets:
             with self._lock:
-                self.sets = self.sets or (Instruments(),)
+                self.sets = self.sets or (Instruments(only=None if SWITCH.on else set()),)
 
-    def add(self, provider: MeterProvider) -> None:
+    def switch(self, on: bool) -> bool:
+        """Report to the global provider, or do not; returns whether it was so before."""
+        self.ensure_global()
+        instruments = self.sets[0]
+        before, instruments.only = instruments.only is None, None if on else set()
+        return before
+
+    def add(self, provider: MeterProvider) -> bool:
+        """Report to this provider; returns whether that is new."""
         self.ensure_global()
         with self._lock:
             # The set of the global provider is there already.
-            if provider not in self._named and provider is not metrics.get_meter_provider():
+            if provider in self._named or provider is metrics.get_meter_provider():
+                instruments = self._named.get(provider)
+                if instruments is None or instruments.only is None:
+                    return False
+                instruments.only = None
+            else:
                 self._named[provider] = instruments = Instruments(provider)
-                self.sets = (*self.sets, instruments)
+            self.sets = (*self.sets, instruments)
+        return True
+
+    def remove(self, provider: MeterProvider) -> None:
+        """Report no longer to a provider that was added."""
+        with self._lock:
+            instruments = self._named[provider]
+            instruments.only = set()  # the SDK lets go of no instrument
+            self.sets = tuple(each for each in self.sets if each is not instruments)
 
     def reader(self, name: str) -> Any:  # an `InMemoryMetricReader`, whose module may be absent
         """The reader of the process's own provider, which from now on reports caches of this name, too."""
@@ -135,9 +173,11 @@ class _Providers:
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
-        if self._inner is not None:  # its durations are the parent's
+        if self._inner is not None:  # its locks may be held for ever; the next reader has another
             self.sets = tuple(each for each in self.sets if each is not self._inner[0])
             self._inner = None
+        for instruments in {*self.sets, *self._named.values()}:
+            instruments.begin_anew()
 
 
 def _inner_provider() -> tuple[MeterProvider, Any]:
@@ -158,6 +198,31 @@ _PROVIDERS = _Providers()  # process-wide for the reason given at Instruments
 def instrument(meter_provider: MeterProvider) -> None:
     """Report to this meter provider as well as to the global one. Doing it twice for one provider does nothing."""
     _PROVIDERS.add(meter_provider)
+
+
+def begin_reporting(meter_provider: MeterProvider | None, tracer_provider: TracerProvider | None) -> Callable[[], None]:
+    """Report to these providers; returns what undoes it.
+
+    Args:
+        meter_provider: for metrics, beside the global one. `None`: they are for the global one, also where the
+            environment has switched it off.
+        tracer_provider: for spans, in place of the global one. `None`: they are for the global one.
+    """
+    on, tracer = SWITCH.on, SWITCH.tracer
+    globally = _PROVIDERS.switch(True) if meter_provider in (None, metrics.get_meter_provider()) else None
+    added = meter_provider is not None and _PROVIDERS.add(meter_provider)
+    SWITCH.on = True
+    if tracer_provider is not None:
+        SWITCH.tracer = trace.get_tracer(names.SCOPE, _VERSION, tracer_provider, names.SCHEMA_URL)
+
+    def undo() -> None:
+        SWITCH.on, SWITCH.tracer = on, tracer
+        if globally is not None:
+            _PROVIDERS.switch(globally)
+        if meter_provider is not None and added:
+            _PROVIDERS.remove(meter_provider)
+
+    return undo
 
 
 class Saved:
@@ -328,8 +393,11 @@ class Telemetry:
             if error_type is not None:
                 attributes[names.ERROR_TYPE] = error_type
             self._durations[key] = attributes
-        for instruments in _PROVIDERS.sets:
+        sets = _PROVIDERS.sets
+        for instruments in sets:
             if (only := instruments.only) is None or self.name in only:
+                if instruments.is_global and sets[0].only is None:
+                    continue  # by both sets it would be the same instrument
                 instruments.duration.record(elapsed, attributes)
 
     # Spans
@@ -360,7 +428,7 @@ class Telemetry:
             close_span(span, error_type)
 
     def _start(self, verb: str) -> Span:
-        return self._tracer.start_span(
+        return (SWITCH.tracer or self._tracer).start_span(
             f"{verb} {self.name}", kind=SpanKind.INTERNAL, attributes={names.NAME: self.name}
         )
 
@@ -391,10 +459,14 @@ _NAMED_BY_ENVIRONMENT = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
 
 
 def _would_record() -> bool:
+    if not SWITCH.on:
+        return False
     if get_current_context():
         parent = trace.get_current_span().get_span_context()
         if parent.is_valid:
             return parent.trace_flags.sampled
+    if SWITCH.tracer is not None:
+        return True
     if _API.get("_TRACER_PROVIDER", _API) is None and not _NAMED_BY_ENVIRONMENT:
         return False
     return not isinstance(_tracer_provider(), (ProxyTracerProvider, trace.NoOpTracerProvider))
