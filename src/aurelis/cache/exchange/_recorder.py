@@ -252,8 +252,8 @@ class Recorder(Generic[Q]):
                 # The protocol's own end: callers that stop reading here must find the answer stored. What may follow is
                 # for those who read it now.
                 self.terminated = True
-                self._flight.linger = 0.0
                 await self._store_if_kept(recording, data)
+                self._flight.linger = 0.0  # who leaves from now on leaves nothing behind that is worth it
             elif self._linger and self._terminator.is_near:
                 self._flight.linger, self._linger = self._linger, 0.0
         if self._flight.lingering is not None:
