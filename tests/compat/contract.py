@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import inspect
 import json
@@ -26,7 +27,7 @@ from tests.compat.answers import FINAL, Actor
 from tests.compat.questions import FEATURES, UNLIKE, WITH, Question
 from tests.conftest import ROOT
 from tests.docs.blocks import page_of, run_block
-from tests.managers import eventually, requests
+from tests.managers import eventually, is_settled, requests
 from tests.models.wire import Wire
 
 T = TypeVar("T")
@@ -234,12 +235,16 @@ class SdkContract:
 
     @pytest.mark.parametrize("fault", ["drop", "error", "unterminated", "length", "filtered"])
     async def test_what_is_not_whole_is_not_stored(
-        self, plugged: Plugged, upstream: Upstream, stream: bool, fault: str
+        self, plugged: Plugged, upstream: Upstream, manager: CacheManager, stream: bool, fault: str
     ) -> None:
         if not self._can(fault, stream=stream):
             return
         upstream.answer = Model(self.wire, frozenset({fault}))
         await self._in_spite(plugged, stream=stream)
+        # Some SDKs leave what has failed unread, and who comes before it is gone would share it.
+        gc.collect()
+        with contextlib.suppress(AssertionError):
+            await eventually(lambda: is_settled(manager), within=1)
         upstream.answer = Model(self.wire)
         before = upstream.calls
         good = await self.call(plugged, stream=stream)
