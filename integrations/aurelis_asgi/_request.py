@@ -15,6 +15,7 @@ from aurelis.cache.http import (
     encoded_elsewhere,
     rules_for,
 )
+from aurelis.cache.models import without_credentials
 
 from ._telling import Tells
 
@@ -35,7 +36,8 @@ class Target:
         asks: each request has to be looked at.
         key: of the response, where requests are not kept apart.
         tells: how much responses say of the cache.
-        partition: what keeps requests apart that say that their target is another one; empty: they don't.
+        partition: what keeps requests apart that say that their target is another one, or that have credentials in the
+            query; empty: they don't.
         alternatives: the same for rules that count for some requests, in order, before this one.
     """
 
@@ -85,13 +87,16 @@ def make_target(
 
     def seen_by(said: TargetRule | None, alternatives: tuple[Target, ...] = ()) -> Target:
         counts = query if said is None else said.query
-        uri = f"{resource}?{counts.decode('latin-1')}" if counts else resource
-        key = key_of(HttpRequest("GET", uri, {}, partition))
+        uri, apart = f"{resource}?{counts.decode('latin-1')}" if counts else resource, partition
+        if (clean := without_credentials(uri)) != uri:
+            # Keys can be read in a shared layer: of credentials in the query only a hash goes into them.
+            uri, apart = clean, partition_of(f"{partition} {uri}".encode("utf-8", "surrogatepass"))
+        key = key_of(HttpRequest("GET", uri, {}, apart))
         asks = said is not None and (said.rule.separates or said.refusal is not None)
         own = tells if said is None or said.rule.cache_status is None else said.rule.cache_status
         # What all hits have in common is prepared; one that tells something else has to be made for its request.
         asks = asks or own != tells or own == "debug"
-        return Target(uri, said, None if said is None else said.effect, asks, key, own, partition, alternatives)
+        return Target(uri, said, None if said is None else said.effect, asks, key, own, apart, alternatives)
 
     found = rules_for(rules, path_below_root(path, root_path), authority, query) if rules else ()
     last = found[-1] if found and not found[-1].rule.is_conditional else None

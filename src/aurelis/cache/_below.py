@@ -95,14 +95,14 @@ class Below:
             try:
                 entries = await guard.call("get", partial(guard.layer.lookup_many, missing), budget)
             except LayerUnavailableError:
-                guard.skipped.n += len(missing)
+                guard.skipped.add(len(missing))
                 continue
             except LayerError:
-                guard.error.n += len(missing)
+                guard.error.add(len(missing))
                 continue
             judged, confirmed = await self._judge(entries, budget)
-            guard.hit.n += len(judged)
-            guard.miss.n += len(missing) - len(judged)
+            guard.hit.add(len(judged))
+            guard.miss.add(len(missing) - len(judged))
             for key, entry in judged.items():
                 found[key] = Found(entry, guard.name)
                 if confirmed:

@@ -212,7 +212,7 @@ class ModelResponseCache:
         if results and results[-1] in (names.HIT, names.STALE):
             self.count_hit(key, model_type, provider, response)
         for context, life, took in loaded:
-            if context.outcome in ("stored", "incomplete"):
+            if context.outcome in (names.KEPT, names.LAYER_FAILED, names.BEYOND_MEMORY):
                 self._savings.took(key, took)
                 cache.manager._engine.telemetry.expect_savings(model_type)
                 await tell(self.cache, place, model_type, prompt, parameters, provider, life, every)

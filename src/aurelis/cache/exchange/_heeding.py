@@ -26,6 +26,7 @@ from aurelis.cache.http import (
     StoredResponse,
     as_get,
 )
+from aurelis.cache.models import without_credentials
 
 from ._exchange import Exchange
 from ._keeping import announced_length, pack, publish
@@ -111,7 +112,7 @@ class Heeding:
         """Forget all responses of these URIs, whoever they are for, and all with these tags (RFC 9111 §4.4)."""
         found = _tags.tags(tuple(tags))
         for url in urls:
-            key, tag = self._policy.addresses(url)
+            key, tag = self._policy.addresses(without_credentials(url))
             # Here it holds in any case.
             with suppress(CacheError):
                 await self._engine.delete(key)

@@ -13,6 +13,7 @@ from aurelis.cache._searching import matching, stored
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.http import StoredPart, StoredResponse, identifier_of
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
+from aurelis.cache.models import pattern_without_credentials, without_credentials
 
 _MAX_SHOWN: Final = 100
 
@@ -51,6 +52,8 @@ class StoredEntry:
 class Purging:
     """What a manager keeps of HTTP responses, addressed by URL.
 
+    Keys hold no credentials of a query, so whoever names some means all that is stored of the URL without them.
+
     Args:
         cache: manager; `None` means the process's.
         category: of the keys, as in `HttpPolicy`.
@@ -75,7 +78,7 @@ class Purging:
         Raises:
             LayerError: a shared layer could not be reached, so other processes may still serve them.
         """
-        manager, identifier = self.manager, identifier_of(url)
+        manager, identifier = self.manager, identifier_of(without_credentials(url))
         # Everything with params, variants and principals, has the tag of the identifier; the plain key has not.
         apart = _tags.identifier(self._category, identifier)
         try:
@@ -103,7 +106,7 @@ class Purging:
         if pattern.startswith("*") and not everything:
             raise ConfigurationError("a pattern that begins with '*' means every host: say so by everything=True")
         manager = self.manager
-        names = "*".join(escape(part) for part in identifier_of(pattern).split("*"))
+        names = "*".join(escape(part) for part in identifier_of(pattern_without_credentials(pattern)).split("*"))
         whole = f"{escape(self._category)}:{names}"
         if not soft:
             return await manager.invalidate_pattern(whole)
@@ -119,6 +122,7 @@ class Purging:
         Raises:
             LayerError: a shared layer failed.
         """
+        url = without_credentials(url)
         engine, clock = self.manager._engine, self.manager._engine.clock
         whole = f"{escape(self._category)}:{escape(identifier_of(url))}"
         matches = _patterns.matcher(whole, escape(self.manager.config.namespace) + ":", everything=False)

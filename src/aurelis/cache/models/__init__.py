@@ -6,7 +6,16 @@ from ._canonicalise import BodyRules, canonical_body, parse_object
 from ._catalogue import Catalogue
 from ._cost import BilledCall, Cost, Price
 from ._items import Batch, ItemRules
-from ._partition import clean_url, credential_partition, credentials, identifies_caller, partition, selecting_fields
+from ._partition import (
+    clean_url,
+    credential_partition,
+    credentials,
+    identifies_caller,
+    partition,
+    pattern_without_credentials,
+    selecting_fields,
+    without_credentials,
+)
 from ._policy import CATEGORY, KEEPABLE, ModelPolicy, ModelRequest
 from ._pricing import pricing
 from ._profiles import OPENAI_CHAT, OPTIONAL, PROFILES, Profile
@@ -52,9 +61,11 @@ __all__ = [
     "identifies_caller",
     "parse_object",
     "partition",
+    "pattern_without_credentials",
     "pricing",
     "recognise",
     "replay_fields",
     "reported_usage",
     "selecting_fields",
+    "without_credentials",
 ]

@@ -23,7 +23,8 @@ _SESSION_FIELD = re.compile(rb"cookie$|session")
 _CREDENTIAL_PARAMETERS = frozenset(
     {
         *("key", "api_key", "api-key", "apikey", "x-api-key", "subscription-key", "client_secret", "secret"),
-        *("token", "access_token", "access-token", "auth_token", "id_token", "jwt", "auth", "authorization"),
+        *("token", "access_token", "access-token", "auth_token", "id_token", "refresh_token", "private_token"),
+        *("api_token", "jwt", "auth", "authorization"),
         *("password", "passwd", "pwd", "session", "session_id", "sessionid"),
         # Signed addresses: Azure, Amazon, Google.
         *("sig", "signature", "awsaccesskeyid", "x-amz-credential", "x-amz-security-token", "x-amz-signature"),
@@ -77,6 +78,31 @@ def clean_url(url: str) -> str:
     kept = [part for part in query.split("&") if part and not _is_credential(part)]
     kept.sort(key=_parameter_name)
     return f"{address}?{'&'.join(kept)}" if kept else address
+
+
+def without_credentials(url: str) -> str:
+    """The address as it may be in a name that others read: as it is, or as `clean_url` gives it."""
+    _, separator, rest = url.partition("#")[0].partition("://")
+    authority = rest.partition("?")[0].partition("/")[0]
+    query = rest.partition("?")[2]
+    if not separator or ("@" not in authority and not any(map(_is_credential, query.split("&")))):
+        return url
+    return clean_url(url)
+
+
+def pattern_without_credentials(pattern: str) -> str:
+    """A pattern of addresses, `*` being any text, for names that hold no credentials: it means all that it has meant.
+
+    What it says of credentials is left out. Any text in their place may have been that of other parameters, too.
+    """
+    address, _, query = pattern.partition("?")
+    parts = query.split("&")
+    removed = [part for part in parts if _is_credential(part)]
+    if not removed:
+        return pattern
+    kept = sorted((part for part in parts if part and not _is_credential(part)), key=_parameter_name)
+    anything = "*" if any("*" in part for part in removed) else ""
+    return f"{address}?{anything}{'&'.join(kept)}{anything}" if kept else f"{address}{anything}"
 
 
 def partition(fields: Mapping[bytes, bytes], query: str, secret: bytes) -> str:

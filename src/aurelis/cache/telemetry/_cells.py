@@ -5,7 +5,8 @@ and then incremented, and a reader walks all cells when it collects (the asynchr
 specification allows).
 
 `cell.n += 1` loses no count between threads: CPython hands over the interpreter lock at calls and backward jumps only,
-and there is neither between the load and the store. A build without that lock needs cells per thread.
+and there is neither between the load and the store. So what is added must not be a call: `cell.n += len(keys)` loads
+the count first, and calls then; `cell.add(len(keys))` does not. A build without that lock needs cells per thread.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class Cell:
 
     def __init__(self) -> None:
         self.n: int = 0
+
+    def add(self, number: int) -> None:
+        """Count so many at once."""
+        self.n += number
 
 
 class Sum:

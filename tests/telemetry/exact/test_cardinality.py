@@ -1,0 +1,186 @@
+"""However many keys, addresses, hosts, tenants, methods, models and kinds of errors there are, the series are few."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+
+import httpx2
+import pytest
+
+from aurelis.cache import CacheManager
+from aurelis.cache.telemetry import names
+from aurelis.cache.testing import Chaos, ChaosSharedLayer, Faults, SharedMemory
+from aurelis_asgi import CacheMiddleware, CacheRule
+from aurelis_httpx2 import AsyncCacheTransport
+from tests.asgi.origin import Call, Origin
+from tests.asgi.visits import ask
+from tests.managers import configuration, own_counts
+from tests.telemetry.collecting import Metrics
+
+SERIES = 120
+"""At most of one cache without its errors and durations: results, layers, reasons, directions, each a few words."""
+MODELS = 6 * (names.MAX_MODELS + 1)
+"""At most of what models save: tokens of two types, answers without usage, cost or price, and time."""
+ERRORS = 8 * (names.MAX_ERROR_TYPES + 1)
+"""At most of failures: the types that are kept apart by operation, of which each fault meets a few."""
+MANY = [
+    pytest.param(3_000, id="some"),
+    pytest.param(100_000, id="many", marks=[pytest.mark.reliability, pytest.mark.timeout(900)]),
+]
+SOME = 300
+"""Of what costs more: requests of their own to layers, classes, models."""
+PLANTED = ("planted", "://", "example")
+
+
+@pytest.fixture
+def metrics() -> Iterator[Metrics]:
+    """A reader of this test's caches alone."""
+    with own_counts():
+        yield Metrics()
+
+
+class Error(Exception):
+    """What is raised here, under many names."""
+
+
+def error(number: int) -> Exception:
+    """An error of a class that is made for it, whose name says what must not be told."""
+    name = f"Error{number}" if number % 2 else f"https://planted/{number}"
+    made: type[Error] = type(name, (Error,), {})
+    return made("planted")
+
+
+@asynccontextmanager
+async def failing(**options: object) -> AsyncIterator[tuple[CacheManager, Chaos]]:
+    """A manager over a shared layer whose failures are all of other classes."""
+    numbers = iter(range(10**9))
+    chaos = Chaos(error=lambda: error(next(numbers)))
+    lower = [ChaosSharedLayer(SharedMemory().node(), chaos)]
+    async with CacheManager(configuration(breaker_failures=10**9, **options), lower=lower) as manager:
+        yield manager, chaos
+
+
+def series(metrics: Metrics, cache: CacheManager) -> dict[str, int]:
+    """The number of series of each metric; none may tell what was planted."""
+    found = {metric: metrics.points(metric, cache.config.name) for metric in names.METRICS}
+    texts = [str(value) for points in found.values() for attributes, _ in points for value in attributes.values()]
+    assert texts
+    assert [text for text in texts if any(planted in text for planted in PLANTED)] == []
+    assert max(map(len, texts)) <= 128
+    return {metric.name: len(points) for metric, points in found.items()}
+
+
+def check(found: dict[str, int], *, errors: int = 0, models: int = 0) -> None:
+    """They are no more than is said."""
+    saved = sum(number for name, number in found.items() if ".saved." in name)
+    failures = found[names.ERRORS.name] + found[names.DURATION.name]
+    assert saved <= models + 2
+    assert failures <= errors + 30
+    assert sum(found.values()) - saved - failures <= SERIES
+
+
+@pytest.mark.parametrize("distinct", MANY)
+async def test_keys(metrics: Metrics, distinct: int) -> None:
+    async def value() -> int:
+        return 1
+
+    async with CacheManager(configuration()) as cache:
+        for number in range(distinct):
+            await cache.get_or_compute(f"planted {number}", value, tags=(f"planted {number % 1000}",))
+        check(series(metrics, cache))
+
+
+@pytest.mark.parametrize("distinct", MANY)
+async def test_addresses_through_the_middleware(metrics: Metrics, distinct: int) -> None:
+    async def page(call: Call) -> None:
+        await call.answer("page", cache_control="max-age=60")
+
+    async with CacheManager(configuration()) as cache:
+        rules = [CacheRule(f"/planted/{number}/{{name}}", ttl=60, tags=["{name}"]) for number in range(50)]
+        app = CacheMiddleware(Origin(page), cache=cache, rules=rules)
+        for number in range(distinct):
+            fields = {"host": f"planted-{number % 5000}.example", "authorization": f"planted {number % 7000}"}
+            method = f"PLANTED{number}" if number % 20 == 0 else "GET"
+            target = f"/planted/{number % 60}/{number}?token=planted{number}"
+            await ask(app, target, method, fields if number % 2 else {"host": fields["host"]})
+        check(series(metrics, cache))
+
+
+@pytest.mark.parametrize("distinct", MANY)
+async def test_addresses_and_tenants_through_a_transport(metrics: Metrics, distinct: int) -> None:
+    def page(request: httpx2.Request) -> httpx2.Response:
+        reason = f"max-age=60, planted-{request.url.path[1:]}"
+        return httpx2.Response(200, headers={"cache-control": reason}, text="page")
+
+    async with CacheManager(configuration()) as cache:
+        transport = AsyncCacheTransport(httpx2.MockTransport(page), cache=cache)
+        async with httpx2.AsyncClient(transport=transport) as client:
+            for number in range(distinct):
+                method = f"PLANTED{number}" if number % 20 == 0 else "GET"
+                fields = {"x-api-key": f"planted {number % 7000}"}
+                url = f"http://planted-{number % 5000}.example/{number}?key=planted{number}"
+                await client.request(method, url, headers=fields)
+        check(series(metrics, cache))
+
+
+async def test_models_and_what_their_answers_say(metrics: Metrics) -> None:
+    """Names of models, reasons to end, and how an answer is billed are whatever a provider or a caller writes."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        model = json.loads(request.content)["model"]
+        message = {"role": "assistant", "content": "planted"}
+        reason = "stop" if not model.endswith("7") else model
+        choice = {"index": 0, "message": message, "finish_reason": reason}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2, model: 3}
+        tier = {"service_tier": model, "object": "chat.completion", "id": model}
+        return httpx2.Response(200, json={**tier, "model": model, "choices": [choice], "usage": usage})
+
+    async with CacheManager(configuration()) as cache:
+        transport = AsyncCacheTransport(httpx2.MockTransport(answer), cache=cache, cost=lambda *_: None)
+        async with httpx2.AsyncClient(transport=transport) as client:
+            for number in range(SOME):
+                for model in (f"model-{number}", f"https://planted/{number}", f"planted?key={number}"):
+                    question = {"role": "user", "content": "planted"}
+                    for _ in range(2):
+                        body = {"model": model, "messages": [question], "temperature": 0}
+                        await client.post("http://planted.example/v1/chat/completions", json=body)
+        found = series(metrics, cache)
+        check(found, models=MODELS)
+        assert found[names.SAVED_TOKENS.name] == 2 * (names.MAX_MODELS + 1)
+
+
+async def test_kinds_of_errors(metrics: Metrics, caplog: pytest.LogCaptureFixture) -> None:
+    """Of loads, of the app, of what is below a transport, of values that cannot be stored, and of a layer."""
+    async with failing() as (cache, chaos):
+
+        async def app(call: Call) -> None:
+            raise error(call.number)
+
+        def broken(request: httpx2.Request) -> httpx2.Response:
+            raise type(f"Broken{request.url.path[1:]}", (httpx2.ConnectError,), {})("planted")
+
+        middleware = CacheMiddleware(Origin(app), cache=cache)
+        transport = AsyncCacheTransport(httpx2.MockTransport(broken), cache=cache)
+        async with httpx2.AsyncClient(transport=transport) as client:
+            for number in range(SOME):
+                chaos.faults = Faults(fail=1.0) if number % 3 == 0 else Faults()
+
+                async def load(number: int = number) -> object:
+                    if number % 2:
+                        raise error(number + 10**6)
+                    return type(f"Session{number}", (), {})()
+
+                with suppress(Error):
+                    await cache.get_or_compute(f"planted {number}", load)
+                with suppress(Error):
+                    await ask(middleware, f"/planted/{number}")
+                with suppress(httpx2.ConnectError):
+                    await client.get(f"http://planted.example/{number}")
+                await cache.set(f"planted {number}", 1)
+        check(series(metrics, cache), errors=ERRORS)
+        table = cache._engine.telemetry
+        assert len(table._durations) <= ERRORS
+    # What cannot be stored is told by its type, for some types.
+    assert len(caplog.records) < 3 * names.MAX_ERROR_TYPES
