@@ -68,14 +68,16 @@ def eventually_blocking(condition: Callable[[], object], within: float = WITHIN)
         time.sleep(0.001)
 
 
-def series(manager: CacheManager | str, metric: names.Metric) -> dict[tuple[tuple[str, str], ...], float]:
-    """Returns what one cache has counted, by attributes other than its name."""
+def series(
+    manager: CacheManager | str, metric: names.Metric, *, zeros: bool = False
+) -> dict[tuple[tuple[str, str], ...], float]:
+    """Returns what one cache has counted, by attributes other than its name; without counters at zero, if not told."""
     name = manager if isinstance(manager, str) else manager.config.name
     read = REGISTRY.counts if metric.kind == "counter" else REGISTRY.levels
     return {
         tuple(pair for pair in attributes if pair[0] != names.NAME): value
         for attributes, value in read(metric).items()
-        if (names.NAME, name) in attributes
+        if (names.NAME, name) in attributes and (value or zeros or metric.kind != "counter")
     }
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from aurelis.cache import CacheManager, FileCacheManager, _file_ledger, _file_st
 from aurelis.cache._file_names import folder_of, is_folder
 from aurelis.cache._file_store import FileStore
 from aurelis.cache.exceptions import ConfigurationError, UnkeyableError
+from aurelis.cache.telemetry import names
 from tests.conftest import ROOT
-from tests.managers import configuration, opened, run_script
+from tests.managers import configuration, count, opened, requests, run_script, series
 
 KEY = hashlib.sha256(b"a key").hexdigest()
 
@@ -75,7 +77,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def names(directory: Path) -> list[str]:
+def listed(directory: Path) -> list[str]:
     """What is in a directory; nothing when it is not there."""
     return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
 
@@ -208,7 +210,7 @@ async def test_nothing_is_made_before_it_is_needed(files: FileCacheManager, tmp_
     key = f"files:{digest(b'x')}"
     assert await files.get_cached_file(key) is None
     assert not await files.remove_cached_file(key)
-    assert names(tmp_path) == []
+    assert listed(tmp_path) == []
 
 
 async def test_the_directory_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +239,7 @@ async def test_a_category_is_one_directory_inside(
     assert path is not None
     assert path.parent.parent == directory
     assert ".." not in path.parts
-    assert names(tmp_path) == ["cache", "source"]
+    assert listed(tmp_path) == ["cache", "source"]
     assert copies(directory) == [path] or path.parent.name.startswith("%2E")
     plain = await files.cache_file(source, "plain")
     assert plain != key
@@ -552,14 +554,15 @@ async def test_who_leaves_leaves_no_file_open(
     key = await files.cache_file(written(tmp_path / "a", b"x"))
     go = threading.Event()
     results: list[Any] = []
-    open_copy = FileStore.open
+    open_copy = FileStore.look
 
     def slowly(store: FileStore, *args: str) -> Any:
         go.wait()
-        results.append(open_copy(store, *args))
-        return results[0]
+        found = open_copy(store, *args)
+        results.append(found[0])
+        return found
 
-    monkeypatch.setattr(FileStore, "open", slowly)
+    monkeypatch.setattr(FileStore, "look", slowly)
     task = asyncio.create_task(files.open_cached_file(key))
     await asyncio.sleep(0.01)
     task.cancel()
@@ -700,7 +703,7 @@ async def test_a_result_belongs_to_the_content(cache: CacheManager, directory: P
     assert await files.cache_result(one, "words", made) == "same 1"
     await cache.invalidate_category("words")
     assert await files.cache_result(one, "words", made) == "same 5"
-    assert names(directory) == []  # no copy is needed
+    assert listed(directory) == []  # no copy is needed
 
 
 async def test_all_kinds_of_functions_will_do(cache: CacheManager, directory: Path, tmp_path: Path) -> None:
@@ -829,3 +832,63 @@ def test_importing_the_cache_does_not_import_files() -> None:
         """
     )
     assert printed == "False\naurelis.cache.files\n"
+
+
+# --- what it reports
+
+
+async def test_what_becomes_of_copies_is_counted(tmp_path: Path) -> None:
+    files = FileCacheManager(tmp_path / "cache", max_size=2, max_bytes=1000, name="test-files")
+    reported = partial(series, "test-files")
+    assert reported(names.ENTRIES) == reported(names.USAGE) == {((names.LAYER, "files"),): 0}
+    keys = [await files.cache_file(written(tmp_path / str(size), b"x" * size)) for size in (100, 200, 300, 2000)]
+    await files.cache_file(tmp_path / "300")
+    assert {dict(key)[names.STORE_RESULT]: number for key, number in reported(names.STORES).items()} == {
+        "stored": 3,
+        "too_large": 1,
+    }
+    assert reported(names.ENTRIES) == {((names.LAYER, "files"),): 2}
+    assert reported(names.USAGE) == {((names.LAYER, "files"),): 500}
+    assert reported(names.LIMIT) == {((names.LAYER, "files"),): 1000}
+    assert await files.get_cached_file(keys[0]) is None
+    assert await files.get_cached_file("no key") is None
+    with await opened_copy(files, keys[1]):
+        pass
+    assert await files.get_cached_file(keys[2]) is not None
+    damaged = await files.get_cached_file(keys[2])
+    assert damaged is not None
+    damaged.chmod(0o600)
+    damaged.write_bytes(b"y")
+    assert await files.get_cached_file(keys[2]) is None
+    assert requests("test-files") == {"hit files": 3, "miss": 3, "loads": 3}
+    assert {dict(key)[names.RESULT]: number for key, number in reported(names.LOOKUPS).items()} == {
+        "hit": 3,
+        "miss": 2,
+        "error": 1,
+    }
+    assert count("test-files", names.ERRORS, {names.OPERATION: "get", names.ERROR_TYPE: "damaged"}) == 1
+    assert await files.remove_cached_file(keys[1])
+    assert not await files.remove_cached_file(keys[1])
+    assert count("test-files", names.INVALIDATIONS) == 2
+    assert {dict(key)[names.REASON]: number for key, number in reported(names.EVICTIONS).items()} == {
+        "capacity": 1,
+        "invalidated": 1,
+    }
+    assert reported(names.ENTRIES) == {((names.LAYER, "files"),): 0}
+
+
+async def opened_copy(files: FileCacheManager, key: str) -> Any:
+    """Returns the copy, which is there."""
+    copy = await files.open_cached_file(key)
+    assert copy is not None
+    return copy
+
+
+async def test_a_directory_that_cannot_be_used_is_an_error_of_the_layer(tmp_path: Path) -> None:
+    written(tmp_path / "file", b"x")
+    files = FileCacheManager(tmp_path / "file" / "cache", name="test-no-directory")
+    await files.cache_file(tmp_path / "file")
+    assert count("test-no-directory", names.STORES, {names.STORE_RESULT: "layer_failed"}) == 1
+    assert count("test-no-directory", names.ERRORS, {names.OPERATION: "set", names.LAYER: "files"}) == 1
+    with pytest.raises(ConfigurationError, match="name"):
+        FileCacheManager(tmp_path, name="")

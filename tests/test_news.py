@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgpack import packb
 
-from aurelis.cache._news import GRACE, Heard, decode, encode, hear
+from aurelis.cache._news import GRACE, Echo, Heard, decode, encode, hear
 from aurelis.cache.typing import Kind, Message
 
 TICKS = 64
@@ -278,3 +278,47 @@ def test_of_the_right_shape_with_anything_in_it_likewise(one: object, another: o
 def test_what_is_no_message_of_ours_is_none(data: bytes) -> None:
     """Whoever can publish may send anything."""
     assert decode(data) is None
+
+
+# --- how long a sign of life takes
+
+
+def test_one_that_comes_back_is_timed() -> None:
+    echo = Echo()
+    echo.sent(1.0)
+    assert echo.heard(1.25) == 0.25
+    echo.sent(2.0)
+    assert echo.heard(2.5) == 0.5
+
+
+def test_those_that_take_longer_than_a_heartbeat_are_not_mixed_up() -> None:
+    """Else a slow one would be taken for the next one, and look quick."""
+    echo = Echo()
+    echo.sent(1.0)
+    echo.sent(2.0)
+    assert echo.heard(2.5) == 1.5
+    echo.sent(3.0)
+    assert echo.heard(3.25) == 1.25
+    assert echo.heard(3.5) == 0.5
+    assert echo.heard(4.0) is None
+
+
+@pytest.mark.parametrize("came", [False, True])
+def test_after_one_that_may_have_been_sent_or_not_the_next_is_not_timed(came: bool) -> None:
+    echo = Echo()
+    echo.sent(1.0)
+    echo.failed()
+    if came:
+        assert echo.heard(1.5) is None
+    echo.sent(2.0)
+    assert echo.heard(2.5) is None
+    echo.sent(3.0)
+    assert echo.heard(3.5) == 0.5
+
+
+def test_what_was_sent_before_a_subscription_is_not_waited_for() -> None:
+    echo = Echo()
+    echo.sent(1.0)
+    echo.begin_anew()
+    echo.sent(2.0)
+    assert echo.heard(2.5) == 0.5

@@ -194,7 +194,7 @@ async def test_a_success_in_between_keeps_it_closed(bed: Bed) -> None:
             await bed.stack.lookup("k", bed.budget())
     assert bed.counted(names.BREAKER) == 0
     # A series that begins with its first event would have no increase by it; there are two layers.
-    assert len(series(bed.telemetry.name, names.BREAKER)) == 6
+    assert len(series(bed.telemetry.name, names.BREAKER, zeros=True)) == 6
 
 
 async def test_after_the_pause_exactly_one_probes_and_its_success_heals(bed: Bed) -> None:
@@ -392,7 +392,7 @@ async def test_what_was_read_before_a_change_is_not_promoted_after_it(bed: Bed, 
 
 
 async def test_a_value_goes_into_every_layer_for_the_time_that_layer_keeps_it(bed: Bed) -> None:
-    assert await bed.stack.store({"k": packed("v")}, AS_LAYERS_SAY, bed.budget())
+    assert await bed.stack.store({"k": packed("v")}, AS_LAYERS_SAY, bed.budget()) == "stored"
     now = bed.clock.monotonic()
     lives = [
         entry.expires - now for layer in (bed.memory, bed.upper.inner, bed.lower.inner) if (entry := layer.peek("k"))
@@ -453,13 +453,13 @@ async def test_after_its_ttl_a_value_is_kept_for_as_long_as_it_may_be_served_sta
 @pytest.mark.parametrize("number", [1, 3])
 async def test_storing_says_whether_every_layer_took_it_and_goes_on_where_one_did_not(bed: Bed, number: int) -> None:
     values = {str(key): packed(key) for key in range(number)}
-    assert await bed.stack.store(values, AS_LAYERS_SAY, bed.budget())
+    assert await bed.stack.store(values, AS_LAYERS_SAY, bed.budget()) == "stored"
     bed.upper.error = OSError()
-    assert not await bed.stack.store(values, AS_LAYERS_SAY, bed.budget())
+    assert await bed.stack.store(values, AS_LAYERS_SAY, bed.budget()) == "layer_failed"
     assert bed.lower.calls[-1] == bed.upper.calls[-1] == ("set" if number == 1 else "set many")
     assert bed.memory.peek("0") is not None
     await bed.break_upper()
-    assert not await bed.stack.store(values, AS_LAYERS_SAY, bed.budget())
+    assert await bed.stack.store(values, AS_LAYERS_SAY, bed.budget()) == "layer_failed"
 
 
 async def test_removing_reaches_every_layer_and_raises_where_one_could_not_be_reached(bed: Bed) -> None:
@@ -699,7 +699,7 @@ async def test_what_is_loaded_while_the_layer_is_away_is_kept_in_memory_alone(on
     assert (found, permit.fence) == (None, None)
     one.layer.error = None
     result = await one.stack.publish({"k": packed("v")}, AS_LAYERS_SAY, permit, one.budget())
-    assert result == "incomplete"
+    assert result == "layer_failed"
     assert truth.entries == {}
 
 

@@ -96,9 +96,9 @@ def timed(where: Mapping[str, str], *by: str, window: str = "$__rate_interval") 
     return total(f"rate({_matching(series(names.DURATION) + '_count', where)}[{window}])", *by)
 
 
-def quantile(q: float, where: Mapping[str, str], by: str) -> str:
-    """A quantile of durations in seconds."""
-    buckets = f"rate({selector(names.DURATION, where)}[$__rate_interval])"
+def quantile(q: float, where: Mapping[str, str], by: str, metric: Metric = names.DURATION) -> str:
+    """A quantile of durations in seconds, or of another histogram."""
+    buckets = f"rate({selector(metric, where)}[$__rate_interval])"
     # Comparing leaves out what is no number, where nothing was timed.
     return f"histogram_quantile({q}, sum by (le, {label(by)}) ({buckets})) >= 0"
 

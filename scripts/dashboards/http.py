@@ -91,10 +91,10 @@ _CACHED = (
     HIT_RATIO_BY_CACHE,
     Panel(
         "Not kept, by reason",
-        """Responses per second that were loaded and not stored. `no-store`, `private`, `no-cache`: the app forbids it.
-        `not-fresh`: it gives no lifetime, so write a rule with ttl. `set-cookie`, `authorization`, `cookie`: it would
-        be somebody's own. `vary`: Vary has a star. `too-large`: raise max_body_bytes. `fenced`: it was invalidated
-        while it was loaded. `truncated`: the app did not end it.""",
+        """Responses per second that were loaded and not stored. `no_store`, `private`, `no_cache`: the app forbids it.
+        `not_fresh`: it gives no lifetime, so write a rule with ttl. `set_cookie`, `authorization`, `cookie`: it would
+        be somebody's own. `vary`: Vary has a star. `too_large`: raise max_body_bytes. `fenced`: it was invalidated
+        while it was loaded. `incomplete`: the app did not end it.""",
         (
             Query(
                 q.or_zero(q.per_second(names.STORES, names.STORE_RESULT, but={names.STORE_RESULT: "stored"})),
@@ -111,6 +111,27 @@ _CACHED = (
         response took its place: look at the app.""",
         (Query(q.or_zero(q.per_second(names.REFRESHES, names.REFRESH_REASON)), q.legend(names.REFRESH_REASON)),),
         unit="ops",
+        stacked=True,
+    ),
+    Panel(
+        "Stale answers, by reason",
+        """Requests per second that got something older than it should be. `revalidate` is as meant: it is loaded anew
+        meanwhile. `error` and `timeout`: the app fails or is too slow, repair it. `lease`: another process loads it.
+        `request`: clients ask for it by max-stale.""",
+        (
+            Query(
+                q.or_zero(q.per_second(names.REQUESTS, names.STALE_REASON, where=STALE)), q.legend(names.STALE_REASON)
+            ),
+        ),
+        unit="reqps",
+        stacked=True,
+    ),
+    Panel(
+        "Bytes not fetched again",
+        """Bytes per second of bodies that stored responses had, so that their origins did not send them. If it is small
+        in spite of many hits, what is cached is small; look for large responses in "Not kept, by reason".""",
+        (Query(q.or_zero(q.per_second(names.SAVED_IO, names.NAME)), q.legend(names.NAME)),),
+        unit="Bps",
         stacked=True,
     ),
     Panel(

@@ -163,8 +163,9 @@ _SIZES = (
     ),
     Panel(
         "Evictions",
-        """Entries per second that a layer dropped by itself. `capacity`: for want of room; if it is much beside
-        "Stores", entries go before they are used again. `expired` is the ordinary end.""",
+        """Entries per second that a layer dropped. `capacity`: for want of room; if it is much beside "Stores", entries
+        go before they are used again. `expired` is the ordinary end. `invalidated`: see "Invalidations" for who asks
+        for it.""",
         (
             Query(
                 q.per_second(names.EVICTIONS, names.NAME, names.LAYER, names.REASON),
@@ -175,16 +176,44 @@ _SIZES = (
         width=8,
     ),
     Panel(
-        "Stores and deletions",
-        """What is kept per second, by result, and calls of delete. `incomplete`: memory has it and a shared layer did
-        not take it, see "Failures". `fenced`: something newer has overtaken it. Many deletions beside few stores:
-        somebody invalidates more than is used.""",
-        (
-            Query(q.or_zero(q.per_second(names.STORES, names.STORE_RESULT)), q.legend(names.STORE_RESULT)),
-            Query(q.per_second(names.DELETES), "deletions"),
-        ),
+        "Stores",
+        """What is kept per second, by result. `layer_failed`: memory has it and a layer below did not take it, see
+        "Failures". `beyond_memory` and `too_large`: raise max_bytes, or do not cache what is so large. `fenced`:
+        something newer has overtaken it.""",
+        (Query(q.or_zero(q.per_second(names.STORES, names.STORE_RESULT)), q.legend(names.STORE_RESULT)),),
         unit="ops",
         width=8,
+    ),
+    Panel(
+        "Invalidations",
+        """Keys, tags and patterns per second that were named to be put out of date, here (`local`) or by another
+        process (`remote`, of keys also those that it has set). Many beside few stores: somebody invalidates more than
+        is used. `everything` or `pattern` again and again: use tags.""",
+        (
+            Query(
+                q.or_zero(
+                    q.per_second(
+                        names.INVALIDATIONS,
+                        names.INVALIDATION_SCOPE,
+                        names.INVALIDATION_MODE,
+                        names.INVALIDATION_SOURCE,
+                    )
+                ),
+                q.legend(names.INVALIDATION_SCOPE, names.INVALIDATION_MODE, names.INVALIDATION_SOURCE),
+            ),
+        ),
+        unit="ops",
+    ),
+    Panel(
+        "Size of what is stored",
+        """Median and 95th percentile of key and value, before they are compressed, of a sample of stores in each layer.
+        If few large ones fill the memory, the hit ratio suffers: keep less in them, or compress them; what is larger
+        than a mebibyte is slow in Redis.""",
+        tuple(
+            Query(q.or_zero(q.quantile(rank, {}, names.LAYER, names.SIZE)), f"{said} {q.legend(names.LAYER)}")
+            for rank, said in ((0.5, "p50"), (0.95, "p95"))
+        ),
+        unit="bytes",
     ),
 )
 
@@ -200,6 +229,19 @@ _CLUSTER = (
             ),
         ),
         unit="ops",
+        width=8,
+    ),
+    Panel(
+        "How late word of changes comes",
+        """How long a message takes from one process to the others: each times its own signs of life, which come back to
+        it. Until word comes, memory may have the old value. If it grows: Redis or the network is slow, or a process is
+        short of CPU.""",
+        tuple(
+            Query(q.or_zero(q.quantile(rank, {}, names.NAME, names.LAG)), f"{said} {q.legend(names.NAME)}")
+            for rank, said in ((0.5, "p50"), (0.99, "p99"))
+        ),
+        unit="s",
+        width=8,
     ),
     Panel(
         "Gaps",
@@ -207,6 +249,7 @@ _CLUSTER = (
         before they are used, a round trip each. `connection`: connections end, look at proxies and
         client-output-buffer-limit; `hole`: single messages; `subscription`: new connections, usual at a start.""",
         (Query(q.or_zero(q.events(names.GAPS, names.GAP_REASON)), q.legend(names.GAP_REASON)),),
+        width=8,
     ),
     Panel(
         "Changes that a layer was not told",

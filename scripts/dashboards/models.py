@@ -198,9 +198,9 @@ _REFUSALS = (
     Panel(
         "Answers not kept, by reason",
         """Answers per second that were loaded and not stored. `status`: the provider answered with an error. `error`:
-        the answer has one inside. `length` and `filtered`: cut by a limit or a filter; keep= takes them. `media-type`,
-        `malformed`, `no-choices`: it is not what the protocol promises; see what stands between here and the provider.
-        `too-large`: raise max_body_bytes.""",
+        the answer has one inside. `length` and `filtered`: cut by a limit or a filter; keep= takes them. `media_type`,
+        `malformed`, `no_choices`: it is not what the protocol promises; see what stands between here and the provider.
+        `too_large`: raise max_body_bytes.""",
         (
             Query(
                 q.or_zero(q.per_second(names.STORES, names.STORE_RESULT, but={names.STORE_RESULT: "stored"})),
@@ -217,7 +217,7 @@ _REFUSALS = (
         time-outs of proxies.""",
         (
             Query(
-                f"{q.per_second(names.STORES, where={names.STORE_RESULT: 'truncated|unterminated'})} or vector(0)",
+                f"{q.per_second(names.STORES, where={names.STORE_RESULT: 'truncated'})} or vector(0)",
                 "broke off",
             ),
             Query(f"{q.per_second(names.STORES, where={names.STORE_RESULT: 'stored'})} or vector(0)", "kept"),

@@ -21,6 +21,16 @@ def stores(manager: CacheManager) -> dict[str, int]:
     return _by(manager, names.STORES.name, names.STORE_RESULT)
 
 
+def stale_reasons(manager: CacheManager) -> dict[str, int]:
+    """Requests with something stale, by why they got it."""
+    return _by(manager, names.REQUESTS.name, names.STALE_REASON)
+
+
+def saved_bytes(manager: CacheManager) -> int:
+    """What `aurelis.cache.saved.io` says."""
+    return manager._engine.telemetry.saved_bytes.n
+
+
 def coalesced(manager: CacheManager) -> int:
     """Requests that waited for the load of another."""
     return manager._engine.telemetry.coalesced.n

@@ -10,7 +10,7 @@ from aurelis.cache import CacheManager
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule
 from tests.asgi.conftest import MakeManager
-from tests.asgi.counts import loads, requests
+from tests.asgi.counts import loads, requests, saved_bytes, stale_reasons
 from tests.asgi.origin import Call, Origin
 from tests.asgi.sockets import connected, served
 from tests.asgi.visits import Visit, ask
@@ -179,3 +179,48 @@ async def test_what_no_cache_could_answer_is_not_counted(manager: CacheManager) 
     await ask(app, "/kept", "POST")
     await ask(app, "/kept", "OPTIONS")
     assert requests(manager) == {}
+
+
+async def test_bytes_are_saved_that_the_app_would_have_sent(manager: CacheManager, clock: ManualClock) -> None:
+    async def handler(call: Call) -> None:
+        if call.field("if-none-match"):
+            await call.start(304, etag='"1"', cache_control="max-age=10")
+            await call.chunk(b"", more=False)
+        else:
+            await call.answer(b"x" * 1000, cache_control="max-age=10, stale-while-revalidate=10", etag='"1"')
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    await ask(app, "/")
+    assert saved_bytes(manager) == 0
+    for number in (1, 2):
+        assert (await ask(app, "/")).body == b"x" * 1000
+        assert saved_bytes(manager) == number * 1000
+    assert (await ask(app, "/", "HEAD")).status == 200  # to which the app would have sent none
+    assert saved_bytes(manager) == 2000
+    assert (await ask(app, "/", "GET", {"if-none-match": '"1"'})).status == 304
+    assert saved_bytes(manager) == 3000
+    clock.advance(30)
+    await ask(app, "/")  # the app confirms it, and sends nothing
+    assert requests(manager)["revalidated"] == 1
+    assert saved_bytes(manager) == 4000
+
+
+async def test_stale_answers_are_counted_by_what_they_are_for(manager: CacheManager, clock: ManualClock) -> None:
+    down = asyncio.Event()
+
+    async def handler(call: Call) -> None:
+        windows = "max-age=10, stale-while-revalidate=10, stale-if-error=1000"
+        await call.answer("body", 503 if down.is_set() else 200, cache_control=windows)
+
+    app = CacheMiddleware(Origin(handler), cache=manager, honour_request_directives=True)
+    await ask(app, "/")
+    clock.advance(15)
+    down.set()
+    await ask(app, "/")
+    await eventually(lambda: is_settled(manager))
+    await ask(app, "/", "HEAD")
+    clock.advance(15)
+    await ask(app, "/")
+    await ask(app, "/", "GET", {"cache-control": "max-stale=1000"})
+    assert stale_reasons(manager) == {"revalidate": 1, "error": 1, "request": 2}
+    assert requests(manager) == {"miss": 1, "stale": 4}

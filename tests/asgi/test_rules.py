@@ -119,7 +119,7 @@ async def test_a_rule_never_stores_a_response_with_set_cookie(
         for target in ("/shared", "/shared", "/own", "/own"):
             assert (await ask(app, target)).cache_status.endswith("detail=set-cookie")
     assert [record.getMessage().count("Set-Cookie") for record in caplog.records] == [1, 1]
-    assert stores(manager) == {"set-cookie": 4}
+    assert stores(manager) == {"set_cookie": 4}
 
 
 async def test_shared_gives_everybody_the_same(manager: CacheManager) -> None:

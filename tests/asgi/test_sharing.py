@@ -199,7 +199,7 @@ async def test_without_redis_everything_is_served(
         assert (await fetch(port, "/kept/after")).status == 200
     assert loads(manager) == len(origin.calls) == 1 + 5 + 10 + 1
     results = stores(manager)
-    assert results.get("stored", 0) + results["incomplete"] == 7
+    assert results.get("stored", 0) + results["layer_failed"] == 7
 
 
 async def test_a_redis_that_never_was_is_no_reason_to_fail(make_manager: MakeManager) -> None:

@@ -153,7 +153,7 @@ async def test_events_without_freshness_pass_live_and_end_with_the_client(manage
         assert await one.read_chunk()
         await one.close()
         await eventually(lambda: running == 0)
-    assert stores(manager) == {"not-fresh": 2}
+    assert stores(manager) == {"not_fresh": 2}
 
 
 @pytest.mark.parametrize("fields", [{}, {"last_modified": "Sun, 06 Nov 1994 08:49:37 GMT"}])

@@ -98,8 +98,8 @@ async def test_nothing_is_said_of_money_where_nobody_asks(async_stack: Stack, up
     upstream.answer = lambda asked: answers("gpt-4o")
     await call(async_stack, upstream, model="gpt-4o")
     assert count(async_stack.manager, names.SAVED_TOKENS, of("gpt-4o")) == 1100
-    assert series(async_stack.manager, names.SAVED_COST) == {}
-    assert series(async_stack.manager, names.SAVED_UNPRICED) == {}
+    assert series(async_stack.manager, names.SAVED_COST, zeros=True) == {}
+    assert series(async_stack.manager, names.SAVED_UNPRICED, zeros=True) == {}
     # What was stored then has no price for those who come later.
     client = priced(async_stack)
     await async_stack.send("POST", upstream.url + PATH, client=client, json=chat(model="gpt-4o"))
@@ -130,7 +130,7 @@ async def test_a_model_without_a_name_has_a_series_without_one(async_stack: Stac
     body: dict[str, object] = {"messages": []}
     for _ in range(2):
         await async_stack.send("POST", upstream.url + PATH, json=body)
-    assert set(series(async_stack.manager, names.SAVED_UNKNOWN)) == {()}
+    assert set(series(async_stack.manager, names.SAVED_UNKNOWN, zeros=True)) == {()}
     assert count(async_stack.manager, names.SAVED_TOKENS) == 18
 
 
@@ -144,14 +144,16 @@ async def test_a_series_begins_with_zero(async_stack: Stack, upstream: Upstream)
 
 def count_of(manager: CacheManager, metric: names.Metric, model: str) -> list[float]:
     """The values of a model's series."""
-    return [value for found, value in series(manager, metric).items() if (names.MODEL, model) in found]
+    return [value for found, value in series(manager, metric, zeros=True).items() if (names.MODEL, model) in found]
 
 
 async def test_names_beyond_a_hundred_share_a_series(async_stack: Stack, upstream: Upstream) -> None:
     upstream.answer = lambda asked: answers("m", 1, 1)
     for name in ["x" * 1000, *map(str, range(names.MAX_MODELS + 5))]:
         await call(async_stack, upstream, model=name)
-    found = {dict(attributes)[names.MODEL] for attributes in series(async_stack.manager, names.SAVED_TOKENS)}
+    found = {
+        dict(attributes)[names.MODEL] for attributes in series(async_stack.manager, names.SAVED_TOKENS, zeros=True)
+    }
     assert found == {*map(str, range(names.MAX_MODELS)), names.OTHER_MODELS}
     assert count(async_stack.manager, names.SAVED_TOKENS, of(names.OTHER_MODELS)) == 12
 

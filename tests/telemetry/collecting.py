@@ -59,12 +59,12 @@ class Metrics:
 
     def requests(self, cache: str) -> dict[str, float]:
         """Returns the requests of one cache by result, and by layer where there is one."""
-        return {
-            " ".join(
-                str(dict(attributes)[key]) for key in (names.RESULT, names.LAYER) if key in dict(attributes)
-            ): value
-            for attributes, value in self.values(names.REQUESTS, cache).items()
-        }
+        found: dict[str, float] = {}
+        for attributes, value in self.values(names.REQUESTS, cache).items():
+            described = dict(attributes)
+            key = " ".join(str(described[each]) for each in (names.RESULT, names.LAYER) if each in described)
+            found[key] = found.get(key, 0) + value
+        return found
 
     def total(self, metric: names.Metric, cache: str) -> float:
         """Returns the sum over all series of one cache."""

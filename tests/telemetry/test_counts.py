@@ -14,10 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics.export import AggregationTemporality, Histogram, Sum
 
-from aurelis.cache import CacheLayer, CacheManager
+from aurelis.cache import CacheLayer, CacheManager, EntryOptions
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.telemetry import names
-from aurelis.cache.telemetry.otel import DISK_SAMPLE, SAMPLE_MASK, Telemetry, instrument
+from aurelis.cache.telemetry.otel import (
+    DISK_SAMPLE,
+    SAMPLE_MASK,
+    SIZE_SAMPLE,
+    SIZE_SAMPLE_MEMORY,
+    Telemetry,
+    instrument,
+)
 from aurelis.cache.testing import ManualClock
 from tests.managers import WITHIN, configuration, eventually, fresh_name, opened, own_counts, run_script
 from tests.servers import ServerProcess
@@ -83,8 +90,12 @@ def test_every_metric_has_the_name_type_unit_and_description_of_the_names_module
                 telemetry.table.cell(metric).n += 1
             case "gauge":
                 telemetry.gauge(metric, telemetry, lambda _: 7)
-            case _:
+            case _ if metric is names.DURATION:
                 telemetry.duration(0.5, "get")
+            case _ if metric is names.SIZE:
+                telemetry.sizes(names.L1).note(5000)
+            case _:
+                telemetry.lag(0.5)
     found = metrics.all()
     assert set(found) == {metric.name for metric in names.METRICS}
     for metric in names.METRICS:
@@ -93,7 +104,7 @@ def test_every_metric_has_the_name_type_unit_and_description_of_the_names_module
         assert metric.name.startswith("aurelis.cache.")
         if metric.kind == "histogram":
             assert isinstance(reported.data, Histogram)
-            assert {point.explicit_bounds for point in reported.data.data_points} == {names.DURATION_BUCKETS}
+            assert {point.explicit_bounds for point in reported.data.data_points} == {metric.buckets}
         else:
             assert isinstance(reported.data, Sum)
             assert reported.data.is_monotonic == (metric.kind == "counter")
@@ -377,6 +388,190 @@ async def test_what_becomes_of_values_is_counted(metrics: Metrics, cache: CacheM
     }
 
 
+async def test_what_is_named_to_be_put_out_of_date_is_counted_once_whatever_there_was(
+    metrics: Metrics, cache: CacheManager
+) -> None:
+    name = cache.config.name
+    await cache.set_many({"a:1": 1, "a:2": 2, "b:1": 3}, tags=["t"])
+    await cache.delete("a:1")
+    await cache.delete("missing")
+    await cache.delete("a:2", soft=True)
+    assert invalidations(metrics, name) == {"key hard local": 2, "key soft local": 1}
+    await cache.invalidate_tags("t", "u")
+    await cache.invalidate_tags("v", soft=True)
+    await cache.invalidate_category("c")
+    await cache.invalidate_pattern("a:*")
+    await cache.clear()
+    await cache.set("k", 1, ttl=0)  # which is none, though the key is gone
+    assert invalidations(metrics, name) == {
+        "key hard local": 2,
+        "key soft local": 1,
+        "tag hard local": 3,
+        "tag soft local": 1,
+        "pattern hard local": 1,
+        "everything hard local": 1,
+    }
+
+
+def invalidations(metrics: Metrics, name: str) -> dict[str, float]:
+    """Returns what was named, by scope, mode and source."""
+    keys = (names.INVALIDATION_SCOPE, names.INVALIDATION_MODE, names.INVALIDATION_SOURCE)
+    found = metrics.values(names.INVALIDATIONS, name)
+    return {" ".join(dict(attributes)[key] for key in keys): value for attributes, value in found.items()}
+
+
+async def test_word_of_another_process_is_counted_where_it_comes(metrics: Metrics, redis_url: str) -> None:
+    options = {"redis_url": redis_url, "timeout": PATIENT, "namespace": fresh_name()}
+    async with opened(configuration(**options)) as one, opened(configuration(**options)) as other:
+        await one.get("k")  # it listens
+        await other.set("k", 1, tags=["t"])
+        await eventually(lambda: invalidations(metrics, one.config.name))  # so that what is read now stays
+        await one.get("k")
+        await other.delete("k")
+        await other.invalidate_tags("t", "u")
+        await other.invalidate_tags("t", soft=True)
+        await other.set_many({other.key_builder.build_key("a", str(number)): number for number in range(2)})
+        await other.invalidate_pattern("a:*")
+        await other.clear()
+        expected = {
+            "key hard remote": 1 + 1 + 2 + 2,  # those that were set, removed, set, and found by a pattern
+            "tag hard remote": 2,
+            "tag soft remote": 1,
+            "everything hard remote": 1,
+        }
+        await eventually(lambda: "everything hard remote" in invalidations(metrics, one.config.name))
+        assert invalidations(metrics, one.config.name) == expected
+        evictions = metrics.values(names.EVICTIONS, one.config.name)
+        assert {dict(key)[names.REASON]: value for key, value in evictions.items()} == {"invalidated": 1}
+
+
+async def test_entries_that_go_on_request_are_counted_where_they_are(
+    metrics: Metrics, redis_url: str, tmp_path: Path
+) -> None:
+    config = configuration(redis_url=redis_url, cache_dir=tmp_path, timeout=PATIENT)
+    async with opened(config) as cache:
+
+        def gone() -> dict[str, float]:
+            found = metrics.values(names.EVICTIONS, config.name)
+            assert {dict(key)[names.REASON] for key in found} <= {"invalidated"}
+            return {dict(key)[names.LAYER]: value for key, value in found.items()}
+
+        keys = [cache.key_builder.build_key(*key) for key in ("a1", "a2", "b1", "b2", "b3")]
+        await cache.set_many(dict.fromkeys(keys, 1), tags=["t"])
+        assert gone() == {}
+        await cache.delete(keys[0])
+        await cache.delete("missing")
+        assert gone() == {"l1": 1, "l2": 1, "l3": 1}
+        await cache.invalidate_pattern("a:*")
+        assert gone() == {"l1": 2, "l2": 2, "l3": 2}
+        await cache.invalidate_tags("t")
+        assert gone() == {"l1": 2, "l2": 2, "l3": 2}
+        await cache.get(keys[2])  # which finds out
+        assert gone() == {"l1": 3, "l2": 2, "l3": 2}
+        await cache.clear()
+        assert gone() == {"l1": 5, "l2": 2, "l3": 2}
+
+
+async def test_stale_answers_are_counted_by_reason_and_add_up(metrics: Metrics) -> None:
+    async def broken() -> str:
+        raise LookupError("not there")
+
+    clock = ManualClock()
+    async with opened(clock=clock) as cache:
+        name = cache.config.name
+        window = EntryOptions(stale_while_revalidate=100, stale_if_error=100, throttle=5)
+        await cache.get_or_compute("k", value, ttl=10, options=window)
+        clock.advance(11)
+        assert await cache.get_or_compute("k", broken, ttl=10, options=window) == "value"  # and behind it, it fails
+        await eventually(lambda: not cache._engine.flights._tasks)
+        assert await cache.get_or_compute("k", broken, ttl=10, options=window) == "value"  # a moment ago it has failed
+        strict = EntryOptions(stale_if_error=100)
+        clock.advance(6)
+        assert await cache.get_or_compute("k", broken, ttl=10, options=strict) == "value"
+        go = asyncio.Event()
+
+        async def slow() -> str:
+            await go.wait()
+            return "new"
+
+        impatient = EntryOptions(stale_if_error=100, soft_timeout=0.01)
+        clock.advance(40)
+        assert await cache.get_or_compute("k", slow, ttl=10, options=impatient) == "value"
+        go.set()
+        await eventually(lambda: not cache._engine.flights._tasks)
+        stale = {
+            dict(attributes)[names.STALE_REASON]: number
+            for attributes, number in metrics.values(names.REQUESTS, name).items()
+            if dict(attributes)[names.RESULT] == "stale"
+        }
+        assert stale == {"revalidate": 1, "error": 2, "timeout": 1}
+        assert metrics.requests(name) == {"miss": 1, "stale": 4}
+        refreshes = metrics.values(names.REFRESHES, name)
+        assert {dict(key)[names.REFRESH_REASON]: number for key, number in refreshes.items()} == {
+            "revalidate": 1,
+            "error": 1,
+            "timeout": 1,
+        }
+
+
+async def test_what_is_too_large_for_one_layer_or_for_all_is_told_apart(metrics: Metrics, redis_url: str) -> None:
+    large = "x" * 50_000
+    async with opened(configuration(max_bytes=20_000)) as alone:
+        assert not await alone.set("k", large)
+        assert metrics.values(names.STORES, alone.config.name) == {((names.STORE_RESULT, "too_large"),): 1}
+    options = {"redis_url": redis_url, "timeout": PATIENT, "max_bytes": 20_000}
+    async with opened(configuration(**options)) as cache:
+        assert not await cache.set("k", large)
+        assert metrics.values(names.STORES, cache.config.name) == {((names.STORE_RESULT, "beyond_memory"),): 1}
+        assert await cache.get("k") == large
+
+
+async def test_sizes_are_recorded_of_the_first_store_and_then_of_some(metrics: Metrics, shared: CacheManager) -> None:
+    name = shared.config.name
+
+    def sizes() -> dict[str, int]:
+        return {attributes[names.LAYER]: point.count for attributes, point in metrics.points(names.SIZE, name)}
+
+    await shared.set("k", "x" * 1000)
+    assert sizes() == {"l1": 1, "l2": 1}
+    for _, point in metrics.points(names.SIZE, name):
+        assert 1000 <= point.sum < 1200
+    for number in range(SIZE_SAMPLE_MEMORY - 1):
+        await shared.set(f"k{number}", number)
+    assert sizes() == {"l1": 1, "l2": 1 + (SIZE_SAMPLE_MEMORY - 1) // SIZE_SAMPLE}
+    await shared.set("l", 1)
+    assert sizes()["l1"] == 2
+
+
+async def test_what_is_rare_begins_with_zero(metrics: Metrics, shared: CacheManager) -> None:
+    name = shared.config.name
+    for metric, attribute, values in (
+        (names.REQUESTS, names.STALE_REASON, names.STALE_REASONS),
+        (names.REFRESHES, names.REFRESH_REASON, names.REFRESH_REASONS),
+        (names.STORES, names.STORE_RESULT, names.STORE_RESULTS),
+        (names.GAPS, names.GAP_REASON, names.GAP_REASONS),
+        (names.BREAKER, names.BREAKER_STATE, names.BREAKER_STATES),
+        (names.RECOVERED, names.RECOVERY_RESULT, names.RECOVERY_RESULTS),
+    ):
+        found = {attributes.get(attribute): point.value for attributes, point in metrics.points(metric, name)}
+        assert {key: found.get(key) for key in values} == dict.fromkeys(values, 0), metric.name
+
+
+async def test_a_sign_of_life_that_comes_back_is_timed(metrics: Metrics, redis_url: str) -> None:
+    options = {"redis_url": redis_url, "timeout": PATIENT, "heartbeat": 0.05}
+    async with opened(configuration(**options)) as cache:
+        await cache.get("k")
+        await eventually(lambda: lags(metrics, cache.config.name) >= 3)
+        ((attributes, point),) = metrics.points(names.LAG, cache.config.name)
+        assert attributes == {}
+        assert 0 < point.sum / point.count < PATIENT
+
+
+def lags(metrics: Metrics, name: str) -> int:
+    """Returns how many were recorded."""
+    return sum(point.count for _, point in metrics.points(names.LAG, name))
+
+
 async def test_evictions_entries_and_bytes_are_those_of_memory(metrics: Metrics) -> None:
     clock = ManualClock()
     async with opened(configuration(max_size=5, max_bytes=10**6), clock=clock) as cache:
@@ -595,7 +790,8 @@ OWN_PROVIDER = """
                     points = found[metric.name] = {}
                     for point in metric.data.data_points:
                         key = " ".join(str(point.attributes[name]) for name in sorted(point.attributes))
-                        points[key] = getattr(point, "value", None) or getattr(point, "count", 0)
+                        if "stale" not in key:
+                            points[key] = getattr(point, "value", None) or getattr(point, "count", 0)
         return found
 """
 
@@ -619,7 +815,7 @@ def test_a_provider_that_is_set_late_sees_what_was_counted_before() -> None:
     print(found["aurelis.cache.requests"], found["aurelis.cache.entry.count"])
         """
     )
-    assert printed == "{'l1 late hit': 2, 'late miss': 2, 'late bypass': 0} {'l1 late': 1}\n"
+    assert printed == "{'late miss': 2, 'l1 late hit': 2, 'late bypass': 0} {'l1 late': 1}\n"
 
 
 def test_a_provider_that_is_the_global_one_already_is_not_reported_to_twice() -> None:

@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeVar
 
 from ._bridge import LentThread
 from ._decisions import Serve
-from ._engine import Engine, result_attributes
+from ._engine import Engine
 from ._entry import Entry
 from ._flight import Abandoned, Failed, Flight, Settled, current
 from ._forking import renew_in_children
@@ -23,7 +23,7 @@ from ._shared_errors import SharedError
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import LoadTimeoutError, RecursiveLoadError
 from .telemetry import names
-from .telemetry.otel import link
+from .telemetry._spans import described, link
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Computing:
         flight: Flight[Kept] | None = None
         outcome: Settled[Kept] | Failed | Abandoned | None = None
         since = engine.flights.last_anew
-        with engine.telemetry.span("get") as span:
+        with engine.telemetry.spans.around("get", key) as span:
             try:
                 while True:
                     joined_at = engine.stack.generations.latest
@@ -106,8 +106,10 @@ class Computing:
                 outcome.again()
             kept = outcome.result
             if span is not None:
-                span.set_attributes({**result_attributes(kept.layer), names.RESULT: kept.result})
-                span.set_attribute(names.COLLAPSED, not leads)
+                collapsed = not leads or kept.collapsed
+                span.set_attributes(
+                    described(kept.result, kept.layer or "", ttl=kept.ttl, collapsed=collapsed, stale=kept.reason)
+                )
                 if not leads:
                     link(span, flight.link)
             return kept.packed.value if leads else engine.stack.unpack(kept.packed)
@@ -136,18 +138,14 @@ class Computing:
         return engine.bridge.run_lending(found, thread)  # type: ignore[return-value]  # what is stored under the key is what `compute` gives
 
     def delete_blocking(self, key: str) -> bool:
-        """`CacheManager.delete` for a thread without an event loop.
+        """`Engine.delete` for a thread without an event loop.
 
         Raises:
             RecursiveLoadError: it would wait for what this thread is storing.
         """
         if self._engine.flights.would_block(key):
             raise RecursiveLoadError(_BLOCKS)
-        self._engine.check(key)
-        try:
-            return self._engine.bridge.run(self._engine.delete(key))
-        finally:
-            self._engine.telemetry.deletes.n += 1
+        return self._engine.bridge.run(self._engine.delete(key))
 
     async def _outcome(self, flight: Flight[Kept], request: ValueRequest) -> Settled[Kept] | Failed | Abandoned:
         """Wait as long as this caller wants to, whoever has begun the load."""
@@ -167,7 +165,7 @@ class Computing:
             if isinstance(stale, Entry) and self._loader.may_stand_in(request, stale):
                 self._let_go(flight, options)
                 self._loader.count_refresh(flight, "timeout")
-                return Settled(self._loader.stale(stale))
+                return Settled(self._loader.stale(stale, "timeout"))
         if options.hard_timeout is None:
             return await flight.wait()
         self._let_go(flight, options)
@@ -193,11 +191,15 @@ class Computing:
             return None
         if decision.refresh in ("early", "revalidate"):
             self._refresh(request, compute, tags, ttl, decision.refresh)
-        if now < entry.fresh_until:
-            engine.count_memory_hit(now)
+        ttl = entry.fresh_until - now
+        if ttl > 0:
+            if engine.count_memory_hit(now):
+                engine.telemetry.spans.note(names.HIT, names.L1, request.key, ttl=ttl)
         else:
             engine.telemetry.lookup(names.L1, names.STALE).n += 1
-            engine.telemetry.request(names.STALE).n += 1
+            reason = decision.refresh or "error"
+            engine.telemetry.stale(reason).n += 1
+            engine.note(names.STALE, names.L1, request.key, ttl=ttl, stale=reason)
         return decision.entry
 
     def _refresh(
@@ -213,7 +215,7 @@ class Computing:
         if flight is None:
             return
         flight.tags = tags
-        load = Load(flight, request, compute, tags, ttl, reason)
+        load = Load(flight, request, compute, tags, ttl, reason, started_by=self._engine.telemetry.spans.here())
         # What belongs to the request that happens to come first (its session, its span) is over before this is.
         task = self._engine.flights.start(flight, self._loader.fill(load), Context())
         self._behind.add(task)
@@ -223,6 +225,7 @@ class Computing:
         found = self._engine.failures.find(key, self._engine.clock.monotonic())
         if found is not None and isinstance(error := found[0], SharedError):
             self._engine.count_negative()
+            self._engine.note(names.HIT, names.NEGATIVE, key)
             error.again()
 
     # Counting
@@ -233,7 +236,8 @@ class Computing:
         # not matter.
         telemetry = self._engine.telemetry
         if isinstance(outcome, Settled) and outcome.result.result != names.MISS:
-            telemetry.request(outcome.result.result, outcome.result.layer).n += 1
+            kept = outcome.result
+            telemetry.request(kept.result, kept.layer, kept.reason or None).n += 1
             return
         telemetry.miss.n += 1
         if flight is None or not self._engine.flights.claim(flight):

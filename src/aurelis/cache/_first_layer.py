@@ -17,6 +17,7 @@ from ._ttl_policy import refresh_from
 from .codecs import size_of
 from .layers.memory import MemoryBackend
 from .telemetry import names
+from .telemetry._cells import Cell
 
 _STRIPES = 256
 _NEVER = -math.inf
@@ -42,6 +43,8 @@ class FirstLayer:
 
     Attributes:
         changes: what has become of keys while something about them was on its way.
+        invalidated: how many entries went on request, or since they were found to be out of date.
+        note_size: is told the size of what is stored, in bytes.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class FirstLayer:
         self.memory = memory
         self.generations = generations
         self.changes = Changes()
+        self.invalidated = Cell()
+        self.note_size: Callable[[int], None] = _ignore
         self._clock = clock
         self._ttl = ttl
         self.default_ttl = default_ttl
@@ -98,8 +103,8 @@ class FirstLayer:
             return entry
         if verdict == "soft":
             return self.aged(entry, now)
-        if verdict == "invalid":
-            self.memory.drop(key, entry)
+        if verdict == "invalid" and self.memory.drop(key, entry):
+            self.invalidated.n += 1
         return None
 
     def implied(self, key: str) -> tuple[str, ...]:
@@ -128,6 +133,7 @@ class FirstLayer:
             entry.generation, entry.details, entry.until, entry.mark = generation, keep.details, until, mark
             if self.generations.judge(generation, self.tags(key, entry)) != "valid":
                 entry.mark = -1  # overtaken meanwhile, or a tag that must be asked for: the first reader finds out
+            self.note_size(entry.size)
             complete &= self.memory.put(key, entry)
         return complete
 
@@ -205,7 +211,10 @@ class FirstLayer:
         """
         self.changes.note((key,), change)
         self._removals[hash(key) % _STRIPES] += 1
-        return self.memory is not None and self.memory.drop(key)
+        gone = self.memory is not None and self.memory.drop(key)
+        if gone:
+            self.invalidated.n += 1
+        return gone
 
     def forget_matching(self, matches: Callable[[str], bool]) -> set[str]:
         """Forget all keys that match; returns those that were there."""
@@ -217,7 +226,8 @@ class FirstLayer:
         for stripe in range(_STRIPES):
             self._removals[stripe] += 1
         if self.memory is not None:
-            await self.memory.remove_all()
+            gone = self.memory.drop_all()
+            self.invalidated.n += gone
 
     def count_removals(self, keys: Iterable[str]) -> None:
         """What was read below before now is not promoted any more."""
@@ -228,6 +238,10 @@ class FirstLayer:
         """The entry as one that is stale."""
         now = self._clock.monotonic() if now is None else now
         return replace(entry, fresh_until=min(entry.fresh_until, now), until=_NEVER)
+
+
+def _ignore(size: int) -> None:
+    """Nobody wants to know."""
 
 
 def _memory_entry(key: str, packed: Packed, fresh_until: float, expires: float) -> Entry:

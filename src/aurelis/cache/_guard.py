@@ -9,18 +9,19 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, TypeVar
 
 from . import _breaker
 from ._clock import Clock
 from ._deadline import Deadline
+from ._entry import Entry
 from ._forking import renew_in_children
 from ._trouble import Trouble
 from .exceptions import LayerError, LayerTimeout, LayerUnavailableError
 from .telemetry import names
-from .telemetry.otel import Telemetry
+from .telemetry.otel import SIZE_SAMPLE, Telemetry
 from .typing import Layer
 
 _LOG = logging.getLogger("aurelis.cache")
@@ -78,7 +79,9 @@ class Guard:
         self.miss = telemetry.lookup(layer.name, names.MISS)
         self.error = telemetry.lookup(layer.name, "error")
         self.skipped = telemetry.lookup(layer.name, "skipped")
-        telemetry.expect_breaker(layer.name)
+        self.invalidated = telemetry.eviction(layer.name, "invalidated")
+        self._sizes = telemetry.sizes(layer.name, SIZE_SAMPLE)
+        telemetry.expect_layer(layer.name)
         renew_in_children(self)
 
     def after_fork(self) -> None:
@@ -129,6 +132,11 @@ class Guard:
             return result
         self._failed(problem, operation, begin, budget, probe)
         raise problem
+
+    def stored(self, entries: Mapping[str, Entry]) -> None:
+        """Note the sizes of what the layer has taken."""
+        for entry in entries.values():
+            self._sizes.note(entry.size)
 
     async def aclose(self) -> None:
         """Close the layer. One that fails or hangs is left as it is: whoever closes could do nothing about it."""

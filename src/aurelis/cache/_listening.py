@@ -51,7 +51,7 @@ class Listening:
         self._begun = False
         self.started = False
         self.closed = False
-        telemetry.expect_gaps()
+        telemetry.expect_others()
         renew_in_children(self)
 
     def after_fork(self) -> None:
@@ -112,20 +112,24 @@ class Listening:
             if flight.outcome is None and flight.holds is not None and not await flight.holds():
                 self._flights.fence_one(flight)
 
-    def heard(self, state: _news.Heard, message: Message, now: float) -> _news.Heard:
+    def heard(self, state: _news.Heard, message: Message, echo: _news.Echo, now: float) -> _news.Heard:
         """Do what a message says; returns what has been heard by now."""
         own = message.node == self._newsroom.node
+        if own and message.kind == "beat" and (lag := echo.heard(now)) is not None:
+            self._telemetry.lag(lag)
         self._telemetry.message("sent" if own else "received", message.kind)
         self._stack.generations.saw(message.number)
         # What this process has changed itself it knows.
         if not own and message.kind in ("tags", "soft"):
             self._stack.generations.invalidated(message.names, message.number, soft=message.kind == "soft")
             self._flights.fence_tagged(message.names, self._stack.implied, before=message.number)
+            self._telemetry.invalidated_tags(message.names, soft=message.kind == "soft", source="remote")
         elif not own and message.kind == "keys":
             for key in message.names:
                 self._flights.fence(key, before=message.number)
                 # Also what has a higher number: it may have come to the shared layer before this change.
                 self._stack.forget(key, change=message.number)
+            self._telemetry.invalidated("key", len(message.names), source="remote")
         state, gap = _news.hear(state, message, now)
         if gap:
             self.lost("hole")
@@ -156,7 +160,7 @@ async def _listen(reference: weakref.ref[Listening], newsroom: Newsroom, heartbe
 
 async def _hear(reference: weakref.ref[Listening], newsroom: Newsroom, heartbeat: float) -> None:
     loop = asyncio.get_running_loop()
-    state = _news.Heard()
+    state, echo = _news.Heard(), _news.Echo()
     beating: asyncio.Task[None] | None = None
     async with contextlib.aclosing(newsroom.news()) as news:
         try:
@@ -170,19 +174,24 @@ async def _hear(reference: weakref.ref[Listening], newsroom: Newsroom, heartbeat
                     return
                 if message is None:
                     state = _news.Heard()
+                    echo.begin_anew()
                     listening.begun()
-                    beating = beating or loop.create_task(_beat(newsroom, heartbeat))
+                    beating = beating or loop.create_task(_beat(newsroom, heartbeat, echo))
                 else:
-                    state = listening.heard(state, message, loop.time())
+                    state = listening.heard(state, message, echo, loop.time())
                 del listening
         finally:
             if beating is not None:
                 beating.cancel()
 
 
-async def _beat(newsroom: Newsroom, heartbeat: float) -> None:
+async def _beat(newsroom: Newsroom, heartbeat: float, echo: _news.Echo) -> None:
+    loop = asyncio.get_running_loop()
     while True:
-        with contextlib.suppress(Exception):  # then it does not come back, which is noticed
+        echo.sent(loop.time())
+        try:
             async with asyncio.timeout(heartbeat):
                 await newsroom.beat()
+        except Exception:  # noqa: BLE001  # then it does not come back, which is noticed
+            echo.failed()
         await asyncio.sleep(heartbeat)

@@ -21,7 +21,8 @@ class LoadContext:
         stale: the stale value, a copy of the load's own; `None` when there is none.
         etag: validator stored with the stale value; what is assigned to it is stored with the new one.
         last_modified: likewise.
-        outcome: what became of the result when the load is over: `stored`, `incomplete` (not in every layer), `fenced`
+        outcome: what became of the result when the load is over: `stored`, `layer_failed` (a layer below memory did not
+            take it), `beyond_memory` (too large for it), `too_large`, `fenced`
             (something newer has overtaken it), `skipped`, `ttl` (it was 0) or `unstorable`; empty until then, and after
             a load that failed.
     """

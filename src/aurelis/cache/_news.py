@@ -7,6 +7,7 @@ from time to time repeats the last number, which shows a message that was lost a
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +20,7 @@ _KINDS: Final = frozenset({"keys", "tags", "soft", "beat"})
 GRACE: Final = 1.0
 """Seconds for which a message may be behind others."""
 _MAX_AHEAD: Final = 10_000
+_MAX_AWAY: Final = 64
 
 
 def encode(node: str, kind: Kind, names: tuple[str, ...] = ()) -> bytes:
@@ -60,6 +62,36 @@ class Heard:
     since: float = 0.0
     told: int = field(default=-1, compare=False)
     at: float = field(default=0.0, compare=False)
+
+
+class Echo:
+    """How long a sign of life takes to come back to its sender, by the sender's own clock.
+
+    They come back in the order in which they were sent. Where one may be missing or not, the next one is not measured.
+    """
+
+    def __init__(self) -> None:
+        self._away: deque[float] = deque(maxlen=_MAX_AWAY)
+        self._skip = False
+
+    def begin_anew(self) -> None:
+        """What was sent before may not come back."""
+        self._away.clear()
+
+    def sent(self, now: float) -> None:
+        """One goes off."""
+        if not self._skip:
+            self._away.append(now)
+        self._skip = False
+
+    def failed(self) -> None:
+        """It may have gone off, or not."""
+        self._away.clear()
+        self._skip = True
+
+    def heard(self, now: float) -> float | None:
+        """One has come back. Returns the seconds that it took; `None`: it is not sure which one it is."""
+        return max(now - self._away.popleft(), 0.0) if self._away else None
 
 
 def hear(heard: Heard, message: Message, now: float) -> tuple[Heard, bool]:

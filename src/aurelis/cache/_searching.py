@@ -42,7 +42,9 @@ async def remove_matching(
                 found = [key for key in batch if matches(key)]
                 seen += len(batch)
                 if found:
-                    removed += await guard.call("delete", partial(layer.discard, found), stack.budget())
+                    gone = await guard.call("delete", partial(layer.discard, found), stack.budget())
+                    guard.invalidated.n += gone
+                    removed += gone
                 if progress is not None:
                     progress(seen, removed)
     return max(removed, len(own | stack.first.forget_matching(matches)))

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from typing import Final, Literal
+from typing import Final
 
 from ._below import Below
 from ._clock import Clock
@@ -27,6 +27,7 @@ from ._tags import EVERYTHING
 from .codecs import ValueCodec
 from .exceptions import LayerError, LayerUnavailableError
 from .layers.memory import MemoryBackend
+from .telemetry import names
 from .typing import SharedLayer
 
 _LONGEST_LIFT: Final = 30.0
@@ -203,15 +204,15 @@ class Stack:
 
     # Storing
 
-    async def store(self, values: Mapping[str, Packed], keep: Keep, budget: Budget) -> bool:
-        """Keep what the caller gives, in every layer; true if each took it all."""
+    async def store(self, values: Mapping[str, Packed], keep: Keep, budget: Budget) -> str:
+        """Keep what the caller gives, in every layer; returns what became of it, by the names of telemetry."""
         self.first.count_removals(values)
-        generation, mark, complete = self.generations.latest, self.generations.mark, True
+        generation, mark, taken = self.generations.latest, self.generations.mark, True
         last = values
         for guard in self.lower:
             entries = self._entries(values, keep, guard.ttl, generation)
             if guard is not self.shared:
-                complete &= await self._store_below(guard, entries, budget)
+                taken &= await self._store_below(guard, entries, budget)
                 continue
             with self._changes.during(values) as changed:
                 try:
@@ -221,12 +222,13 @@ class Stack:
                     await self.judging.learn(tuple(every), budget, keys=entries)
                     generation = await guard.call("set", partial(self.layer.assign, entries), budget)
                 except LayerError:
-                    complete = False
+                    taken = False
                     self._changes.note(values, math.inf)  # whether it was stored before or after others is not known
                     if self.recovery is not None:
                         self.recovery.not_stored(entries)
                     continue
                 self.generations.saw(generation)
+                guard.stored(entries)
                 # Of two changes at once the one with the lower number may have come to the layer after the other. So
                 # memory keeps nothing that was changed while the answer was on its way.
                 last = {key: packed for key, packed in values.items() if changed[key] == -math.inf}
@@ -237,12 +239,12 @@ class Stack:
         for key in values.keys() - last.keys():
             if self.memory is not None:
                 self.memory.drop(key)
-        return self.first.remember(last, keep, generation, mark) and complete
+        return self._result(taken=taken, fits=self.first.remember(last, keep, generation, mark))
 
     async def publish(
         self, values: Mapping[str, Packed], keep: Keep, permit: Permit, budget: Budget, *, anew: bool = False
-    ) -> Literal["stored", "incomplete", "fenced"]:
-        """Keep what was loaded, unless an invalidation has overtaken the load.
+    ) -> str:
+        """Keep what was loaded, unless an invalidation has overtaken the load; returns as `store`.
 
         Args:
             anew: there may be another value, perhaps fresh, which nobody is to use any more.
@@ -251,14 +253,14 @@ class Stack:
             await self.judging.learn(keep.details.tags, budget)  # those that the load itself gave
         self.first.count_removals(values)
         # In memory first, where the next to ask finds it while it is on its way to the others.
-        complete = self.first.remember(values, keep, permit.generation, permit.mark)
+        fits, taken = self.first.remember(values, keep, permit.generation, permit.mark), True
         for guard in self.lower:
             entries = self._entries(values, keep, guard.ttl, permit.generation)
             if guard is not self.shared:
-                complete &= await self._store_below(guard, entries, budget)
+                taken &= await self._store_below(guard, entries, budget)
                 continue
             if permit.fence is None:
-                complete = False  # the layer was not there when the load began, so it can't say what happened since
+                taken = False  # the layer was not there when the load began, so it can't say what happened since
                 if anew:
                     self._not_replaced(permit.key)
                 continue
@@ -268,17 +270,26 @@ class Stack:
                     if not await guard.call("set", act, budget):
                         for key in values:
                             self.forget(key)
-                        return "fenced"
+                        return names.FENCED
+                    guard.stored(entries)
                     if anew:  # others have it in memory
                         await guard.call("set", partial(self.layer.announce, tuple(values)), budget)
                 except LayerError:
-                    complete = False
+                    taken = False
                     if anew:
                         self._not_replaced(permit.key)
                     continue
                 if self.recovery is not None:  # unless a `set` failed meanwhile, which may come before or after this
                     self.recovery.settled([key for key in values if changed[key] < math.inf])
-        return "stored" if complete else "incomplete"
+        return self._result(taken=taken, fits=fits)
+
+    def _result(self, *, taken: bool, fits: bool) -> str:
+        """What became of values. `taken`: by all layers below memory; `fits`: into memory."""
+        if not taken:
+            return names.LAYER_FAILED
+        if fits:
+            return names.KEPT
+        return names.BEYOND_MEMORY if self.lower else names.TOO_LARGE
 
     def _not_replaced(self, key: str) -> None:
         """The shared layer may still have, or others in memory, what was to be replaced; it must not come back."""
@@ -299,8 +310,9 @@ class Stack:
             try:
                 if guard is self.shared:
                     existed |= await self.take(guard, key, budget)
-                else:
-                    existed |= await guard.call("delete", partial(guard.layer.remove, key), budget)
+                elif await guard.call("delete", partial(guard.layer.remove, key), budget):
+                    guard.invalidated.n += 1
+                    existed = True
             except LayerError as error:
                 # What lies below the shared layer counts only if that says so, and it was told.
                 if guard in self._upper:
@@ -416,6 +428,7 @@ class Stack:
             self.recovery.settled((key,))
         if entry is None:
             return False
+        guard.invalidated.n += 1
         tags = self.first.tags(key, entry)
         with contextlib.suppress(LayerError):  # it is gone in any case
             await self.judging.learn(tags, budget)
@@ -441,4 +454,5 @@ class Stack:
                 await guard.call("set", partial(guard.layer.store_many, entries), budget)
         except LayerError:
             return False
+        guard.stored(entries)
         return True

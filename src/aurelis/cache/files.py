@@ -6,6 +6,8 @@ import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import copy_context
+from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar, overload
@@ -17,6 +19,8 @@ from ._loading import current_load
 from ._options import Duration, whole
 from .exceptions import ConfigurationError
 from .manager import AnyManager, CacheManager, get_cache_manager, manager_of
+from .telemetry import names
+from .telemetry.otel import Telemetry
 
 T = TypeVar("T")
 File = str | os.PathLike[str]
@@ -38,6 +42,7 @@ class FileCacheManager:
         max_bytes: bytes of all copies at most.
         cache: keeps results; `None` means the process's manager, found at each call.
         plain_copies: keep copies, which are files as they were, although the cache has an `encryption_key`.
+        name: of this file cache in telemetry, which is one beside that of the manager.
 
     Attributes:
         cache_dir: as an absolute path.
@@ -69,6 +74,7 @@ class FileCacheManager:
         max_bytes: int = _MAX_BYTES,
         cache: AnyManager | None = None,
         plain_copies: bool = False,
+        name: str = names.FILES,
     ) -> None:
         whole("FileCacheManager: max_size", max_size)
         whole("FileCacheManager: max_bytes", max_bytes)
@@ -77,7 +83,27 @@ class FileCacheManager:
         self.cache_dir = Path(os.path.abspath(cache_dir))
         self._cache = None if cache is None else manager_of(cache)
         self._plain_copies = plain_copies
-        self._store = FileStore(self.cache_dir, max_size, max_bytes, SYSTEM_CLOCK)
+        if not name:
+            raise ConfigurationError("FileCacheManager: name must not be empty: telemetry tells caches apart by it")
+        self._telemetry = telemetry = Telemetry(name, loads=False)
+        failed = partial(telemetry.error, names.FILES)
+        self._store = FileStore(self.cache_dir, max_size, max_bytes, SYSTEM_CLOCK, failed)
+        self._sizes = telemetry.sizes(names.FILES)
+        self._removed = telemetry.eviction(names.FILES, "invalidated")
+        self._observe()
+
+    def _observe(self) -> None:
+        """Have telemetry begin with zero, and read what there is."""
+        telemetry, layer = self._telemetry, {names.LAYER: names.FILES}
+        telemetry.table.alias(self._store.evicted, names.EVICTIONS, **layer, **{names.REASON: "capacity"})
+        telemetry.gauge(names.ENTRIES, self._store, lambda store: _part(store, 0), **layer)
+        telemetry.gauge(names.USAGE, self._store, lambda store: _part(store, 1), **layer)
+        telemetry.gauge(names.LIMIT, self._store, lambda store: store.max_bytes, **layer)
+        telemetry.request(names.HIT, names.FILES)
+        for result in (names.HIT, names.MISS, "error"):
+            telemetry.lookup(names.FILES, result)
+        for result in (names.KEPT, names.TOO_LARGE, names.LAYER_FAILED):
+            telemetry.store(result, 0)
 
     async def cache_file(self, file_path: File, category: str = "files") -> str:
         """Keep a copy of a file, and return the key to find it by: `category:digest`, with the SHA-256 of its content.
@@ -97,8 +123,7 @@ class FileCacheManager:
                 "cache_file: a copy is not encrypted, since it is opened as the file that it is, and this cache has an"
                 " encryption_key: pass FileCacheManager(plain_copies=True) if copies may lie there as they are"
             )
-        digest = await asyncio.to_thread(self._store.put, folder, file_path)
-        return f"{folder}:{digest}"
+        return f"{folder}:{await asyncio.to_thread(self._put, folder, file_path)}"
 
     async def get_cached_file(self, cache_key: str) -> Path | None:
         """The path of a copy whose content is what it was; `None`: there is none. What is no key has no copy.
@@ -110,7 +135,7 @@ class FileCacheManager:
             TypeError: the key is no string.
         """
         folder, digest = _split(cache_key)
-        return await asyncio.to_thread(self._store.verify, folder, digest)
+        return await asyncio.to_thread(self._find, folder, digest)
 
     async def open_cached_file(self, cache_key: str) -> BinaryIO | None:
         """The copy, opened for reading; it stays readable when it is evicted meanwhile. The caller closes it.
@@ -119,7 +144,8 @@ class FileCacheManager:
             TypeError: the key is no string.
         """
         folder, digest = _split(cache_key)
-        opening = asyncio.get_running_loop().run_in_executor(None, self._store.open, folder, digest)
+        act = partial(copy_context().run, self._open, folder, digest)
+        opening = asyncio.get_running_loop().run_in_executor(None, act)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
@@ -133,7 +159,7 @@ class FileCacheManager:
             TypeError: the key is no string.
         """
         folder, digest = _split(cache_key)
-        return await asyncio.to_thread(self._store.remove, folder, digest)
+        return await asyncio.to_thread(self._remove, folder, digest)
 
     @overload
     async def cache_result(
@@ -202,6 +228,51 @@ class FileCacheManager:
 
     def _manager(self) -> CacheManager:
         return self._cache or get_cache_manager().manager
+
+    # In threads
+
+    def _put(self, folder: str, file_path: File) -> str:
+        begin = SYSTEM_CLOCK.monotonic()
+        put = self._store.put(folder, file_path)
+        self._telemetry.duration(SYSTEM_CLOCK.monotonic() - begin, "set", names.FILES)
+        if put.result:
+            self._telemetry.store(put.result)
+        if put.result == names.KEPT:
+            self._sizes.note(put.size)
+        return put.digest
+
+    def _open(self, folder: str, digest: str) -> BufferedReader | None:
+        telemetry, begin = self._telemetry, SYSTEM_CLOCK.monotonic()
+        file, result = self._store.look(folder, digest)
+        telemetry.duration(SYSTEM_CLOCK.monotonic() - begin, "get", names.FILES)
+        telemetry.lookup(names.FILES, result).n += 1
+        if file is None:
+            telemetry.miss.n += 1
+        else:
+            telemetry.request(names.HIT, names.FILES).n += 1
+        return file
+
+    def _find(self, folder: str, digest: str) -> Path | None:
+        file = self._open(folder, digest)
+        if file is None:
+            return None
+        file.close()
+        return self._store.path(folder, digest)
+
+    def _remove(self, folder: str, digest: str) -> bool:
+        begin = SYSTEM_CLOCK.monotonic()
+        removed = self._store.remove(folder, digest)
+        self._telemetry.duration(SYSTEM_CLOCK.monotonic() - begin, "delete", names.FILES)
+        self._telemetry.deleted.n += 1
+        if removed:
+            self._removed.n += 1
+        return removed
+
+
+def _part(store: FileStore, at: int) -> int | None:
+    """Copies or bytes that are held; `None`: not known."""
+    held = store.held()
+    return None if held is None else held[at]
 
 
 def _split(cache_key: str) -> tuple[str, str]:

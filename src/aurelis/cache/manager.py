@@ -31,7 +31,7 @@ from .exceptions import ConfigurationError, FrameError
 from .http import StoredPart, StoredResponse, VariantIndex
 from .layers.memory import MemoryBackend
 from .telemetry import names
-from .telemetry.otel import DISK_SAMPLE, Telemetry
+from .telemetry.otel import DISK_SAMPLE, SIZE_SAMPLE_MEMORY, Telemetry
 from .typing import Layer, Newsroom, SharedLayer
 
 if TYPE_CHECKING:
@@ -166,11 +166,7 @@ class CacheManager:
         Raises:
             LayerError: a shared layer could not be reached, so other processes may still see the value.
         """
-        self._engine.check(key)
-        try:
-            return await (self._engine.soften(key) if soft else self._engine.delete(key))
-        finally:
-            self._engine.telemetry.deletes.n += 1
+        return await (self._engine.soften(key) if soft else self._engine.delete(key))
 
     async def invalidate_tags(self, *tags: str, soft: bool = False) -> None:
         """Make everything with one of these tags out of date, everywhere, however much it is.
@@ -509,7 +505,12 @@ def set_cache_manager(manager: AnyManager | None) -> UnifiedCacheManager | None:
 
 
 def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> Engine:
-    telemetry = Telemetry(config.name, spans=config.spans, span_attributes=config.span_attributes)
+    telemetry = Telemetry(
+        config.name,
+        spans=config.spans,
+        span_attributes=config.span_attributes,
+        span_hash_key=config.hash_key() if config.span_keys == "hash" else None,
+    )
     codec = ValueCodec((*config.types, StoredPart, StoredResponse, VariantIndex))
     framing = config.framing()
     memory: MemoryBackend | None = None
@@ -553,6 +554,11 @@ def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> 
         generations=Generations(clock, shared=shared, trust=min(seconds(config.l1_ttl), _TRUST), first=first),
         prefix=prefix,
     )
+    if memory is not None:
+        telemetry.table.alias(
+            stack.first.invalidated, names.EVICTIONS, **{names.LAYER: names.L1, names.REASON: "invalidated"}
+        )
+        stack.first.note_size = telemetry.sizes(names.L1, SIZE_SAMPLE_MEMORY).note
     engine = Engine(stack, telemetry, clock)
     if stack.shared is not None and isinstance(stack.shared.layer, Newsroom):
         heartbeat = seconds(config.heartbeat)
@@ -576,7 +582,7 @@ def _redis(
         codec=codec,
         framing=framing,
         clock=clock,
-        damaged=lambda error: telemetry.error(names.L2, "get", f"frame_{error.reason}"),
+        damaged=lambda error: telemetry.incident(names.L2, "get", f"frame_{error.reason}"),
     )
     return _guarded(backend, seconds(layer.ttl), config, clock, telemetry)
 
@@ -599,7 +605,7 @@ def _disk(
     max_size, patience = layer.max_size or config.disk_max_size, min(seconds(config.timeout), _LONGEST_WAIT)
 
     def damaged(error: FrameError) -> None:
-        telemetry.error(names.L3, "get", f"frame_{error.reason}")
+        telemetry.incident(names.L3, "get", f"frame_{error.reason}")
 
     disk: DiskEntries
     if shared is None:

@@ -18,6 +18,7 @@ from ._tags import tags as checked
 from ._watching import Answered
 from .exceptions import ConfigurationError, type_name
 from .manager import AnyManager, UnifiedCacheManager, get_cache_manager, manager_of
+from .telemetry import names
 from .typing import ModelResponse
 
 R = TypeVar("R", bound=ModelResponse)
@@ -213,7 +214,7 @@ class ModelResponseCache:
 
         response = await self.cache.get_or_compute(CATEGORY, place.identifier, load, None, given, every, options)
         for context, life in loaded:
-            if context.outcome in ("stored", "incomplete"):
+            if context.outcome in (names.KEPT, names.LAYER_FAILED, names.BEYOND_MEMORY):
                 await tell(self.cache, place, model_type, prompt, parameters, provider, life, every)
         return response
 

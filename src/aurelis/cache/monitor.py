@@ -17,7 +17,7 @@ from .telemetry.otel import Telemetry, read
 
 _GOOD: Final = 0.8
 _ANSWERED: Final = (names.HIT, names.STALE)
-_STORED: Final = ("stored", "incomplete")
+_STORED: Final = (names.KEPT, names.LAYER_FAILED, names.BEYOND_MEMORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class CacheMetrics:
         hits: requests that were answered with something stored, stale or not; of a layer, lookups.
         misses: all other requests: misses, revalidations and bypasses; of a layer, lookups that found nothing.
         writes: entries that were stored, those that were loaded too; of a layer it is not known: 0.
-        deletes: calls of `delete`; of a layer it is not known: 0.
+        deletes: keys that this process has named to be deleted; of a layer it is not known: 0.
         errors: failures that were handled and not raised.
         total_requests: hits and misses.
         hit_rate: hits / total_requests, 0 to 1; 0.0 without requests.
@@ -130,8 +130,8 @@ class CacheStats:
         self._telemetry().store("stored")
 
     async def record_delete(self) -> None:
-        """Count one more call of `delete`."""
-        _count(self._telemetry().deletes)
+        """Count one more key that was deleted."""
+        _count(self._telemetry().deleted)
 
     async def record_error(self, backend: str = "default") -> None:
         """Count one more failure that was handled. `backend`: as for `record_hit`."""
@@ -176,7 +176,13 @@ def _overall(reading: Reading) -> CacheMetrics:
         hits=hits,
         misses=requests - hits,
         writes=total(reading.matching(names.STORES, names.STORE_RESULT, *_STORED)),
-        deletes=reading.total(names.DELETES),
+        deletes=total(
+            [
+                each
+                for each in reading.matching(names.INVALIDATIONS, names.INVALIDATION_SCOPE, "key")
+                if each.attributes[names.INVALIDATION_SOURCE] == "local"
+            ]
+        ),
         errors=reading.total(names.ERRORS),
         total_requests=requests,
         hit_rate=_share(hits, requests),

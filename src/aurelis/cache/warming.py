@@ -26,7 +26,9 @@ _NOTHING: Final = object()
 _ERRORS: Final = 100
 """Failures of which the error is kept."""
 _REASONS: Final[Mapping[str, str]] = {
-    "incomplete": "not kept in every layer",
+    "layer_failed": "not kept in every layer",
+    "beyond_memory": "too large for memory",
+    "too_large": "larger than all that may be kept",
     "fenced": "invalidated while it was loaded",
     "skipped": "the load asked not to keep it",
     "ttl": "a ttl of 0 keeps nothing",

@@ -219,7 +219,8 @@ def check_own(prometheus: Prometheus, instance: str, said: Json) -> None:
     assert seen[names.MISS] == known["own_loads"] + known["own_looks"]
     assert prometheus.total(OWN, instance, names.COALESCED) == 0
     assert prometheus.total(OWN, instance, names.REFRESHES) == 0
-    assert prometheus.total(OWN, instance, names.DELETES) == known["own_deletes"]
+    named = prometheus.of(OWN, instance, names.INVALIDATIONS, names.INVALIDATION_SCOPE, names.INVALIDATION_SOURCE)
+    assert named.get("key local", 0) == known["own_deletes"]
     assert prometheus.total(OWN, instance, names.STORES) == known["own_given"] + known["own_sets"]
     check_identities(prometheus, OWN, instance)
 

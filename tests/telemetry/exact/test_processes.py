@@ -83,7 +83,7 @@ def test_misses_and_loads_of_functions_that_many_threads_call() -> None:
     together(work)
     counts = _all(manager)
     assert counts.of(names.REQUESTS, names.RESULT) == {"hit": THREADS * calls, "miss": THREADS * calls}
-    assert (counts.loads(), counts.total(names.DELETES)) == (THREADS * calls, THREADS * calls // 10)
+    assert (counts.loads(), counts.deletes()) == (THREADS * calls, THREADS * calls // 10)
     assert counts.of(names.STORES, names.STORE_RESULT) == {"stored": THREADS * calls}
     asyncio.run(manager.aclose())
 

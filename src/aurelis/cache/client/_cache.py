@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, repeat
 from secrets import token_hex
 from threading import BoundedSemaphore, Thread
@@ -270,14 +271,12 @@ class ClientCache(Generic[Q, R]):
     ) -> None:
         """Load a stale response anew in a thread that nobody waits for, if not too many do so already."""
 
-        def refresh() -> None:
-            lead = exchange.lead_refresh(call, hit)
-            if lead is not None:
-                response = self._lead(request, call, lead, ask)
-                # What is not kept is of no use to anybody.
-                response.close() if lead.recorder.over else response.read()
+        def load(lead: Lead) -> None:
+            response = self._lead(request, call, lead, ask)
+            # What is not kept is of no use to anybody.
+            response.close() if lead.recorder.over else response.read()
 
-        self._run_behind(refresh)
+        self._run_behind(partial(exchange.refresh_blocking, call, hit, load, exchange.here()))
 
     def _run_behind(self, refresh: Callable[[], None]) -> None:
         """Run something in a thread that nobody waits for, if not too many do so already."""

@@ -153,6 +153,12 @@ class Pending(Generic[Q]):
     decision: Lookup
 
 
+def body_size(response: StoredResponse) -> int:
+    """Bytes of a body as it is stored."""
+    chunks = response.chunks
+    return len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
+
+
 def hit_of(
     entry: Entry,
     layer: str,
@@ -161,8 +167,15 @@ def hit_of(
     key: str = "",
     refresh: str = "",
     forwarded: Forwarded | None = None,
+    *,
+    body: bool = True,
 ) -> Hit:
-    """The answer from an entry that holds a `StoredResponse`; counts what it saves. `now`: monotonic, seconds."""
+    """The answer from an entry that holds a `StoredResponse`; counts what it saves.
+
+    Args:
+        now: monotonic, seconds.
+        body: the origin would have sent it.
+    """
     response: StoredResponse = entry.value  # type: ignore[assignment]  # that is what the policy serves
     if response.source == "model":
         saved = telemetry.saved.get(response.model) or telemetry.saved_by(response.model)
@@ -179,6 +192,8 @@ def hit_of(
                 saved.cost.n += response.cost
     else:
         telemetry.saved_seconds.n += response.load_seconds
+    if body:
+        telemetry.saved_bytes.add(body_size(response))
     ttl = entry.fresh_until - now
     age = response.lifetime - ttl
     if response.overdue:

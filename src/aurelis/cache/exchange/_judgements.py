@@ -48,6 +48,18 @@ def of_variant(decision: Lookup) -> Lookup:
     return decision
 
 
+def stale_reason(decision: Serve, now: float) -> str:
+    """Why something stale is served without a load that is waited for, by the names of telemetry."""
+    if decision.refresh:
+        return "revalidate"
+    return "error" if now < decision.entry.details.retry_at else "request"
+
+
+def wants_body(request: object) -> bool:
+    """Whether the origin would have sent a body: it would not to a HEAD."""
+    return getattr(request, "method", "") != "HEAD"
+
+
 def would_block_itself(flight: Flight[Any], *, blocking: bool) -> bool:
     """Whether the load goes on only when this very thread does something else than wait for it.
 

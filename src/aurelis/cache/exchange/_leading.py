@@ -53,10 +53,12 @@ class Lead:
         Returns:
             Instead of `None` what takes the place of the response.
         """
-        decision = run_inline(self.recorder.take(head, raw, refused=refused))
+        with self.asking():
+            decision = run_inline(self.recorder.take(head, raw, refused=refused))
+            if self.recorder.over:
+                run_inline(self.recorder.release())
         if self.recorder.over:
             self.recorder.report()
-            run_inline(self.recorder.release())
         if decision is not None:
             return decision
         hit = self.recorder.stand_in(self.reason)
@@ -66,14 +68,16 @@ class Lead:
     def chunk(self, data: bytes) -> None:
         """Record the next piece of the body. Waits only when nothing is recorded and other readers are behind."""
         self._flight.take_over()  # a body may be read by another thread than asked for it
-        run_inline(self.recorder.chunk(data))
+        with self.asking():
+            run_inline(self.recorder.chunk(data))
 
     def end(self) -> None:
         """The body is complete: store it. Twice is harmless."""
         if not self.recorder.over:
-            run_inline(self.recorder.end())
+            with self.asking():
+                run_inline(self.recorder.end())
+                run_inline(self.recorder.release())
             self.recorder.report()
-            run_inline(self.recorder.release())
 
     def fail(self, error: BaseException, handled: BaseException | None) -> Hit | None:
         """The load failed: others get the error, or what stands in for the response.
@@ -87,14 +91,16 @@ class Lead:
         if self.recorder.over:
             return None
         detach(error, handled)
-        self.recorder.report(error)
         if not isinstance(error, Exception):
             # The thread is being interrupted. The origin has not failed, so those who wait ask it again.
+            self.recorder.report(error)
             self.recorder.abort()
             self._flight.abandon()
             return None
-        self.recorder.fail(error)
-        run_inline(self.recorder.release())
+        with self.asking():
+            self.recorder.fail(error)
+            run_inline(self.recorder.release())
+        self.recorder.report(error)
         return self.recorder.stand_in(self.reason)
 
     def close(self) -> bool:

@@ -11,6 +11,7 @@ from aurelis.cache._entry import Entry
 from aurelis.cache._flight import Flight
 from aurelis.cache._recording import Reader, Recording
 from aurelis.cache.http import ResponseHead
+from aurelis.cache.telemetry import names
 
 from ._answers import Forwarded, Hit, hit_of
 
@@ -85,7 +86,10 @@ def answer_of(
         collapsed: for another caller.
         flight: the caller's own; `None`: it need not wait for its end.
     """
-    engine.telemetry.request(substitute.result).n += 1
+    if substitute.result == names.STALE:
+        engine.telemetry.stale("error").n += 1
+    else:
+        engine.telemetry.request(substitute.result).n += 1
     stored = substitute.stored and not collapsed
     forwarded = Forwarded(reason, substitute.status, stored, collapsed, flight)
     return hit_of(substitute.entry, substitute.result, engine.clock.monotonic(), engine.telemetry, forwarded=forwarded)

@@ -16,7 +16,7 @@ from aurelis.cache._recording import Recording
 from aurelis.cache.exceptions import LayerError
 from aurelis.cache.http import Fields, LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.telemetry import names
-from aurelis.cache.telemetry.otel import close_span, current_in, current_span_context
+from aurelis.cache.telemetry._spans import close_span, current_in, current_span_context
 from aurelis.cache.typing import ExchangePolicy, Terminator
 
 from ._answers import Hit
@@ -83,7 +83,7 @@ class Recorder(Generic[Q]):
         self._published = False
         self.conditions: Fields = tuple(exchange.policy.conditions(request, stale))
         # One that loads in a thread has a span of its own; one that runs in a task is inside of the engine's.
-        self._span = self._engine.telemetry.open_span("fill") if seat is None else None
+        self._span = self._engine.telemetry.spans.open("fill", key) if seat is None else None
         if self._span is not None:
             flight.link = current_span_context(self._span)
         self._begin = self._engine.clock.monotonic()
@@ -152,15 +152,16 @@ class Recorder(Generic[Q]):
         stand_in = policy.on_refused(self._request, stale, head, engine.clock.monotonic())
         if stand_in is None:
             return False
-        self._stand_in(stand_in, head.status)
+        self._stand_in(stand_in, head.status, head.status)
         return True
 
     def _is_gone(self, stale: Entry | None) -> bool:
         """Whether what was stored has been removed or invalidated while the load went on."""
         return self._flight.fenced or (stale is not None and self._engine.stack.is_invalid(self._key, stale))
 
-    def _stand_in(self, decision: Serve, status: int | None) -> None:
+    def _stand_in(self, decision: Serve, status: int | None, cause: str | int) -> None:
         """Answer with what is stored, since the origin has failed."""
+        self._engine.note_failure(cause, stale=True, unheard=False)
         if decision.retry_in:
             self._engine.stack.rearm(self._key, decision.entry, self._engine.clock.monotonic() + decision.retry_in)
         self._substitute(Substitute(decision.entry, names.STALE, status, found=self.found), "error")
@@ -272,20 +273,23 @@ class Recorder(Generic[Q]):
     def fail(self, error: BaseException) -> None:
         """The load failed: callers get a stale response where the policy allows it, or the error."""
         self.over = True
+        cause, unheard = type(error).__qualname__, not self._flight.has_callers()
         if self._recording is not None:
             self._recording.fail(error)
+            self._engine.note_failure(cause, stale=False, unheard=unheard)
         elif self._flight.outcome is None:
             policy, now = self._exchange.policy, self._engine.clock.monotonic()
             stale = None if self._is_gone(self._stale) else self._stale
             decision = policy.on_error(self._request, stale, error, now)
             if isinstance(decision, Serve):
                 ended = self.ended
-                self._stand_in(decision, None)
+                self._stand_in(decision, None, cause)
                 self.ended = ended  # nothing of the error is left to be raised
             else:
                 if decision.remember_for and not self._flight.fenced:
                     failures = self._engine.failures
                     failures.note(self._key, bare(error), now + decision.remember_for, decision.patience)
+                self._engine.note_failure(cause, stale=False, unheard=unheard)
                 self._count_load()
                 self._flight.fail(error)
         self._engine.flights.land(self._flight)
@@ -314,7 +318,8 @@ class Recorder(Generic[Q]):
         """Record how long a blocking load took; one that runs in a task is timed by the engine."""
         elapsed = self._engine.clock.monotonic() - self._begin
         error_type = None if error is None else type(error).__qualname__
-        self._engine.telemetry.duration(elapsed, "fill", error_type=error_type)
+        with self.asking():
+            self._engine.telemetry.duration(elapsed, "fill", error_type=error_type)
         close_span(self._span, error_type)
 
     def asking(self) -> AbstractContextManager[object]:

@@ -184,6 +184,14 @@ class MemoryBackend:
             entry = self.entries.pop(key, None)
         return entry is not None and entry.expires > self._clock.monotonic()
 
+    def drop_all(self) -> int:
+        """Forget everything; returns how many entries there were."""
+        with self._lock:
+            gone = len(self.entries)
+            self.entries.clear()
+            self._to_sweep.clear()
+        return gone
+
     # Layer
 
     async def lookup(self, key: str) -> Entry | None:
@@ -214,9 +222,7 @@ class MemoryBackend:
 
     async def remove_all(self) -> None:
         """Forget everything."""
-        with self._lock:
-            self.entries.clear()
-            self._to_sweep.clear()
+        self.drop_all()
 
     async def aclose(self) -> None:
         """Nothing to give back."""

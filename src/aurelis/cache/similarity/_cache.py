@@ -200,6 +200,8 @@ class SimilarityCache:
             self._shelf, self.cache.key_builder, self._views, max_entries=max_entries, max_bytes=max_bytes
         )
         self._verdicts = Verdicts(self._telemetry, mode, judge or _are_equal, self._timeout)
+        for result in names.SIMILARITY_RESULTS:
+            self._telemetry.table.cell(names.SIMILARITY_LOOKUPS, **{names.SIMILARITY_RESULT: result})
         at_hand = {names.LAYER: names.SIMILARITY}
         self._telemetry.gauge(names.ENTRIES, self._views, lambda views: views.rows, **at_hand)
         self._telemetry.gauge(names.USAGE, self._views, lambda views: views.size, **at_hand)
@@ -304,7 +306,7 @@ class SimilarityCache:
         try:
             await self._take_note(answer)
         except Exception as error:  # noqa: BLE001  # whoever has stored the answer has nothing to do with this
-            self._telemetry.error(names.SIMILARITY, "index", type(error).__qualname__)
+            self._telemetry.incident(names.SIMILARITY, "index", type(error).__qualname__)
 
     # Searching
 
@@ -319,7 +321,7 @@ class SimilarityCache:
                     return found if result == "hit" else None
                 result = found
         except Exception as error:  # noqa: BLE001  # without it there is a model to ask
-            self._telemetry.error(names.SIMILARITY, "get", type(error).__qualname__)
+            self._telemetry.incident(names.SIMILARITY, "get", type(error).__qualname__)
         finally:
             self._telemetry.table.cell(names.SIMILARITY_LOOKUPS, **{names.SIMILARITY_RESULT: result}).n += 1
         return None

@@ -95,7 +95,7 @@ class Embedded:
                 raise EmbeddingError("there must be one vector for each text")
             vector = unit(vectors[0])
         except Exception as error:  # noqa: BLE001  # an embedder may raise anything; the model can still be asked
-            self._telemetry.error(names.SIMILARITY, "embed", type(error).__qualname__)
+            self._telemetry.incident(names.SIMILARITY, "embed", type(error).__qualname__)
             with self._lock:
                 self._note(
                     _breaker.failed(self._state, self._shelf.now(), probe=probe, threshold=_THRESHOLD, pause=_PAUSE)

@@ -1,229 +1,181 @@
-"""Every name that telemetry emits: instruments, units, attributes and their values.
+"""Every name that telemetry emits: instruments, units, attributes and their values, spans.
 
-OpenTelemetry has no convention for application caches, so the names carry the project's prefix. They live in this one
-module: if a convention comes, it is one edit. A stored dashboard depends on them, so changing one is a breaking change.
+OpenTelemetry has no convention for application caches, so the names carry the project's prefix. They are declared here
+and nowhere else, with what they mean, and the documentation is made of that: if a convention comes, it is one edit. A
+stored dashboard depends on them, so changing one is a breaking change.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
+
+from ._attributes import AGE as AGE
+from ._attributes import ATTRIBUTES as ATTRIBUTES
+from ._attributes import BEYOND_MEMORY as BEYOND_MEMORY
+from ._attributes import BREAKER_STATE as BREAKER_STATE
+from ._attributes import BREAKER_STATES as BREAKER_STATES
+from ._attributes import BYPASS as BYPASS
+from ._attributes import COLLAPSED as COLLAPSED
+from ._attributes import COMPRESSED as COMPRESSED
+from ._attributes import DIRECTION as DIRECTION
+from ._attributes import ERROR_TYPE as ERROR_TYPE
+from ._attributes import FENCED as FENCED
+from ._attributes import FILES as FILES
+from ._attributes import FWD as FWD
+from ._attributes import GAP_REASON as GAP_REASON
+from ._attributes import GAP_REASONS as GAP_REASONS
+from ._attributes import HIT as HIT
+from ._attributes import INVALIDATION_MODE as INVALIDATION_MODE
+from ._attributes import INVALIDATION_SCOPE as INVALIDATION_SCOPE
+from ._attributes import INVALIDATION_SOURCE as INVALIDATION_SOURCE
+from ._attributes import JOINED as JOINED
+from ._attributes import JOURNAL as JOURNAL
+from ._attributes import JOURNALED as JOURNALED
+from ._attributes import KEPT as KEPT
+from ._attributes import KEY_HASH as KEY_HASH
+from ._attributes import KIND as KIND
+from ._attributes import L1 as L1
+from ._attributes import L2 as L2
+from ._attributes import L3 as L3
+from ._attributes import LAYER as LAYER
+from ._attributes import LAYER_FAILED as LAYER_FAILED
+from ._attributes import MAX_ERROR_TYPES as MAX_ERROR_TYPES
+from ._attributes import MAX_MODELS as MAX_MODELS
+from ._attributes import MESSAGE_KINDS as MESSAGE_KINDS
+from ._attributes import MISS as MISS
+from ._attributes import MODEL as MODEL
+from ._attributes import NAME as NAME
+from ._attributes import NEGATIVE as NEGATIVE
+from ._attributes import OPERATION as OPERATION
+from ._attributes import OTHER as OTHER
+from ._attributes import OTHER_MODELS as OTHER_MODELS
+from ._attributes import REASON as REASON
+from ._attributes import RECOVERY_RESULT as RECOVERY_RESULT
+from ._attributes import RECOVERY_RESULTS as RECOVERY_RESULTS
+from ._attributes import REFRESH_REASON as REFRESH_REASON
+from ._attributes import REFRESH_REASONS as REFRESH_REASONS
+from ._attributes import RESULT as RESULT
+from ._attributes import REVALIDATED as REVALIDATED
+from ._attributes import SIMILARITY as SIMILARITY
+from ._attributes import SIMILARITY_MODE as SIMILARITY_MODE
+from ._attributes import SIMILARITY_RESULT as SIMILARITY_RESULT
+from ._attributes import SIMILARITY_RESULTS as SIMILARITY_RESULTS
+from ._attributes import STALE as STALE
+from ._attributes import STALE_REASON as STALE_REASON
+from ._attributes import STALE_REASONS as STALE_REASONS
+from ._attributes import STORE as STORE
+from ._attributes import STORE_RESULT as STORE_RESULT
+from ._attributes import STORE_RESULTS as STORE_RESULTS
+from ._attributes import STORED as STORED
+from ._attributes import TOKEN_TYPE as TOKEN_TYPE
+from ._attributes import TOO_LARGE as TOO_LARGE
+from ._attributes import TTL as TTL
+from ._attributes import VERDICT as VERDICT
+from ._attributes import VERDICTS as VERDICTS
+from ._attributes import WRITE_RESULT as WRITE_RESULT
+from ._attributes import WRITES as WRITES
+from ._declared import Attribute as Attribute
+from ._declared import Kind as Kind
+from ._declared import Metric as Metric
+from ._declared import SpanKind as SpanKind
+from ._declared import Use as Use
+from ._metrics import BREAKER as BREAKER
+from ._metrics import COALESCED as COALESCED
+from ._metrics import DEAD_LETTERS as DEAD_LETTERS
+from ._metrics import DURATION as DURATION
+from ._metrics import DURATION_BUCKETS as DURATION_BUCKETS
+from ._metrics import ENTRIES as ENTRIES
+from ._metrics import ERRORS as ERRORS
+from ._metrics import EVICTIONS as EVICTIONS
+from ._metrics import GAPS as GAPS
+from ._metrics import INVALIDATIONS as INVALIDATIONS
+from ._metrics import ITEMS as ITEMS
+from ._metrics import LAG as LAG
+from ._metrics import LAG_BUCKETS as LAG_BUCKETS
+from ._metrics import LIMIT as LIMIT
+from ._metrics import LOOKUPS as LOOKUPS
+from ._metrics import MESSAGES as MESSAGES
+from ._metrics import METRICS as METRICS
+from ._metrics import PENDING as PENDING
+from ._metrics import RECOVERED as RECOVERED
+from ._metrics import REFRESHES as REFRESHES
+from ._metrics import REQUESTS as REQUESTS
+from ._metrics import SAVED_COST as SAVED_COST
+from ._metrics import SAVED_IO as SAVED_IO
+from ._metrics import SAVED_TIME as SAVED_TIME
+from ._metrics import SAVED_TOKENS as SAVED_TOKENS
+from ._metrics import SAVED_UNKNOWN as SAVED_UNKNOWN
+from ._metrics import SAVED_UNPRICED as SAVED_UNPRICED
+from ._metrics import SIMILARITY_LOOKUPS as SIMILARITY_LOOKUPS
+from ._metrics import SIMILARITY_VERDICTS as SIMILARITY_VERDICTS
+from ._metrics import SIZE as SIZE
+from ._metrics import SIZE_BUCKETS as SIZE_BUCKETS
+from ._metrics import STORES as STORES
+from ._metrics import USAGE as USAGE
+from ._metrics import WAITING as WAITING
+from ._metrics import WRITE_RETRIES as WRITE_RETRIES
+from ._metrics import WRITES_ACCEPTED as WRITES_ACCEPTED
+from ._metrics import WRITES_REPLAYED as WRITES_REPLAYED
+from ._metrics import WRITES_SETTLED as WRITES_SETTLED
+from ._metrics import WRITES_WAITING as WRITES_WAITING
 
 SCOPE: Final = "aurelis.cache"
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
-_P: Final = "aurelis.cache."
 
-Kind = Literal["counter", "gauge", "histogram"]
-"""`counter`: observable counter. `gauge`: observable up-down counter. `histogram`: recorded directly."""
+ANSWERED: Final = (
+    Use(RESULT, (HIT, STALE, REVALIDATED, MISS, BYPASS)),
+    Use(LAYER, (L1, L2, L3, NEGATIVE), "of what was there"),
+    Use(STALE_REASON, only="of something stale"),
+    Use(TTL, only="of what was there, where its life ends"),
+    Use(AGE, only="of a stored response"),
+    Use(FWD, only="of a miss or bypass over HTTP"),
+    Use(KEY_HASH, only='of one key, with `span_keys="hash"`'),
+)
+"""What is said of each request, beside the cache's name: by its own span or, where it has none, by the current one."""
+_FAILED: Final = Use(ERROR_TYPE, only="of one that failed")
+_ONE_KEY: Final = Use(KEY_HASH, only='of one key, with `span_keys="hash"`')
 
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One instrument: its name, kind, UCUM unit and what it counts."""
-
-    name: str
-    kind: Kind
-    unit: str
-    description: str
-
-
-# Attributes. `name` is the configured name of the cache and is on every series.
-NAME: Final = _P + "name"
-RESULT: Final = _P + "result"
-LAYER: Final = _P + "layer"
-OPERATION: Final = _P + "operation"
-REASON: Final = _P + "eviction.reason"
-STORE_RESULT: Final = _P + "store.result"
-BREAKER_STATE: Final = _P + "breaker.state"
-REFRESH_REASON: Final = _P + "refresh.reason"
-DIRECTION: Final = _P + "message.direction"
-KIND: Final = _P + "message.kind"
-GAP_REASON: Final = _P + "gap.reason"
-RECOVERY_RESULT: Final = _P + "recovery.result"
-JOURNAL: Final = _P + "journal"
-WRITE_RESULT: Final = _P + "write.result"
-TOKEN_TYPE: Final = _P + "token.type"
-MODEL: Final = "gen_ai.request.model"  # of OpenTelemetry's conventions, that it agrees with what SDKs report
-SIMILARITY_MODE: Final = _P + "similarity.mode"
-SIMILARITY_RESULT: Final = _P + "similarity.result"
-VERDICT: Final = _P + "similarity.verdict"
-ERROR_TYPE: Final = "error.type"
-# Attributes of spans only; they say the same as the parameters of the Cache-Status field (RFC 9211).
-FWD: Final = _P + "fwd"
-STORED: Final = _P + "stored"
-COLLAPSED: Final = _P + "collapsed"
-TTL: Final = _P + "ttl"
-AGE: Final = _P + "age"
-
-# Values of RESULT: the final result of one request.
-HIT: Final = "hit"
-MISS: Final = "miss"
-STALE: Final = "stale"
-REVALIDATED: Final = "revalidated"
-BYPASS: Final = "bypass"
-
-# Of an item that another load has brought, as `collapsed` says of a request.
-JOINED: Final = "collapsed"
-# A value of MODEL and of ERROR_TYPE: the names beyond `MAX_MODELS` and `MAX_ERROR_TYPES`, which others may choose.
-OTHER: Final = "_OTHER"
-OTHER_MODELS: Final = OTHER
-MAX_ERROR_TYPES: Final = 100
-"""Types of errors that a cache keeps apart in its counts and durations."""
-MAX_MODELS: Final = 100
-"""Models that a cache keeps apart in its counts."""
-
-BREAKER_STATES: Final = ("open", "half_open", "closed")
-GAP_REASONS: Final = ("hole", "connection", "subscription")
-"""All of them: what is rare and bounded is reported from the beginning."""
-
-# Values of LAYER.
-L1: Final = "l1"
-L2: Final = "l2"
-L3: Final = "l3"
-NEGATIVE: Final = "negative"  # a failure that is remembered
-JOURNALED: Final = "journal"
-"""In errors: what a write-behind has not written yet."""
-STORE: Final = "store"
-"""In errors: the data store behind it."""
-SIMILARITY: Final = "similarity"
-"""What a process has at hand to find similar prompts; no layer, and never what has answered a request."""
-
-REQUESTS: Final = Metric(
-    _P + "requests", "counter", "{request}", "Requests to the cache, each counted once with its final result."
+SPANS: Final = (
+    SpanKind(
+        "get {name}",
+        "One request that leaves memory, until it is answered. It links to the load of another that it has shared.",
+        'Each request that leaves memory; with `spans="all"` each request.',
+        (
+            *ANSWERED,
+            Use(COLLAPSED, only="of what could be waited for"),
+            Use(STORED, only="of a load over HTTP"),
+            _FAILED,
+        ),
+    ),
+    SpanKind(
+        "fill {name}",
+        "One load. What the app or the client does for it is inside.",
+        "Each time the origin is asked.",
+        (_ONE_KEY, _FAILED),
+    ),
+    SpanKind(
+        "revalidate {name}",
+        "A refresh in the background: a trace of its own, with a link to the request that began it.",
+        "Each refresh for which no request waits.",
+        (Use(REFRESH_REASON, ("early", "revalidate")), _ONE_KEY, _FAILED),
+    ),
+    SpanKind(
+        "write {name}",
+        "One batch of a write-behind: a trace of its own.",
+        "Each batch that is brought to the data store.",
+        (Use(JOURNAL), Use(WRITES), Use(ERROR_TYPE, only="of one of which something was not taken")),
+    ),
+    SpanKind(
+        "recover {name}",
+        "An attempt to tell a shared layer what it could not be told: a trace of its own.",
+        "Each attempt while something waits for that.",
+        (_FAILED,),
+    ),
+    SpanKind(
+        "compare {name}",
+        "A comparison of answers to similar prompts: a trace of its own, with a link to the request that began it.",
+        "Each comparison.",
+        (_FAILED,),
+    ),
 )
-ITEMS: Final = Metric(
-    _P + "items", "counter", "{item}", "Items of requests that ask for several at once, each with its own result."
-)
-LOOKUPS: Final = Metric(_P + "lookups", "counter", "{lookup}", "Lookups in one layer.")
-DURATION: Final = Metric(
-    _P + "operation.duration",
-    "histogram",
-    "s",
-    "Duration of operations: each that waits for I/O, 1 in 8 of the disk's gets, 1 in 128 hits in memory. Not a count.",
-)
-COALESCED: Final = Metric(
-    _P + "coalesced",
-    "counter",
-    "{request}",
-    "Requests that waited for the load of another instead of loading.",
-)
-REFRESHES: Final = Metric(
-    _P + "refreshes",
-    "counter",
-    "{load}",
-    "Loads for which no request counts as a miss: in the background, or whose callers got a stale value.",
-)
-WAITING: Final = Metric(_P + "fill.waiting", "gauge", "{request}", "Requests that wait now for the load of another.")
-STORES: Final = Metric(_P + "stores", "counter", "{entry}", "Decisions whether to keep what was loaded or set.")
-DELETES: Final = Metric(_P + "deletes", "counter", "{call}", "Calls of `delete`, whether there was something or not.")
-EVICTIONS: Final = Metric(_P + "evictions", "counter", "{entry}", "Entries that a layer dropped by itself.")
-ENTRIES: Final = Metric(_P + "entry.count", "gauge", "{entry}", "Entries held now.")
-USAGE: Final = Metric(_P + "usage", "gauge", "By", "Bytes held now.")
-LIMIT: Final = Metric(_P + "limit", "gauge", "By", "Bytes that may be held.")
-ERRORS: Final = Metric(
-    _P + "errors", "counter", "{error}", "Failures of a layer or of a frame that were handled and not raised."
-)
-BREAKER: Final = Metric(
-    _P + "breaker.changes", "counter", "{change}", "Changes of state of the breaker in front of a layer."
-)
-MESSAGES: Final = Metric(
-    _P + "backplane.messages", "counter", "{message}", "Messages of changes among processes, as they arrive here."
-)
-GAPS: Final = Metric(
-    _P + "backplane.gaps",
-    "counter",
-    "{gap}",
-    "Times when messages may have been lost, so that entries in memory are verified before they are used.",
-)
-PENDING: Final = Metric(
-    _P + "recovery.pending", "gauge", "{intent}", "Changes that a shared layer has not been told yet."
-)
-RECOVERED: Final = Metric(_P + "recovery.told", "counter", "{intent}", "Changes that a shared layer was told later.")
-WRITES_ACCEPTED: Final = Metric(
-    _P + "write_behind.accepted", "counter", "{write}", "Writes that were acknowledged, since a journal has them."
-)
-WRITES_SETTLED: Final = Metric(
-    _P + "write_behind.settled", "counter", "{write}", "Writes of a journal that wait no more, each counted once."
-)
-WRITE_RETRIES: Final = Metric(
-    _P + "write_behind.retries", "counter", "{attempt}", "Attempts to write that failed and that another one follows."
-)
-WRITES_REPLAYED: Final = Metric(
-    _P + "write_behind.replayed", "counter", "{write}", "Dead letters that were made to wait for the store again."
-)
-WRITES_WAITING: Final = Metric(
-    _P + "write_behind.waiting", "gauge", "{key}", "Keys of a journal whose newest value is not in the store yet."
-)
-DEAD_LETTERS: Final = Metric(
-    _P + "write_behind.dead_letter.count", "gauge", "{write}", "Writes of a journal that were given up."
-)
-SAVED_TOKENS: Final = Metric(
-    _P + "saved.tokens", "counter", "{token}", "Tokens that a model did not have to produce or read again."
-)
-SAVED_UNKNOWN: Final = Metric(
-    _P + "saved.unknown",
-    "counter",
-    "{request}",
-    "Model calls answered from the cache whose usage is not known.",
-)
-SAVED_COST: Final = Metric(
-    _P + "saved.cost", "counter", "{USD}", "US dollars that calls of models have cost whose answers were used again."
-)
-SAVED_UNPRICED: Final = Metric(
-    _P + "saved.unpriced",
-    "counter",
-    "{request}",
-    "Model calls answered from the cache whose cost is not known, although prices were asked for.",
-)
-SAVED_TIME: Final = Metric(_P + "saved.time", "counter", "s", "Time that origins took for answers now reused.")
-SIMILARITY_LOOKUPS: Final = Metric(
-    _P + "similarity.lookups", "counter", "{lookup}", "Searches for the answer to a similar prompt."
-)
-SIMILARITY_VERDICTS: Final = Metric(
-    _P + "similarity.verdicts",
-    "counter",
-    "{verdict}",
-    "Answers to similar prompts that were compared with what the model has answered.",
-)
-
-METRICS: Final = (
-    REQUESTS,
-    ITEMS,
-    LOOKUPS,
-    DURATION,
-    COALESCED,
-    REFRESHES,
-    WAITING,
-    STORES,
-    DELETES,
-    EVICTIONS,
-    ENTRIES,
-    USAGE,
-    LIMIT,
-    ERRORS,
-    BREAKER,
-    MESSAGES,
-    GAPS,
-    PENDING,
-    RECOVERED,
-    WRITES_ACCEPTED,
-    WRITES_SETTLED,
-    WRITE_RETRIES,
-    WRITES_REPLAYED,
-    WRITES_WAITING,
-    DEAD_LETTERS,
-    SAVED_TOKENS,
-    SAVED_UNKNOWN,
-    SAVED_COST,
-    SAVED_UNPRICED,
-    SAVED_TIME,
-    SIMILARITY_LOOKUPS,
-    SIMILARITY_VERDICTS,
-)
-"""All instruments, in the order in which they are documented."""
-
-DURATION_BUCKETS: Final = (
-    1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3,
-    1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-)  # fmt: skip
-"""Seconds: from a hit in memory to a slow model."""
+"""All kinds of spans, in the order in which they are documented."""

@@ -1,23 +1,21 @@
-"""The only module that speaks to OpenTelemetry: instruments, spans, attributes on the current span."""
+"""The instruments of OpenTelemetry, and what one cache reports by them; its spans are in `_spans`."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
-from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
-from opentelemetry.trace import ProxyTracerProvider, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import TracerProvider
 
+from aurelis.cache._clock import SYSTEM_CLOCK
 from aurelis.cache._forking import renew_in_children
+from aurelis.cache._tags import BELOW, EVERYTHING
+from aurelis.cache._trouble import Incidents
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
 from . import names
@@ -25,6 +23,7 @@ from ._bounded import Bounded, is_model, is_type
 from ._cells import REGISTRY, Cell, CellTable, Sum
 from ._inherited import forget
 from ._reading import Reading
+from ._spans import Spans
 from ._switch import SWITCH
 
 T = TypeVar("T")
@@ -36,21 +35,11 @@ except PackageNotFoundError:  # a checkout that was never installed
 
 SAMPLE_MASK = 127
 """The latency of hits in memory is recorded for one in 128: to record it takes twenty times as long as such a hit."""
+SIZE_SAMPLE_MEMORY, SIZE_SAMPLE = 61, 7
+"""Sizes are recorded of one store in so many, in memory and below. Primes, since what is stored in pairs, as a variant
+and its index are, would fall into step with others: always the one would be recorded, and never the other."""
 DISK_SAMPLE = 8
 """That of reads of the disk is recorded for one in 8: to record it takes half as long as such a read."""
-
-get_current_span = trace.get_current_span
-"""For the hot path, which cannot afford a frame around it."""
-
-
-def _reader_of_context() -> Callable[[], Mapping[str, object]]:
-    """`get_current` of OpenTelemetry without its two frames, which cost as much as all other counting of a hit."""
-    variable = getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "_current_context", None)
-    return variable.get if isinstance(variable, ContextVar) else otel_context.get_current
-
-
-get_current_context = _reader_of_context()
-"""Likewise. It is empty where nobody has set anything, so there is no span; this costs a tenth of asking for one."""
 
 
 class Instruments:
@@ -67,24 +56,26 @@ class Instruments:
         self.only = only
         self._provider = None if provider is None else weakref.ref(provider)
         meter = metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
-        self.duration: Histogram = meter.create_histogram(
-            names.DURATION.name,
-            names.DURATION.unit,
-            names.DURATION.description,
-            explicit_bucket_boundaries_advisory=names.DURATION_BUCKETS,
-        )
-        self._all: list[object] = [self.duration]
+        self.histograms: dict[str, Histogram] = {}
+        self._all: list[object] = []
         for metric in names.METRICS:
-            if metric.kind == "counter":
-                counter = meter.create_observable_counter(
+            instrument: object
+            if metric.kind == "histogram":
+                instrument = self.histograms[metric.name] = meter.create_histogram(
+                    metric.name,
+                    metric.unit,
+                    metric.description,
+                    explicit_bucket_boundaries_advisory=metric.buckets,
+                )
+            elif metric.kind == "counter":
+                instrument = meter.create_observable_counter(
                     metric.name, [self._observer(metric, REGISTRY.counts)], metric.unit, metric.description
                 )
-                self._all.append(counter)
-            elif metric.kind == "gauge":
-                gauge = meter.create_observable_up_down_counter(
+            else:
+                instrument = meter.create_observable_up_down_counter(
                     metric.name, [self._observer(metric, REGISTRY.levels)], metric.unit, metric.description
                 )
-                self._all.append(gauge)
+            self._all.append(instrument)
 
     @property
     def is_global(self) -> bool:
@@ -257,47 +248,129 @@ def read(name: str) -> Reading:
     return reading
 
 
+def _record(metric: names.Metric, value: float, attributes: dict[str, str]) -> None:
+    """Record a value of a histogram. `attributes`: the cache's name among them."""
+    sets, name = _PROVIDERS.sets, attributes[names.NAME]
+    for instruments in sets:
+        if (only := instruments.only) is None or name in only:
+            if instruments.is_global and sets[0].only is None:
+                continue  # by both sets it would be the same instrument
+            instruments.histograms[metric.name].record(value, attributes)
+
+
+class Sizes:
+    """Sizes of what one layer is given to keep, of which one in `every` is recorded, the first among them."""
+
+    __slots__ = ("_attributes", "_every", "_left")
+
+    def __init__(self, name: str, layer: str, every: int) -> None:
+        self._attributes = {names.NAME: name, names.LAYER: layer}
+        self._every = every
+        self._left = 1
+
+    def note(self, size: int) -> None:
+        """Something of so many bytes is stored."""
+        self._left = left = self._left - 1
+        if left <= 0:
+            self._left = self._every
+            _record(names.SIZE, size, self._attributes)
+
+
 class Telemetry:
     """What one cache reports. Never raises and never changes a result.
 
     The cells of the hot path are attributes, found once.
+
+    Args:
+        loads: it keeps what is loaded; otherwise it has no series of memory and of loads.
     """
 
-    def __init__(self, name: str, *, spans: str = "io", span_attributes: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        spans: str = "io",
+        span_attributes: bool = True,
+        span_hash_key: bytes | None = None,
+        loads: bool = True,
+    ) -> None:
         _PROVIDERS.ensure_global()
         self.name = name
+        self._incidents = Incidents("something failed, and is done without")
         self.table = CellTable(**{names.NAME: name})
         REGISTRY.add(self, self.table)
-        self.span_attributes = span_attributes
-        self.span_on_hit = spans == "all"
-        self._spans = spans != "none"
+        tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
+        self.spans = Spans(name, tracer, spans, attributes=span_attributes, hash_key=span_hash_key)
         self._requests: dict[tuple[str, str | None], Cell] = {}
-        self.hit_l1 = self.request(names.HIT, names.L1)
+        self._stores: dict[str, Cell] = {}
         self.miss = self.request(names.MISS)
-        self.bypass = self.request(names.BYPASS)
-        self.coalesced = self.table.cell(names.COALESCED)
-        self.deletes = self.table.cell(names.DELETES)
+        self.deleted = self._invalidations("key", "hard", "local")
+        if loads:
+            self._begin_with_zero()
+        table = self.table if loads else CellTable()  # that of nobody
+        self.hit_l1 = table.cell(names.REQUESTS, **{names.RESULT: names.HIT, names.LAYER: names.L1})
+        self.bypass = table.cell(names.REQUESTS, **{names.RESULT: names.BYPASS})
+        self.coalesced = table.cell(names.COALESCED)
         # A hit in memory is a request answered by a lookup in memory: one increment says both.
-        self.table.alias(self.hit_l1, names.LOOKUPS, **{names.LAYER: names.L1, names.RESULT: names.HIT})
-        self.miss_l1 = self.lookup(names.L1, names.MISS)
-        self.saved_seconds = self.table.sum(names.SAVED_TIME)
+        table.alias(self.hit_l1, names.LOOKUPS, **{names.LAYER: names.L1, names.RESULT: names.HIT})
+        self.miss_l1 = table.cell(names.LOOKUPS, **{names.LAYER: names.L1, names.RESULT: names.MISS})
+        self.saved_seconds = table.sum(names.SAVED_TIME)
+        self.saved_bytes = table.cell(names.SAVED_IO)
         self.saved: dict[str, Saved] = {}  # by model, for those that have a place of their own
         self._saved_by_others: Saved | None = None
         self.prices = False
-        self._tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
         self.error_kind = Bounded(names.MAX_ERROR_TYPES, is_type)
         self._durations: dict[tuple[str, str | None, str | None], dict[str, str]] = {}
 
+    # Series that begin with zero: one that begins with its first event has no increase by it
+
+    def _begin_with_zero(self) -> None:
+        for reason in names.STALE_REASONS:
+            self.stale(reason)
+        for reason in names.REFRESH_REASONS:
+            self.table.cell(names.REFRESHES, **{names.REFRESH_REASON: reason})
+        for result in names.STORE_RESULTS:
+            self.store(result, 0)
+        self._begin_invalidations("local", "hard", ("tag", "pattern", "everything"))
+        self._begin_invalidations("local", "soft", ("key", "tag"))
+
+    def _begin_invalidations(self, source: str, mode: str, scopes: Iterable[str]) -> None:
+        for scope in scopes:
+            self._invalidations(scope, mode, source)
+
+    def expect_others(self) -> None:
+        """There may be other processes, which tell of changes."""
+        for reason in names.GAP_REASONS:
+            self.table.cell(names.GAPS, **{names.GAP_REASON: reason})
+        for kind in names.MESSAGE_KINDS:
+            for direction in ("sent", "received"):
+                self.table.cell(names.MESSAGES, **{names.DIRECTION: direction, names.KIND: kind})
+        for result in names.RECOVERY_RESULTS:
+            self.recovered(result, 0)
+        self._begin_invalidations("remote", "hard", ("key", "tag", "everything"))
+        self._begin_invalidations("remote", "soft", ("tag",))
+
+    def expect_layer(self, layer: str) -> None:
+        """There is a layer below memory, with a breaker in front of it."""
+        self.request(names.HIT, layer)
+        self.expect_breaker(layer)
+
     # Counts
 
-    def request(self, result: str, layer: str | None = None) -> Cell:
-        """The cell of requests with this final result."""
-        cell = self._requests.get((result, layer))
+    def stale(self, reason: str) -> Cell:
+        """The cell of requests that got something stale for this reason."""
+        return self.request(names.STALE, reason=reason)
+
+    def request(self, result: str, layer: str | None = None, reason: str | None = None) -> Cell:
+        """The cell of requests with this final result; `reason`: why it is stale."""
+        cell = self._requests.get((result, layer or reason))
         if cell is None:
             attributes = {names.RESULT: result}
             if layer is not None:
                 attributes[names.LAYER] = layer
-            cell = self._requests[result, layer] = self.table.cell(names.REQUESTS, **attributes)
+            if reason is not None:
+                attributes[names.STALE_REASON] = reason
+            cell = self._requests[result, layer or reason] = self.table.cell(names.REQUESTS, **attributes)
         return cell
 
     def item(self, result: str, layer: str = "") -> Cell:
@@ -330,8 +403,39 @@ class Telemetry:
             self.saved, self._saved_by_others = {}, None
 
     def store(self, result: str, count: int = 1) -> None:
-        """Count decisions whether to keep something."""
-        self.table.cell(names.STORES, **{names.STORE_RESULT: result}).n += count
+        """Count decisions whether to keep something. `result`: may be a token as `Cache-Status` has them."""
+        cell = self._stores.get(result)
+        if cell is None:
+            word = result.replace("-", "_")
+            cell = self._stores[result] = self.table.cell(names.STORES, **{names.STORE_RESULT: word})
+        cell.n += count
+
+    def sizes(self, layer: str, every: int = 1) -> Sizes:
+        """Where the sizes are noted of what a layer is given to keep."""
+        return Sizes(self.name, layer, every)
+
+    def invalidated(self, scope: str, count: int = 1, *, mode: str = "hard", source: str = "local") -> None:
+        """Count what was named to be put out of date."""
+        self._invalidations(scope, mode, source).n += count
+
+    def _invalidations(self, scope: str, mode: str, source: str) -> Cell:
+        attributes = {
+            names.INVALIDATION_SCOPE: scope,
+            names.INVALIDATION_MODE: mode,
+            names.INVALIDATION_SOURCE: source,
+        }
+        return self.table.cell(names.INVALIDATIONS, **attributes)
+
+    def invalidated_tags(self, tags: Iterable[str], *, soft: bool, source: str = "local") -> None:
+        """Count tags that were named; that of everything is everything."""
+        for tag in tags:
+            if tag != BELOW:  # which follows from a pattern
+                scope = "everything" if tag == EVERYTHING else "tag"
+                self.invalidated(scope, mode="soft" if soft else "hard", source=source)
+
+    def eviction(self, layer: str, reason: str) -> Cell:
+        """The cell of entries that a layer has dropped."""
+        return self.table.cell(names.EVICTIONS, **{names.LAYER: layer, names.REASON: reason})
 
     def refresh(self, reason: str) -> None:
         """Count one load for which no request counts as a miss."""
@@ -341,10 +445,9 @@ class Telemetry:
         """Count one message of another process, or one of this process that came back."""
         self.table.cell(names.MESSAGES, **{names.DIRECTION: direction, names.KIND: kind}).n += 1
 
-    def expect_gaps(self) -> None:
-        """Have their series begin with zero: one that begins with its first event has no increase by it."""
-        for reason in names.GAP_REASONS:
-            self.table.cell(names.GAPS, **{names.GAP_REASON: reason})
+    def lag(self, elapsed: float) -> None:
+        """Record how long a message took to come back, in seconds."""
+        _record(names.LAG, elapsed, {names.NAME: self.name})
 
     def gap(self, reason: str) -> None:
         """Count one time when messages may have been lost."""
@@ -359,6 +462,12 @@ class Telemetry:
         kind = self.error_kind(error_type)
         self.table.cell(names.ERRORS, **{names.LAYER: layer, names.OPERATION: operation, names.ERROR_TYPE: kind}).n += 1
 
+    def incident(self, layer: str, operation: str, error_type: str) -> None:
+        """`error`, and a word in the log, for what fails now and then; what fails for some time has a `Trouble`."""
+        error_type = self.error_kind(error_type)  # the log has its place, too
+        self.error(layer, operation, error_type)
+        self._incidents.met(f"{layer}, {operation}: {error_type}", SYSTEM_CLOCK.monotonic())
+
     def expect_breaker(self, layer: str) -> None:
         """Have the series of its changes begin with zero, for the same reason."""
         for state in names.BREAKER_STATES:
@@ -368,7 +477,7 @@ class Telemetry:
         """Count one change of state of a breaker."""
         self.table.cell(names.BREAKER, **{names.LAYER: layer, names.BREAKER_STATE: state}).n += 1
 
-    def gauge(self, metric: names.Metric, subject: T, read: Callable[[T], float], **attributes: str) -> None:
+    def gauge(self, metric: names.Metric, subject: T, read: Callable[[T], float | None], **attributes: str) -> None:
         """Have a level of `subject` read at each collection, without keeping the subject alive."""
         reference = weakref.ref(subject)
 
@@ -393,96 +502,4 @@ class Telemetry:
             if error_type is not None:
                 attributes[names.ERROR_TYPE] = error_type
             self._durations[key] = attributes
-        sets = _PROVIDERS.sets
-        for instruments in sets:
-            if (only := instruments.only) is None or self.name in only:
-                if instruments.is_global and sets[0].only is None:
-                    continue  # by both sets it would be the same instrument
-                instruments.duration.record(elapsed, attributes)
-
-    # Spans
-
-    def span(self, verb: str) -> AbstractContextManager[Span | None]:
-        """A span `{verb} {cache name}` around I/O, or `None` where nothing would record it.
-
-        Without an SDK, and below a parent that is not sampled, no span is made at all: making one that records nothing
-        costs as much as a hit in memory twenty times over.
-        """
-        return self._recorded(verb) if self._spans and _would_record() else _NO_SPAN
-
-    def open_span(self, verb: str) -> Span | None:
-        """The same for what begins and ends in different calls: `current_in` and `close_span` go with it."""
-        return self._start(verb) if self._spans and _would_record() else None
-
-    @contextlib.contextmanager
-    def _recorded(self, verb: str) -> Iterator[Span]:
-        span = self._start(verb)
-        error_type: str | None = None
-        try:
-            with current_in(span):
-                yield span
-        except BaseException as error:
-            error_type = type(error).__qualname__
-            raise
-        finally:
-            close_span(span, error_type)
-
-    def _start(self, verb: str) -> Span:
-        return (SWITCH.tracer or self._tracer).start_span(
-            f"{verb} {self.name}", kind=SpanKind.INTERNAL, attributes={names.NAME: self.name}
-        )
-
-
-def current_in(span: Span | None) -> AbstractContextManager[object]:
-    """Inside, the span is the current one; `None` changes nothing."""
-    if span is None:
-        return _NO_SPAN
-    return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
-
-
-def close_span(span: Span | None, error_type: str | None) -> None:
-    """End what `open_span` began."""
-    if span is None:
-        return
-    if error_type is not None:
-        # The type only: the text of a foreign exception may carry what must not leave the process.
-        span.set_attribute(names.ERROR_TYPE, error_type)
-        span.set_status(Status(StatusCode.ERROR))
-    span.end()
-
-
-_NO_SPAN: AbstractContextManager[None] = contextlib.nullcontext()
-# As long as there is no provider, `get_tracer_provider` looks into the environment at each call, which costs more than
-# all else that happens on the way to a shared layer. So the variable behind it is asked first, where there is one.
-_API = vars(trace)
-_NAMED_BY_ENVIRONMENT = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
-
-
-def _would_record() -> bool:
-    if not SWITCH.on:
-        return False
-    if get_current_context():
-        parent = trace.get_current_span().get_span_context()
-        if parent.is_valid:
-            return parent.trace_flags.sampled
-    if SWITCH.tracer is not None:
-        return True
-    if _API.get("_TRACER_PROVIDER", _API) is None and not _NAMED_BY_ENVIRONMENT:
-        return False
-    return not isinstance(_tracer_provider(), (ProxyTracerProvider, trace.NoOpTracerProvider))
-
-
-def _tracer_provider() -> Any:  # `get_tracer_provider` is typed with the interface, which hides the proxy
-    return trace.get_tracer_provider()
-
-
-def current_span_context(span: Span | None = None) -> SpanContext | None:
-    """Context of a span or of the current one, for links from those who wait for it; `None` without one."""
-    context = (trace.get_current_span() if span is None else span).get_span_context()
-    return context if context.is_valid else None
-
-
-def link(span: Span, context: object) -> None:
-    """Link the span to what it waited for: a `current_span_context`, or `None`, which changes nothing."""
-    if isinstance(context, SpanContext):
-        span.add_link(context)
+        _record(names.DURATION, elapsed, attributes)
