@@ -12,6 +12,7 @@ from .overview import HIT_RATIO, durations
 _MODEL: Final = {names.MODEL: "$model"}
 _NONE: Final = {names.MODEL: ""}
 _TIMES: Final = q.series(names.SAVED_TIME)
+_OF_MODELS: Final = "|".join(map(q.series, (names.SAVED_TOKENS, names.SIMILARITY_LOOKUPS)))
 # Hits whose usage or price is known are all hits of models but these.
 _HITS: Final = q.in_range(names.REQUESTS, where=q.HITS)
 
@@ -237,8 +238,8 @@ DASHBOARD: Final = Dashboard(
         Row(title="What is not kept", panels=_REFUSALS),
         similarity.ROW,
     ),
-    # Those that know a model, that the caches of responses do not count here.
-    caches=f'label_values({_TIMES}{{{q.PROCESSES}, {q.label(names.MODEL)}!=""}}, {q.label(names.NAME)})',
+    # Those that have answered for a model or looked for a similar prompt, that caches of responses do not count here.
+    caches=f'label_values({{__name__=~"{_OF_MODELS}", {q.PROCESSES}}}, {q.label(names.NAME)})',
     choices=(
         Choice(
             name="model",
