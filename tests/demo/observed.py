@@ -93,7 +93,10 @@ def observe(
     state = folder / "state"
     state.mkdir()
     prometheus = servers.prometheus(folder, [state / "targets.json"], rules, every)
-    demo = start("--seconds", str(seconds), "--hold", "120", "--state-dir", str(state), *options)
+    log = folder / "demo.log"
+    with log.open("w") as output:
+        arguments = ("--seconds", str(seconds), "--hold", "120", "--state-dir", str(state), *options)
+        demo = start(*arguments, output=output)
     try:
         prometheus.start()
         began = time.time()
@@ -120,8 +123,8 @@ def observe(
     finally:
         prometheus.stop()
         demo.send_signal(signal.SIGINT)
-        output, _ = demo.communicate(timeout=30)
-    assert demo.returncode == 0, output
+        demo.wait(timeout=30)
+    assert demo.returncode == 0, log.read_text()
 
 
 def expressions() -> Iterator[tuple[str, str]]:

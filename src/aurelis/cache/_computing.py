@@ -56,10 +56,12 @@ class Computing:
         options: EntryOptions = DEFAULT_OPTIONS,
         *,
         anew: bool = False,
+        told: Callable[[str], None] | None = None,
     ) -> object:
         """The value, loaded by one caller for all. To be called after `read_memory` found nothing.
 
         Args:
+            told: called with the result, as it is counted, where there is one.
             anew: load whatever there is, which stays if that fails; no load that has begun before is shared.
         """
         engine = self._engine
@@ -70,6 +72,8 @@ class Computing:
         if not anew:
             served = self._from_memory(request, compute, tags, ttl)
             if served is not None:
+                if told is not None:
+                    told(names.HIT)
                 return engine.stack.read(served)
             self._raise_remembered(key)
         engine.telemetry.miss_l1.n += 1
@@ -105,6 +109,8 @@ class Computing:
             if isinstance(outcome, Failed):
                 outcome.again()
             kept = outcome.result
+            if told is not None:
+                told(kept.result)
             if span is not None:
                 collapsed = not leads or kept.collapsed
                 span.set_attributes(

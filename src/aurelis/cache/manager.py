@@ -149,12 +149,26 @@ class CacheManager:
             LoadTimeoutError: it took longer than the options allow, and there was nothing stale to serve.
             ValueError: the ttl is negative or not a number.
         """
+        return await self._computed(key, compute, ttl, tags, options)
+
+    async def _computed(
+        self,
+        key: str,
+        compute: Callable[[], Awaitable[T]],
+        ttl: Duration | None,
+        tags: Iterable[str],
+        options: EntryOptions | None,
+        told: Callable[[str], None] | None = None,
+    ) -> T:
+        """`get_or_compute`, which says how the request was counted."""
         life = None if ttl is None else seconds(ttl)
         value = self._read_memory(key)
         if value is MISSING:
             value = await self._computing.get_or_compute(
-                key, compute, life, _tags.tags(tags), options or DEFAULT_OPTIONS
+                key, compute, life, _tags.tags(tags), options or DEFAULT_OPTIONS, told=told
             )
+        elif told is not None:
+            told(names.HIT)
         return value  # type: ignore[return-value]  # what is stored under the key is what `compute` gives
 
     async def delete(self, key: str, *, soft: bool = False) -> bool:

@@ -48,6 +48,7 @@ from aurelis.cache.typing import Bypass, Pass, Record
 
 from ._calls import Call, Recogniser, decoded_head, patience_for_chunk, patience_for_head, shared_fields
 from ._library import Library, Request, Response
+from ._lingering import Lingering
 from ._load import EXTENSIONS, Load, asking
 from ._options import ClientOptions
 from ._recall import Known, Recall
@@ -78,6 +79,7 @@ class ClientCache(Generic[Q, R]):
         self._options = options
         self._of_process = cache is None
         self._refreshing = BoundedSemaphore(MAX_REFRESHES)
+        self._lingering = Lingering()
         # The hot path: for most transports it need not look for what they don't have.
         self._named = options.namespace is not None
         self._varied = options.variants > 1
@@ -111,6 +113,7 @@ class ClientCache(Generic[Q, R]):
             throttle=seconds(options.throttle),
             negative_ttl=seconds(options.negative_ttl),
             cost=options.cost,
+            linger=seconds(options.linger),
         )
         self._models: Exchange[ModelRequest] = Exchange(manager, models, max_body_bytes=options.max_body_bytes)
         if options.cost is not None:
@@ -454,7 +457,9 @@ class ClientCache(Generic[Q, R]):
         if isinstance(decision, Pass):
             lead.close()
             return _mark(response, member)
-        return self._response(request, head, member, self._library.led(lead, response, chunks), response.extensions)
+        return self._response(
+            request, head, member, self._library.led(lead, response, chunks, self._lingering), response.extensions
+        )
 
     def _response(
         self,

@@ -261,6 +261,8 @@ class Exchange(Generic[Q]):
         flights = engine.flights
         tries = _MAX_LEADERS
         while True:
+            if (lingering := flights.lingering(key, blocking=load is None)) is not None:
+                await ways.lingered(lingering)
             try:
                 flight, leads = (flights.apart(key), True) if self._is_unshareable(key) else flights.join(key)
             except RecursiveLoadError:

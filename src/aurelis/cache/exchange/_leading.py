@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Any
 
 from aurelis.cache._bridge import run_inline
@@ -90,6 +91,10 @@ class Lead:
         """
         if self.recorder.over:
             return None
+        if self._left and not self._flight.has_callers():
+            self.linger_no_more()
+            self.close()  # nobody is left whom it concerns
+            return None
         detach(error, handled)
         if not isinstance(error, Exception):
             # The thread is being interrupted. The origin has not failed, so those who wait ask it again.
@@ -107,8 +112,8 @@ class Lead:
         """Let go of the load. Calling it again is harmless.
 
         Returns:
-            Whether others still read what has not come yet: then load on, and ask again after each chunk. Otherwise the
-            load is over, and nothing is stored of a body that has not reached its end.
+            Whether others still read what has not come yet, or it lingers: then load on, and ask again after each
+            chunk. Otherwise the load is over, and nothing is stored of a body that has not reached its end.
         """
         if not self._left:
             self._left = True
@@ -118,12 +123,32 @@ class Lead:
         if self.recorder.over:
             return False
         # Once nobody is left nobody can come: the last to leave took the flight out of the map.
-        if self._flight.has_callers():
+        if self._flight.has_callers() or self._flight.lingers():
             return True
         self.recorder.report(ConnectionAbortedError())
         self.recorder.abort()
         run_inline(self.recorder.release())
         return False
+
+    def lingers(self) -> float:
+        """Seconds for which the body may be read on once nobody reads it; 0: it may not, or there is no need."""
+        is_over = self._left or self.recorder.over or self.recorder.terminated
+        return 0.0 if is_over else self._flight.linger
+
+    def hand_over(self, thread: Thread) -> None:
+        """From now on another thread, which runs, takes what comes, and closes this. The caller leaves."""
+        self._flight.take_over(thread)
+        self._left = True
+        self._leave()
+
+    def forgo(self) -> None:
+        """Nobody can read on: when no reader is left the load is over."""
+        self.recorder.forgo()
+
+    def linger_no_more(self) -> bool:
+        """The time is up; whether there are readers nevertheless."""
+        self.recorder.linger_no_more()
+        return self._flight.has_callers()
 
     def lose(self) -> None:
         """The caller has dropped the response unread and unclosed. Takes no lock: a garbage collector calls this."""

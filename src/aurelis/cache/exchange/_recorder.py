@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, suppress
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from aurelis.cache._decisions import Confirm, Pass, Record, Serve, Store
 from aurelis.cache._engine import Engine
@@ -40,6 +40,8 @@ class Exchanging(Protocol[Q]):
 
 
 _GONE = frozenset({404, 410})
+_MAX_LINGERED: Final = 16 * 1024
+"""Bytes that are read of a body at most when nobody is left to read it: its end is short."""
 _BROKEN = ConnectionError("the origin has broken off its response")
 
 
@@ -95,6 +97,8 @@ class Recorder(Generic[Q]):
         self._terminator: Terminator | None = None
         self._head_at = 0.0
         self._times: list[float] = []
+        self._linger = 0.0
+        self._lingered = 0
         self.terminated = False
         self.ended = False
         self.over = False
@@ -208,6 +212,7 @@ class Recorder(Generic[Q]):
         if isinstance(decision, Record):
             self._flight.tags = decision.tags
             self._terminator = policy.terminator(self._request, head)
+            self._linger = decision.linger
             self._head_at = self._engine.clock.monotonic()
             self._recording = Recording(limit, self._flight.alive, self._flight.loop)
         else:
@@ -249,6 +254,13 @@ class Recorder(Generic[Q]):
                 # for those who read it now.
                 self.terminated = True
                 await self._store_if_kept(recording, data)
+                self._flight.linger = 0.0  # who leaves from now on leaves nothing behind that is worth it
+            elif self._linger and self._terminator.is_near:
+                self._flight.linger, self._linger = self._linger, 0.0
+        if self._flight.lingering is not None:
+            self._lingered += len(data)
+            if self._lingered > _MAX_LINGERED:
+                self.linger_no_more()
         if last:
             self._flight.keep()  # readers may leave once they have it
         recording.append(data, last=last)
@@ -269,6 +281,14 @@ class Recorder(Generic[Q]):
             await self._store_if_kept(recording)
         recording.finish()
         self._engine.flights.land(self._flight)
+
+    def linger_no_more(self) -> None:
+        """What it was read on for has not come soon."""
+        self._engine.flights.linger_no_more(self._flight)
+
+    def forgo(self) -> None:
+        """Whoever loads cannot go on once nobody reads any more."""
+        self._linger = self._flight.linger = 0.0
 
     def fail(self, error: BaseException) -> None:
         """The load failed: callers get a stale response where the policy allows it, or the error."""
