@@ -529,3 +529,13 @@ async def play(actions: list[tuple[str, Any]]) -> None:
                 pytest.fail(f"nobody's loop ended, and yet there is {outcome}")
     await eventually(lambda: not flights._tasks)
     assert_empty(flights)
+
+
+def test_whoever_leaves_a_load_that_is_over_does_not_have_it_linger() -> None:
+    """Nobody would end that, and somebody may have found the flight just before."""
+    flights = Flights()
+    flight, leads = flights.join("k")
+    flight.linger = 30.0
+    flights.land(flight)
+    flights.leave(flight, leads=leads)
+    assert not flight.lingers()

@@ -12,7 +12,8 @@ import pytest
 from aurelis.cache.client import ClientOptions
 from aurelis.cache.exceptions import ConfigurationError
 from tests.client.stack import Opened, Stack
-from tests.client.upstream import BREAK, Gate, Reply, Upstream
+from tests.client.test_threads import refuse
+from tests.client.upstream import BREAK, Gate, Happened, Reply, Upstream, json_reply
 from tests.managers import WITHIN, eventually, requests
 from tests.models.examples import DONE, STREAM, chat, event, piece
 from tests.models.wire import ANTHROPIC, GEMINI, OPENAI_CHAT, Wire
@@ -262,7 +263,132 @@ async def test_a_gemini_stream_without_usage_ends_with_its_body(stack: Stack, up
     assert await is_stored(stack, upstream, GEMINI)
 
 
+async def test_no_other_call_fails_for_want_of_the_connection(stack: Stack, upstream: Upstream) -> None:
+    """Whoever waits for one that is read on waits as long as its own time-out allows, and gets it before."""
+    other, body = OPENAI_CHAT.call(stream=False)
+    broken = replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], Gate()])
+    upstream.answer = lambda asked: broken if asked.path == "v1/messages" else json_reply(OPENAI_CHAT.whole)
+    limits = stack.library.Limits(max_connections=1)
+    timeout = stack.library.Timeout(WITHIN, pool=0.3)
+    transport = stack.transport(stack.network(limits=limits), linger=30)
+    client = stack.client(transport, {"timeout": timeout})
+    await left_after(stack, upstream, len(ANTHROPIC.chunks) - 1, client=client)
+    answer = await stack.send("POST", upstream.url + other, json=body, client=client)
+    assert answer.status == 200
+
+
 # --- without an event loop
+
+
+class Http10:
+    """A server whose bodies have no end but that of the connection: all of a stream, and then it waits."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._body = b"".join(chunks)
+        self._server: asyncio.Server | None = None
+        self._waits = asyncio.Event()
+        self.disconnected = asyncio.Event()
+
+    async def __aenter__(self) -> "Http10":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        self._waits.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line[16:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: "))
+        await reader.readexactly(length)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + self._body)
+        assert not await reader.read()
+        self.disconnected.set()
+        await self._waits.wait()
+        writer.close()
+
+
+async def test_an_end_that_was_made_here_is_no_end(sync_stack: Stack) -> None:
+    """A connection that is shut down looks as if the body had come whole."""
+    stack = sync_stack
+    last = GEMINI.chunks[-1].replace(b'"usageMetadata"', b'"somethingElse"')
+    path, body = GEMINI.call(stream=True)
+    client = stack.client(linger=0.05)
+    async with Http10([*GEMINI.chunks[:-1], last]) as server:
+        call = await stack.open("POST", server.url + path, json=body, client=client)
+        read = b""
+        while b"somethingElse" not in read:
+            read += await call.chunk() or b""
+        await call.close()
+        await asyncio.wait_for(server.disconnected.wait(), WITHIN)
+        await settled(stack)
+        answer = await stack.send(
+            "POST", server.url + path, json=body, client=client, headers={"x-cache-control": "only-if-cached"}
+        )
+    assert answer.status == 504
+
+
+async def test_those_who_read_it_after_all_may_leave_too(sync_stack: Stack, upstream: Upstream) -> None:
+    """The thread that reads for them is not left with a body that never ends."""
+    stack = sync_stack
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], Gate()]))
+    client = stack.client(None, {"timeout": 10 * WITHIN}, linger=0.05)
+    first, second = [await opened(stack, upstream, client=client) for _ in range(2)]
+    for _ in ANTHROPIC.chunks[:-1]:
+        assert await first.chunk()
+    await first.close()
+    await stays(lambda: not upstream.disconnected.is_set())
+    assert await second.chunk()
+    await second.close()
+    await upstream.disconnected.happened()
+    await settled(stack)
+    assert not await is_stored(stack, upstream, client=client)
+
+
+async def test_what_a_connection_raises_when_it_is_closed_is_nobodys(sync_stack: Stack, upstream: Upstream) -> None:
+    """An error that ends a thread would be a warning, and so fail this."""
+    stack = sync_stack
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], Gate()]))
+    closed = threading.Event()
+
+    class Raising(stack.library.BaseTransport):  # type: ignore[misc,name-defined]  # of either library
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        def handle_request(self, request: Any) -> Any:
+            response = self._inner.handle_request(request)
+            close = response.stream.close
+
+            def raising() -> None:
+                close()
+                closed.set()
+                raise stack.library.CloseError("of the test")
+
+            response.stream.close = raising
+            return response
+
+    client = stack.client(stack.transport(Raising(stack.network()), linger=0.05))
+    await left_after(stack, upstream, len(ANTHROPIC.chunks) - 1, client=client)
+    await eventually(closed.is_set)
+    await settled(stack)
+
+
+async def test_where_no_thread_can_begin_nothing_is_read_on(
+    sync_stack: Stack, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = sync_stack
+    client = stack.client(None, {"timeout": 10 * WITHIN}, linger=30)
+    for name in ("aurelis-cache-linger", "aurelis-cache-linger-end"):
+        upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], Gate()]))
+        upstream.disconnected = Happened()
+        with monkeypatch.context() as patch:
+            refuse(patch, name)
+            await left_after(stack, upstream, len(ANTHROPIC.chunks) - 1, client=client)
+            await upstream.disconnected.happened()
+            await settled(stack)
+        assert not await is_stored(stack, upstream, client=client)
 
 
 async def test_a_transport_without_a_connection_is_not_read_on(sync_stack: Stack) -> None:

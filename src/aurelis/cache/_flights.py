@@ -252,6 +252,7 @@ class Flights:
             self._apart.discard(flight)
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
+            flight.linger = 0.0  # whoever leaves from now on leaves nothing behind
         if flight.lingering is not None:
             flight.lingering.open()
 

@@ -6,12 +6,10 @@ import logging
 import math
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
 from secrets import token_hex
-from threading import BoundedSemaphore, Thread
 from typing import Any, Generic, TypeVar, cast
 
 from aurelis.cache._call_options import CallOptions, in_force
@@ -53,6 +51,7 @@ from ._load import EXTENSIONS, Load, asking
 from ._options import ClientOptions
 from ._recall import Known, Recall
 from ._several import Several, SeveralCache
+from ._threads import Threads
 from ._unsafe import Unsafe
 from ._wishes import EXTENSION, wishes, within
 
@@ -78,7 +77,7 @@ class ClientCache(Generic[Q, R]):
         self._library = library
         self._options = options
         self._of_process = cache is None
-        self._refreshing = BoundedSemaphore(MAX_REFRESHES)
+        self._refreshing = Threads("aurelis-cache-refresh", MAX_REFRESHES)
         self._lingering = Lingering()
         # The hot path: for most transports it need not look for what they don't have.
         self._named = options.namespace is not None
@@ -283,19 +282,14 @@ class ClientCache(Generic[Q, R]):
 
     def _run_behind(self, refresh: Callable[[], None]) -> None:
         """Run something in a thread that nobody waits for, if not too many do so already."""
-        if not self._refreshing.acquire(blocking=False):
-            return
 
         def run() -> None:
             try:
                 refresh()
             except Exception:  # noqa: BLE001  # nobody waits for it, and the cache has counted that it failed
                 _LOG.debug("a refresh in the background failed", exc_info=False)
-            finally:
-                self._refreshing.release()
 
-        # A context of its own: what belongs to the request that happens to come first is over before this is.
-        Thread(target=Context().run, args=(run,), name="aurelis-cache-refresh", daemon=True).start()
+        self._refreshing.begin(run)
 
     def _find(
         self, request: Q, mark: bytes | None, options: CallOptions

@@ -219,7 +219,9 @@ class Recogniser:
         token = "" if self._share_across_credentials else partition(fields, query, self._secret)
         by_item = call.profile.items is not None or call.profile.item is not None
         turn = 0 if by_item else self._turns.next(call.digest)
-        return ModelRequest(url, fields, call, token, options, turn, patience_for_head(request))
+        return ModelRequest(
+            url, fields, call, token, options, turn, patience_for_head(request), _timeout(request, "pool")
+        )
 
 
 def patience_for_chunk(request: Request) -> float | None:

@@ -7,18 +7,23 @@ the one thing that wakes a thread that reads from it.
 
 from __future__ import annotations
 
+import logging
 import socket
 from contextlib import suppress
-from contextvars import Context
-from threading import BoundedSemaphore, Event, Thread, Timer
+from threading import Event, Thread
 from typing import Any, Final, Protocol
 
 from aurelis.cache.exchange import Lead
 
 from ._library import Response
+from ._threads import Threads
+
+_LOG = logging.getLogger("aurelis.cache")
 
 _MAX_AT_ONCE: Final = 32
 """Threads that may read on; what is left while there are so many is not kept."""
+_AGAIN: Final = 0.5
+"""Seconds at least between two looks whether others still read."""
 _ONE_EACH: Final = frozenset({b"HTTP/1.1", b"HTTP/1.0"})
 """Versions that have one response at a time on a connection, so that shutting it down harms no other."""
 
@@ -35,7 +40,7 @@ class Lingering:
     """The threads of one transport that read such bodies on."""
 
     def __init__(self) -> None:
-        self._free = BoundedSemaphore(_MAX_AT_ONCE)
+        self._threads = Threads("aurelis-cache-linger", _MAX_AT_ONCE)
 
     def begin(self, rest: Rest, lead: Lead, response: Response, seconds: float) -> bool:
         """Read on for so many seconds at most, and finish then; whether it is done so.
@@ -45,27 +50,16 @@ class Lingering:
         connection = _connection(response)
         if connection is None:
             return False
-        if not self._free.acquire(blocking=False):
-            connection.close()
-            return False
-
         handed_over = Event()
 
         def run() -> None:
-            try:
+            with connection:
                 handed_over.wait()
                 _read(rest, lead, connection, seconds)
-            finally:
-                connection.close()
-                self._free.release()
 
-        try:
-            # A context of its own: what belongs to the caller is over.
-            thread = Thread(target=Context().run, args=(run,), name="aurelis-cache-linger", daemon=True)
-            thread.start()
-        except RuntimeError:  # there can be no more threads, as the interpreter ends
+        thread = self._threads.begin(run)
+        if thread is None:
             connection.close()
-            self._free.release()
             return False
         try:
             lead.hand_over(thread)
@@ -75,19 +69,28 @@ class Lingering:
 
 
 def _read(rest: Rest, lead: Lead, connection: socket.socket, seconds: float) -> None:
-    def stop() -> None:
-        if not lead.linger_no_more():  # whoever reads after all has it to the end
-            with suppress(OSError):  # it is over already
-                connection.shutdown(socket.SHUT_RDWR)
+    over = Event()
 
-    timer = Timer(seconds, stop)
-    timer.daemon = True
+    def watch() -> None:
+        pause = seconds
+        while not over.wait(pause):
+            if not lead.linger_no_more():
+                with suppress(OSError):  # it is over already
+                    connection.shutdown(socket.SHUT_RDWR)
+                return
+            # Whoever reads after all has it to the end, and may leave before that, too.
+            pause = max(seconds, _AGAIN)
+
     try:
-        timer.start()
-    except RuntimeError:  # there can be no more threads
-        stop()
-    rest.finish()
-    timer.cancel()
+        Thread(target=watch, name="aurelis-cache-linger-end", daemon=True).start()
+    except RuntimeError:  # there can be no more threads, so nothing could end it
+        lead.linger_no_more()
+    try:
+        rest.finish()
+    except Exception:  # noqa: BLE001  # nobody is left to be told
+        _LOG.debug("what was read on could not be closed", exc_info=False)
+    finally:
+        over.set()
 
 
 def _connection(response: Response) -> socket.socket | None:

@@ -34,6 +34,7 @@ class Lead:
     _leave: Callable[[], None]
     _flight: Flight[Any]
     _left: bool = field(default=False)
+    _is_late: bool = field(default=False)
 
     def asking(self) -> AbstractContextManager[object]:
         """To be held while the origin is asked."""
@@ -74,7 +75,9 @@ class Lead:
 
     def end(self) -> None:
         """The body is complete: store it. Twice is harmless."""
-        if not self.recorder.over:
+        if self._is_late and not self.recorder.terminated:
+            self.close()  # a connection that was cut off here looks like the end of a body that has no other
+        elif not self.recorder.over:
             with self.asking():
                 run_inline(self.recorder.end())
                 run_inline(self.recorder.release())
@@ -146,9 +149,11 @@ class Lead:
         self.recorder.forgo()
 
     def linger_no_more(self) -> bool:
-        """The time is up; whether there are readers nevertheless."""
+        """The time is up; whether there are readers nevertheless. Otherwise what ends from now on has no end."""
         self.recorder.linger_no_more()
-        return self._flight.has_callers()
+        wanted = self._flight.has_callers()
+        self._is_late = not wanted
+        return wanted
 
     def lose(self) -> None:
         """The caller has dropped the response unread and unclosed. Takes no lock: a garbage collector calls this."""

@@ -64,6 +64,7 @@ class ModelRequest:
         options: what the caller wants for this call.
         variant: which of several answers to the call is wanted, ≥ 0; negative: something that is no answer.
         patience: seconds for which the caller waits for an answer to begin at most; `None`: as long as it takes.
+        pool_patience: the same for a connection that others have.
     """
 
     url: str
@@ -73,6 +74,7 @@ class ModelRequest:
     options: CallOptions = NO_CALL_OPTIONS
     variant: int = 0
     patience: float | None = None
+    pool_patience: float | None = None
 
 
 class ModelPolicy:
@@ -195,7 +197,9 @@ class ModelPolicy:
         refusal = self._refusal(request, head)
         if refusal is not None:
             return Pass(refusal)
-        return Record(tags=_tags.tags(request.options.tags), linger=self._linger)
+        # What is read on has a connection that another call may wait for, and must not fail for.
+        most = math.inf if request.pool_patience is None else max(request.pool_patience, 0.0) / 2
+        return Record(tags=_tags.tags(request.options.tags), linger=min(self._linger, most))
 
     def on_shared(self, request: ModelRequest, leader: ModelRequest, head: ResponseHead, response_time: float) -> None:
         """Whoever waits may have the answer: the same key means the same call by the same caller."""
