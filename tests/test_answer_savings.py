@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurelis.cache import CacheManager, EntryOptions, ModelResponseCache, SimilarityCache
+from aurelis.cache._answer_savings import AnswerSavings
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.models import UNKNOWN, BilledCall, Usage, reported_usage
 from aurelis.cache.telemetry import names
@@ -209,3 +210,55 @@ def test_nothing_makes_it_raise(value: object) -> None:
     for response in (value, {"usage": value}, {"usage": {"prompt_tokens": value}}, {"usage": {"input_tokens": value}}):
         found = reported_usage(response)
         assert found.input_tokens is None or found.input_tokens >= 0
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 11}, {"input_tokens": 11}, {"prompt_token_count": 11}])
+async def test_half_a_usage_is_none(usage: object) -> None:
+    async with cache() as manager:
+        answers = ModelResponseCache(manager)
+        await answers.cache_response("gpt-x", "6 times 7?", {}, Answer(usage=usage))
+        assert await answers.get_response("gpt-x", "6 times 7?") is not None
+        assert count(manager, names.SAVED_UNKNOWN, {names.MODEL: "gpt-x"}) == 1
+        assert count(manager, names.SAVED_TOKENS) == 0
+
+
+async def test_how_long_answers_took_is_known_of_the_last_ones() -> None:
+    """What is remembered does not grow with the number of answers."""
+    savings = AnswerSavings()
+    async with cache() as manager:
+        for number in range(10_001):
+            savings.took(f"{number}", 1.0)
+        for number in (0, 1, 10_000):
+            savings.hit(manager._engine, f"{number}", "gpt-x", None, Answer())
+        assert count(manager, names.SAVED_TIME) == 2
+
+
+async def test_an_answer_in_place_of_a_failure_saves_what_it_says() -> None:
+    clock = ManualClock()
+    options = EntryOptions(ttl=10, stale_if_error=60)
+
+    async def fails() -> Answer:
+        raise ConnectionError
+
+    async with cache(clock) as manager:
+        answers = ModelResponseCache(manager)
+        await answers.get_or_compute("gpt-x", "q", {}, Slow(clock, Answer(usage=OPENAI)), options=options)
+        clock.advance(20)
+        assert await answers.get_or_compute("gpt-x", "q", {}, fails, options=options) == Answer(usage=OPENAI)
+        assert count(manager, names.SAVED_TOKENS, {names.MODEL: "gpt-x"} | INPUT) == 11
+
+
+async def test_how_long_an_answer_took_that_was_not_kept_is_no_matter() -> None:
+    clock = ManualClock()
+    async with cache(clock) as manager:
+        answers = ModelResponseCache(manager)
+        slow = Slow(clock, Answer())
+
+        async def overtaken() -> Answer:
+            await answers.clear()
+            return await slow()
+
+        await answers.get_or_compute("gpt-x", "q", {}, overtaken)
+        await ModelResponseCache(manager).cache_response("gpt-x", "q", {}, Answer())
+        assert await answers.get_response("gpt-x", "q") == Answer()
+        assert count(manager, names.SAVED_TIME) == 0

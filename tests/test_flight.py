@@ -539,3 +539,13 @@ def test_whoever_leaves_a_load_that_is_over_does_not_have_it_linger() -> None:
     flights.land(flight)
     flights.leave(flight, leads=leads)
     assert not flight.lingers()
+
+
+def test_a_load_that_lingers_is_over_when_it_has_landed() -> None:
+    flights = Flights()
+    flight, leads = flights.join("k")
+    flight.linger = 30.0
+    flights.leave(flight, leads=leads)
+    assert flights.lingering("k", blocking=False) is flight
+    flights.land(flight)
+    assert not flight.lingers()

@@ -11,7 +11,7 @@ import pytest
 
 from aurelis.cache.client import ClientOptions
 from aurelis.cache.exceptions import ConfigurationError
-from tests.client.stack import Opened, Stack
+from tests.client.stack import Opened, Stack, in_thread
 from tests.client.test_threads import refuse
 from tests.client.upstream import BREAK, Gate, Happened, Reply, Upstream, json_reply
 from tests.managers import WITHIN, eventually, requests
@@ -328,6 +328,51 @@ async def test_an_end_that_was_made_here_is_no_end(sync_stack: Stack) -> None:
             "POST", server.url + path, json=body, client=client, headers={"x-cache-control": "only-if-cached"}
         )
     assert answer.status == 504
+
+
+async def test_a_thread_may_wait_for_what_it_has_left(sync_stack: Stack, upstream: Upstream) -> None:
+    """Another one reads it on."""
+    stack = sync_stack
+    gate = Gate()
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], gate, ANTHROPIC.chunks[-1]]))
+    client = stack.client(linger=30)
+    path, body = ANTHROPIC.call(stream=True)
+    left = threading.Event()
+
+    def twice() -> str:
+        with client.stream("POST", upstream.url + path, json=body) as first:
+            chunks = first.iter_bytes()
+            for _ in ANTHROPIC.chunks[:-1]:
+                next(chunks)
+        left.set()
+        status: str = client.post(upstream.url + path, json=body).headers["cache-status"]
+        return status
+
+    second = asyncio.create_task(in_thread(twice))
+    await eventually(left.is_set)
+    await stays(lambda: not second.done() and upstream.calls == 1)
+    gate.open()
+    assert "; hit" in await second
+
+
+async def test_a_connection_of_several_responses_is_not_read_on(sync_stack: Stack, upstream: Upstream) -> None:
+    """To shut it down would end the others, too."""
+    stack = sync_stack
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], Gate()]))
+
+    class Says(stack.library.BaseTransport):  # type: ignore[misc,name-defined]  # of either library
+        def __init__(self, inner: Any) -> None:
+            self._inner = inner
+
+        def handle_request(self, request: Any) -> Any:
+            response = self._inner.handle_request(request)
+            response.extensions["http_version"] = b"HTTP/2"
+            return response
+
+    client = stack.client(stack.transport(Says(stack.network()), linger=30))
+    await left_after(stack, upstream, len(ANTHROPIC.chunks) - 1, client=client)
+    assert not threads()
+    await upstream.disconnected.happened()
 
 
 async def test_those_who_read_it_after_all_may_leave_too(sync_stack: Stack, upstream: Upstream) -> None:
