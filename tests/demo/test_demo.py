@@ -20,7 +20,9 @@ from tests.demo.command import await_true, children, first_lines, left_over, sta
 from tests.demo.observed import EXPRESSIONS, Observed, fetch, observe
 from tests.demo.rules import RULES
 
-TRAFFIC = 5  # seconds
+TRAFFIC = 8  # seconds
+WITHOUT_REDIS = {f"layers How late word of changes comes {letter}" for letter in "AB"}
+"""What has nothing to draw in one process: nobody tells it of changes, and no time would be a wrong one."""
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +95,15 @@ def test_ratings_that_were_taken_are_written(observed: Observed) -> None:
     assert observed.total(names.DEAD_LETTERS, "ratings") == 0
 
 
-@pytest.mark.parametrize("panel", EXPRESSIONS)
+@pytest.mark.parametrize("panel", sorted(EXPRESSIONS.keys() - WITHOUT_REDIS))
 def test_every_panel_of_the_dashboards_has_data(observed: Observed, panel: str) -> None:
     """Where there is no Redis and nothing fails: at least one point is a number, and zero is one."""
     assert observed.drawn(EXPRESSIONS[panel]), EXPRESSIONS[panel]
+
+
+@pytest.mark.parametrize("panel", sorted(WITHOUT_REDIS))
+def test_a_latency_that_nobody_measures_is_no_zero(observed: Observed, panel: str) -> None:
+    assert observed.drawn(EXPRESSIONS[panel]) == []
 
 
 Launch = Callable[..., subprocess.Popen[str]]
@@ -132,7 +139,7 @@ def test_it_runs_for_its_seconds_and_ends_with_a_summary_that_adds_up(launch: La
     started = children(demo.pid)
     output, _ = demo.communicate(timeout=30)
     assert demo.returncode == 0, output
-    assert drawing < 10
+    assert drawing < 30  # a few seconds, if the machine has nothing else to do
     assert len(started) == 3  # worker, model, driver
     assert left_over(started) == []
     assert not folder_of(lines).exists()
