@@ -869,6 +869,38 @@ def test_a_forked_child_counts_from_zero_and_keeps_its_gauges() -> None:
     assert printed.splitlines() == ["child 0 1", "child 2 1", "parent 7 1"]
 
 
+def test_a_child_forked_while_a_breaker_is_open_says_what_is_so_in_it() -> None:
+    """The state is read from the counts of its changes: one more into `open` than into `half_open` while it is open."""
+    printed = run_script(
+        OWN_PROVIDER
+        + """
+    instrument(provider)
+    options = dict(redis_url="redis://127.0.0.1:1", breaker_failures=2, breaker_pause=60.0)
+    cache = CacheManager(CacheConfig(name="forked", **options))
+
+    async def ask(*keys: str) -> None:
+        for key in keys:
+            await cache.get(key)
+
+    def show(who: str) -> None:
+        changes = report()["aurelis.cache.breaker.changes"]
+        states = ("open", "half_open", "closed")
+        print(who, *(count for state in states for key, count in changes.items() if state in key.split()), flush=True)
+
+    asyncio.run(ask("a", "b", "c"))
+    child = os.fork()
+    if child == 0:
+        show("child")
+        asyncio.run(ask("a", "b", "c"))
+        show("child")
+        os._exit(0)
+    os.waitpid(child, 0)
+    show("parent")
+        """
+    )
+    assert printed.splitlines() == ["child 0 0 0", "child 1 0 0", "parent 1 0 0"]
+
+
 def test_without_an_sdk_nothing_is_reported_and_nothing_fails() -> None:
     printed = run_script(
         """
