@@ -229,7 +229,7 @@ _CLUSTER = (
         "How late word of changes comes",
         """How long a message takes from one process to the others: each times its own signs of life, which come back to
         it. Until word comes, memory may have the old value. If it grows: Redis or the network is slow, or a process is
-        short of CPU. No data: no process shares a Redis with another, or none of its messages comes back.""",
+        short of CPU. No data: no messages among processes, or none comes back.""",
         tuple(
             Query(q.quantile(rank, {}, names.NAME, names.LAG), f"{said} {q.legend(names.NAME)}")
             for rank, said in ((0.5, "p50"), (0.99, "p99"))

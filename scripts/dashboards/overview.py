@@ -55,11 +55,11 @@ _STATS = (
         to="aurelis-cache-http",
     ),
     Panel(
-        "Upstream calls avoided",
+        "Calls avoided",
         """Calls of the app, of a model or of another server that were not made in the time range: hits, and requests
         that waited for the load of another. If it stays near zero, the cache earns nothing: look at the hit ratio
         first.""",
-        (Query(_AVOIDED, "Upstream calls avoided"),),
+        (Query(_AVOIDED, "Calls avoided"),),
         kind="stat",
         steps=PLAIN,
         width=4,
@@ -89,10 +89,10 @@ _STATS = (
         to="aurelis-cache-models",
     ),
     Panel(
-        "Upstream time saved",
+        "Time saved",
         """How long origins once took for the answers that were reused in the time range: what callers and servers did
         not wait for or work on. If it is small in spite of many hits, what is cached was quick anyway.""",
-        (Query(SECONDS, "Upstream time saved"),),
+        (Query(SECONDS, "Time saved"),),
         kind="stat",
         unit="s",
         steps=PLAIN,
