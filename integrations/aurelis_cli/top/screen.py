@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,8 @@ R = TypeVar("R")
 _DASH: Final = "–"
 _GAP: Final = 2
 """Blanks between columns."""
+_LONGEST_NAME: Final = 40
+"""Characters of a name that are shown: it must leave room for figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ def rate(value: float) -> str:
 
 def _printable(name: str) -> str:
     """A name from elsewhere, without what a terminal would take for a command."""
+    if cell_len(name) > _LONGEST_NAME:
+        name = f"{set_cell_size(name, _LONGEST_NAME - 1)}…"
     return "".join(character if character.isprintable() else "\ufffd" for character in name)
 
 
@@ -100,7 +105,7 @@ LAYERS: Final[Sequence[Column[Layered]]] = (
 
 def table(columns: Sequence[Column[R]], rows: Sequence[R], width: int) -> Table:
     """The rows, with as many columns as `width` characters hold; the first is always there."""
-    widths = [max(len(column.title), *(len(column.text(row)) for row in rows)) + _GAP for column in columns]
+    widths = [max(len(column.title), *(cell_len(column.text(row)) for row in rows)) + _GAP for column in columns]
     shown = set(range(len(columns)))
     while sum(widths[index] for index in shown) - _GAP > width and len(shown) > 1:
         shown.remove(max(shown, key=lambda index: (columns[index].rank, index)))
