@@ -213,6 +213,20 @@ def test_several_endpoints_are_one_cache() -> None:
     assert {layer.name: layer.hits for layer in found.layers} == {"l1": 100 / 210, "l2": 10 / 210}
 
 
+def test_what_processes_share_on_a_disk_is_there_once() -> None:
+    readings = []
+    for memory, disk in ((1, 100), (2, 101)):  # the second one has seen one more
+        endpoint = Endpoint()
+        lines = [sample(series(names.ENTRIES), memory, layer="l1")]
+        for layer in ("l3", "files"):
+            lines += [sample(series(metric), disk, layer=layer) for metric in (names.ENTRIES, names.USAGE, names.LIMIT)]
+        endpoint.take(0.0, snapshot(*lines))
+        readings.append(endpoint.reading())
+    found = {layer.name: (layer.entries, layer.usage, layer.limit) for layer in shown(*readings).layers}
+    assert found["l3"] == found["files"] == (101, 101, 101)
+    assert found["l1"][0] == 3
+
+
 def test_caches_are_told_apart_and_may_be_chosen() -> None:
     endpoint = Endpoint()
     lines = [sample(REQUESTS, 1, cache, result="miss") for cache in ("web", "models")]

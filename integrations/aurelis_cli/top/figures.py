@@ -17,6 +17,8 @@ _NAME: Final = label(names.NAME)
 _LAYER: Final = label(names.LAYER)
 _LAYERS: Final = (names.L1, names.L2, names.L3)
 """Those that come first, in this order."""
+_SHARED: Final = frozenset({(_LAYER, names.L3), (_LAYER, names.FILES)})
+"""On a disk: all processes of a machine say the same of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def figures(readings: Sequence[Reading], only: Collection[str] = ()) -> list[Cac
     """
     counts = _by(_NAME, merged(reading.counts for reading in readings))
     recent = _by(_NAME, merged(reading.recent for reading in readings))
-    levels = _by(_NAME, merged(level for reading in readings for level in (reading.levels, _breakers(reading.running))))
+    levels = _by(_NAME, {**_levels(readings), **merged(_breakers(reading.running) for reading in readings)})
     spans = [(_by(_NAME, reading.recent), reading.span) for reading in readings if reading.span > 0]
     return [
         _cache(name, _of(counts, name), _of(recent, name), _of(levels, name), _each(spans, name))
@@ -207,6 +209,15 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+def _levels(readings: Iterable[Reading]) -> Snapshot:
+    """What there is in all processes; of what they share, what the one says that says most."""
+    levels: defaultdict[tuple[str, Labels], float] = defaultdict(float)
+    for reading in readings:
+        for key, value in reading.levels.items():
+            levels[key] = max(levels[key], value) if key[1] & _SHARED else levels[key] + value
+    return levels
 
 
 def _breakers(running: Snapshot) -> Snapshot:
