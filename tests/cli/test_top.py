@@ -367,6 +367,15 @@ def test_a_name_leaves_room_for_figures(name: str) -> None:
     assert "…" not in text[2]
 
 
+def test_of_very_many_caches_some_are_drawn() -> None:
+    endpoint = Endpoint()
+    endpoint.take(0.0, snapshot(*(sample(REQUESTS, 1, f"c{at:03}", result="hit", layer="l1") for at in range(300))))
+    text = lines_of(on_screen(figures([endpoint.reading()]), 100))
+    assert [line.split()[0] for line in text if line.startswith("c")].count("c199") == 2
+    assert not any(line.startswith("c200") for line in text)
+    assert text[-1] == "there are 300 caches with 300 layers: --cache chooses some"
+
+
 def test_the_document_is_json_without_what_json_has_not() -> None:
     found: dict[str, Any] = json.loads(
         json.dumps(document(web(), {"a:1": "cannot be reached"}, ["a:1", "a:2"]), allow_nan=False)

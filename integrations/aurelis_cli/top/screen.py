@@ -24,6 +24,8 @@ _GAP: Final = 2
 """Blanks between columns."""
 _LONGEST_NAME: Final = 40
 """Characters of a name that are shown: it must leave room for figures."""
+_MOST_ROWS: Final = 200
+"""Rows of a table: no terminal has more, and while thousands are drawn nobody could end the program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +135,11 @@ def drawn(caches: Sequence[CacheFigures], problems: Mapping[str, str], asked: in
             parts.append(Text("no cache is reported there"))
         return Group(*parts)
     layers = [Layered(cache.name, layer) for cache in caches for layer in cache.layers]
-    parts += [Text(), table(CACHES, caches, width)]
+    parts += [Text(), table(CACHES, caches[:_MOST_ROWS], width)]
     if layers:
-        parts += [Text(), table(LAYERS, layers, width)]
+        parts += [Text(), table(LAYERS, layers[:_MOST_ROWS], width)]
+    if max(len(caches), len(layers)) > _MOST_ROWS:
+        parts.append(Text(f"there are {len(caches)} caches with {len(layers)} layers: --cache chooses some", "bold red"))
     return Group(*parts)
 
 
