@@ -373,7 +373,7 @@ def test_of_very_many_caches_some_are_drawn() -> None:
     text = lines_of(on_screen(figures([endpoint.reading()]), 100))
     assert [line.split()[0] for line in text if line.startswith("c")].count("c199") == 2
     assert not any(line.startswith("c200") for line in text)
-    assert text[-1] == "there are 300 caches with 300 layers: --cache chooses some"
+    assert text[-1] == "there are 300 caches with 300 layers: choose by --cache"
 
 
 def test_the_document_is_json_without_what_json_has_not() -> None:

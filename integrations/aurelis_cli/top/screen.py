@@ -139,7 +139,7 @@ def drawn(caches: Sequence[CacheFigures], problems: Mapping[str, str], asked: in
     if layers:
         parts += [Text(), table(LAYERS, layers[:_MOST_ROWS], width)]
     if max(len(caches), len(layers)) > _MOST_ROWS:
-        parts.append(Text(f"there are {len(caches)} caches with {len(layers)} layers: --cache chooses some", "bold red"))
+        parts.append(Text(f"there are {len(caches)} caches with {len(layers)} layers: choose by --cache", "bold red"))
     return Group(*parts)
 
 
