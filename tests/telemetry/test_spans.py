@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import math
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx2
@@ -212,6 +214,29 @@ async def test_on_request_hits_in_memory_have_spans_of_their_own(spans: Spans, s
         assert alone.parent is None
 
 
+@pytest.mark.parametrize("wanted", ["io", "all"])
+async def test_what_a_load_finds_in_memory_is_not_told_by_the_span_of_the_load(spans: Spans, wanted: str) -> None:
+    """That span is about what is loaded; whoever has a span of its own within the load is told."""
+    options = {"spans": wanted, "span_keys": "hash", "secret": "secret"}
+    async with opened(configuration(**options)) as outer, opened(configuration(**options)) as inner:
+        await inner.set("k", 1)
+
+        async def load() -> object:
+            found = await inner.get("k")
+            with TRACER.start_as_current_span("query"):
+                return found if await inner.get("k") == found else None
+
+        assert await outer.get_or_compute("page", load) == 1
+        (fill,) = spans.named(f"fill {outer.config.name}")
+        (get,) = spans.named(f"get {outer.config.name}")
+        (query,) = spans.named("query")
+    assert (fill.attributes or {})[names.NAME] == outer.config.name
+    assert set(attributes(fill)) == {names.KEY_HASH}
+    assert hashed(fill) == hashed(get) != hashed(query)
+    assert (query.attributes or {})[names.NAME] == inner.config.name
+    assert len(spans.named(f"get {inner.config.name}")) == (2 if wanted == "all" else 0)
+
+
 # --- past memory
 
 
@@ -296,6 +321,48 @@ async def test_a_load_in_a_thread_is_a_span_around_what_the_client_does(spans: S
     assert attributes(fill) == ({"error.type": "ConnectError"} if fails else {})
     assert fill.status.status_code == (StatusCode.ERROR if fails else StatusCode.UNSET)
     assert fill.events == ()
+
+
+class Half(httpx2.SyncByteStream):
+    """A body of two chunks."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"one"
+        yield b"two"
+
+
+@pytest.mark.parametrize("reads", [False, True], ids=["unread", "half-read"])
+@pytest.mark.parametrize("cycle", [False, True], ids=["alone", "cycle"])
+def test_a_load_in_a_thread_whose_response_is_dropped_ends_once(
+    spans: Spans, caplog: pytest.LogCaptureFixture, reads: bool, cycle: bool
+) -> None:
+    """A garbage collector, which must not wait for anything, notices it; the next span, or the end, tells it."""
+    inner = httpx2.MockTransport(lambda _: httpx2.Response(200, headers={"cache-control": "max-age=60"}, stream=Half()))
+    cache = CacheManager(configuration())
+
+    def drop(client: httpx2.Client, path: str) -> None:
+        response: Any = client.send(client.build_request("GET", f"http://example.com/{path}"), stream=True)
+        if reads:
+            chunks = response.iter_bytes()
+            assert next(chunks) == b"one"
+            response.chunks = chunks if cycle else None
+        if cycle:
+            response.itself = response
+
+    with httpx2.Client(transport=CacheTransport(inner, cache=cache)) as client:
+        for path in ("first", "second"):
+            drop(client, path)
+            gc.collect()
+        assert len(spans.named(f"fill {cache.config.name}")) in (1, 2)
+        asyncio.run(cache.aclose())
+    fills = spans.named(f"fill {cache.config.name}")
+    assert [attributes(fill) for fill in fills] == [{"error.type": "ConnectionAbortedError"}] * 2
+    for fill, get in zip(fills, spans.named(f"get {cache.config.name}"), strict=True):
+        assert is_child(fill, get)
+        assert fill.end_time is not None
+        assert get.end_time is not None
+        assert get.end_time <= fill.end_time <= time.time_ns()
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
 async def test_who_waits_for_the_load_of_another_says_so_and_links_to_it(spans: Spans) -> None:

@@ -152,4 +152,5 @@ class Lead:
 
     def lose(self) -> None:
         """The caller has dropped the response unread and unclosed. Takes no lock: a garbage collector calls this."""
+        self.recorder.lose()
         self._flight.lose()

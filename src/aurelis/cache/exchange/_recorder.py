@@ -340,7 +340,14 @@ class Recorder(Generic[Q]):
         error_type = None if error is None else type(error).__qualname__
         with self.asking():
             self._engine.telemetry.duration(elapsed, "fill", error_type=error_type)
-        close_span(self._span, error_type)
+        span, self._span = self._span, None
+        close_span(span, error_type)
+
+    def lose(self) -> None:
+        """A blocking load was dropped before its end. Takes no lock: a garbage collector calls this."""
+        span, self._span = self._span, None  # what is in a cycle with it may close it yet
+        if span is not None:
+            self._engine.telemetry.spans.lose(span, ConnectionAbortedError.__qualname__)
 
     def asking(self) -> AbstractContextManager[object]:
         """Around asking the origin in a thread: its spans are inside that of the load."""
