@@ -6,6 +6,7 @@ import gc
 import math
 import time
 from collections.abc import AsyncIterator, Iterator
+from hashlib import blake2b
 from typing import Any
 
 import httpx2
@@ -15,6 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from aurelis.cache import CacheManager, EntryOptions
+from aurelis.cache.exchange import Recorder
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
@@ -365,6 +367,34 @@ def test_a_load_in_a_thread_whose_response_is_dropped_ends_once(
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
+@pytest.mark.parametrize("within", ["publish", "take", "fail"])
+def test_a_load_in_a_thread_that_is_interrupted_at_its_end_ends_once(
+    spans: Spans, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, within: str
+) -> None:
+    async def interrupt(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    def origin(request: httpx2.Request) -> httpx2.Response:
+        if within == "fail":
+            raise httpx2.ConnectError("")
+        # What is not kept is over with its head.
+        wish = "no-store" if within == "take" else "max-age=60"
+        return httpx2.Response(200, headers={"cache-control": wish}, content=b"body")
+
+    cache = CacheManager(configuration())
+    if within == "publish":
+        monkeypatch.setattr(cache._engine.stack, "publish", interrupt)
+    else:
+        monkeypatch.setattr(Recorder, "release", interrupt)
+    client = httpx2.Client(transport=CacheTransport(httpx2.MockTransport(origin), cache=cache))
+    with client, pytest.raises(KeyboardInterrupt):
+        client.get("http://example.com/")
+    (fill,) = spans.named(f"fill {cache.config.name}")
+    assert attributes(fill) == {"error.type": "ConnectError" if within == "fail" else "ConnectionAbortedError"}
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+    asyncio.run(cache.aclose())
+
+
 async def test_who_waits_for_the_load_of_another_says_so_and_links_to_it(spans: Spans) -> None:
     async with opened() as cache:
         go = asyncio.Event()
@@ -522,6 +552,16 @@ async def test_what_is_refused_or_given_again_is_no_miss(shared: CacheManager, s
 def hashed(span: ReadableSpan) -> object:
     """Returns what stands for the key in a span."""
     return (span.attributes or {}).get(names.KEY_HASH)
+
+
+async def test_the_hash_of_a_key_is_the_same_in_all_processes_and_no_other_hash(spans: Spans) -> None:
+    config = configuration(secret="secret", span_keys="hash", spans="all")
+    async with opened(config) as cache:
+        await cache.set("key", 1)
+        await cache.get("key")
+    (get,) = spans.named(f"get {config.name}")
+    assert hashed(get) == "25abfb9ed5f3c22aa52683f04f46b6aa"
+    assert hashed(get) != blake2b(b"key", key=config.hash_key(), digest_size=16).hexdigest(), "as credentials have them"
 
 
 async def test_keys_are_hashes_and_only_on_request(spans: Spans, redis_url: str) -> None:
