@@ -199,6 +199,19 @@ async def test_attributes_on_the_current_span_can_be_switched_off(spans: Spans) 
     assert dict(span.attributes or {}) == {}
 
 
+async def test_on_request_a_request_that_bypasses_the_cache_has_one_as_well(spans: Spans) -> None:
+    inner = httpx2.MockTransport(lambda _: httpx2.Response(200))
+    async with (
+        opened(configuration(spans="all")) as cache,
+        httpx2.AsyncClient(transport=AsyncCacheTransport(inner, cache=cache)) as client,
+    ):
+        with TRACER.start_as_current_span("request"):
+            await client.get("http://example.com/", extensions={"aurelis": {"bypass": True}})
+    get, request = spans.ended()
+    assert is_child(get, request)
+    assert attributes(get) == attributes(request) == {names.RESULT: "bypass", names.FWD: "bypass"}
+
+
 @pytest.mark.parametrize("span_attributes", [True, False])
 async def test_on_request_hits_in_memory_have_spans_of_their_own(spans: Spans, span_attributes: bool) -> None:
     async with opened(configuration(spans="all", span_attributes=span_attributes)) as cache:
@@ -359,11 +372,15 @@ def test_a_load_in_a_thread_whose_response_is_dropped_ends_once(
         asyncio.run(cache.aclose())
     fills = spans.named(f"fill {cache.config.name}")
     assert [attributes(fill) for fill in fills] == [{"error.type": "ConnectionAbortedError"}] * 2
-    for fill, get in zip(fills, spans.named(f"get {cache.config.name}"), strict=True):
-        assert is_child(fill, get)
-        assert fill.end_time is not None
-        assert get.end_time is not None
-        assert get.end_time <= fill.end_time <= time.time_ns()
+    first, second = spans.named(f"get {cache.config.name}")
+    assert is_child(fills[0], first)
+    assert is_child(fills[1], second)
+    told = [(get.end_time, fill.end_time) for fill, get in zip(fills, (first, second), strict=True)]
+    instants = [instant or 0 for pair in told for instant in pair]
+    assert instants == sorted(instants), "each has ended when it was dropped"
+    assert second.start_time is not None
+    assert instants[0] <= instants[1] <= second.start_time
+    assert instants[-1] <= time.time_ns()
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 

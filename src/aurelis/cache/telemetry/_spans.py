@@ -174,10 +174,10 @@ class Spans:
         if span is not None and span.is_recording() and get_current_context().get(_OURS) is not span:
             told = described(result, layer, ttl=ttl, age=age, fwd=fwd, stale=stale)
             span.set_attributes({names.NAME: self._name, **told, **self.named(key)})
-        if self.on_hit and not fwd:
+        if self.on_hit:
             with self.around("get", key) as own:
                 if own is not None:
-                    own.set_attributes(described(result, layer, ttl=ttl, age=age, stale=stale))
+                    own.set_attributes(described(result, layer, ttl=ttl, age=age, fwd=fwd, stale=stale))
 
     def named(self, key: str | None) -> dict[str, str]:
         """The attribute that stands for a key; empty where none shall."""
