@@ -164,6 +164,24 @@ def test_so_it_is_of_a_response(spans: Spans, log: Log, blocking: bool, raises: 
     asyncio.run(cache.aclose())
 
 
+async def test_what_a_caller_hears_of_is_not_told_of(log: Log) -> None:
+    def origin(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError(SECRET)
+
+    async with opened() as cache:
+        with pytest.raises(ConnectionError):
+            await cache.get_or_compute(SECRET, fail)
+        async with httpx2.AsyncClient(transport=AsyncCacheTransport(httpx2.MockTransport(origin), cache=cache)) as one:
+            with pytest.raises(httpx2.ConnectError):
+                await one.get(URL)
+            with pytest.raises(httpx2.ConnectError):
+                await one.post("http://model.example/v1/embeddings", json={"model": "m", "input": ["a", "b"]})
+        with httpx2.Client(transport=CacheTransport(httpx2.MockTransport(origin), cache=cache)) as client:
+            with pytest.raises(httpx2.ConnectError):
+                client.get(URL)
+    assert not log.exporter.get_finished_logs()
+
+
 async def test_a_value_that_cannot_be_stored_is_told_of(spans: Spans, log: Log) -> None:
     async def load() -> object:
         return object()
