@@ -176,9 +176,9 @@ async def test_what_a_caller_hears_of_is_not_told_of(log: Log) -> None:
                 await one.get(URL)
             with pytest.raises(httpx2.ConnectError):
                 await one.post("http://model.example/v1/embeddings", json={"model": "m", "input": ["a", "b"]})
-        with httpx2.Client(transport=CacheTransport(httpx2.MockTransport(origin), cache=cache)) as client:
-            with pytest.raises(httpx2.ConnectError):
-                client.get(URL)
+        client = httpx2.Client(transport=CacheTransport(httpx2.MockTransport(origin), cache=cache))
+        with client, pytest.raises(httpx2.ConnectError):
+            client.get(URL)
     assert not log.exporter.get_finished_logs()
 
 
