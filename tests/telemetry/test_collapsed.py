@@ -15,6 +15,7 @@ from aurelis.cache import CacheManager, CacheWarmer, EntryOptions, cached
 from aurelis.cache.exceptions import LoadTimeoutError
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import Telemetry
+from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule
 from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
 from tests.managers import configuration, count, eventually, eventually_blocking, opened, run_script
@@ -332,6 +333,39 @@ async def test_who_has_waited_too_long_for_a_value_links_to_its_load(spans: Span
         late, _ = spans.named(f"get {cache.config.name}")
     assert (late.attributes or {})[names.COLLAPSED] is True
     assert [link.context.span_id for link in late.links] == [span_id(fill)]
+
+
+@pytest.mark.parametrize("confirms", [False, True], ids=["stale", "revalidated"])
+async def test_who_shares_what_stands_in_for_a_response_links_to_the_load_as_well(spans: Spans, confirms: bool) -> None:
+    clock, go_on = ManualClock(), asyncio.Event()
+    fields = {"cache-control": "max-age=10, stale-if-error=1000", "etag": '"1"'}
+
+    async def origin(request: httpx2.Request) -> httpx2.Response:
+        if "if-none-match" not in request.headers:
+            return httpx2.Response(200, headers=fields, content=b"body")
+        await go_on.wait()
+        return httpx2.Response(304 if confirms else 503, headers=fields)
+
+    async with opened(clock=clock) as cache:
+        transport = AsyncCacheTransport(httpx2.MockTransport(origin), cache=cache)
+        async with httpx2.AsyncClient(transport=transport) as client:
+            await client.get(URL)
+            clock.advance(12)
+            spans.clear()
+            asking = [asyncio.create_task(client.get(URL)) for _ in range(2)]
+            await eventually(lambda: count(cache, names.WAITING) == 1)
+            go_on.set()
+            assert [answer.content for answer in await asyncio.gather(*asking)] == [b"body"] * 2
+        (fill,) = spans.named(f"fill {cache.config.name}")
+        gets = spans.named(f"get {cache.config.name}")
+    (leader,) = [get for get in gets if span_id(get) == parent_of(fill)]
+    (follower,) = [get for get in gets if get is not leader]
+    for get, collapsed in ((leader, False), (follower, True)):
+        told = get.attributes or {}
+        assert told[names.RESULT] == ("revalidated" if confirms else "stale")
+        assert told.get(names.STALE_REASON) == (None if confirms else "error")
+        assert told[names.COLLAPSED] is collapsed
+        assert [link.context.span_id for link in get.links] == ([span_id(fill)] if collapsed else [])
 
 
 async def test_no_link_is_made_to_what_is_not_recorded(spans: Spans) -> None:
