@@ -384,6 +384,24 @@ def test_a_load_in_a_thread_whose_response_is_dropped_ends_once(
     assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
 
 
+@pytest.mark.parametrize(("wish", "error"), [("no-store", ""), ("max-age=60", ""), ("max-age=60", "KeyboardInterrupt")])
+def test_how_a_load_in_a_thread_has_ended_is_told(spans: Spans, wish: str, error: str) -> None:
+    def origin(request: httpx2.Request) -> httpx2.Response:
+        if error:
+            raise KeyboardInterrupt
+        return httpx2.Response(200, headers={"cache-control": wish}, content=b"body")
+
+    cache = CacheManager(configuration())
+    client = httpx2.Client(transport=CacheTransport(httpx2.MockTransport(origin), cache=cache))
+    with client, pytest.raises(KeyboardInterrupt) if error else contextlib.nullcontext():
+        client.get("http://example.com/")
+    (fill,) = spans.named(f"fill {cache.config.name}")
+    assert attributes(fill) == ({"error.type": error} if error else {})
+    (get,) = spans.named(f"get {cache.config.name}")
+    assert attributes(get) == {names.RESULT: "miss", names.FWD: "uri-miss", names.COLLAPSED: False}
+    asyncio.run(cache.aclose())
+
+
 @pytest.mark.parametrize("within", ["publish", "take", "fail"])
 def test_a_load_in_a_thread_that_is_interrupted_at_its_end_ends_once(
     spans: Spans, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, within: str
