@@ -487,6 +487,7 @@ class Engine:
         if self.stack.recovery is not None:
             self.stack.recovery.closed = True
         self._entries = {}
+        self.telemetry.spans.end_lost()
         try:
             await self.flights.aclose(timeout)
         except BaseException:  # who closes is cancelled, and so is what else is under way
