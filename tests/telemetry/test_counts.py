@@ -703,6 +703,26 @@ async def test_a_cache_that_is_garbage_keeps_its_counts_and_loses_its_gauges(met
         assert metrics.total(names.STORES, config.name) == turn
 
 
+async def test_a_cache_that_is_closed_holds_nothing_though_somebody_holds_it(metrics: Metrics, tmp_path: Path) -> None:
+    layers = [CacheLayer("memory", "memory", ttl=60), CacheLayer("disk", "disk", ttl=3600)]
+    config = configuration(cache_dir=tmp_path, layers=layers, timeout=PATIENT)
+    closed = []
+    for turn in range(1, 4):
+        async with opened(config) as manager:
+            await manager.set("k", "x" * 100)
+            for metric in (names.ENTRIES, names.USAGE, names.LIMIT):
+                found = {dict(key)[names.LAYER]: level for key, level in metrics.values(metric, config.name).items()}
+                assert found.keys() == {"l1", "l3"}
+                if metric is names.ENTRIES:
+                    assert found == {"l1": 1, "l3": 1}
+                elif metric is names.LIMIT:
+                    assert found == {"l1": config.max_bytes, "l3": config.disk_max_bytes}
+        closed.append(manager)
+        for metric in (names.ENTRIES, names.USAGE, names.LIMIT):
+            assert metrics.points(metric, config.name) == []
+        assert metrics.total(names.STORES, config.name) == turn
+
+
 async def test_reporting_keeps_no_cache_alive(metrics: Metrics) -> None:
     import weakref
 
