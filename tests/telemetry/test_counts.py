@@ -445,6 +445,43 @@ async def test_word_of_another_process_is_counted_where_it_comes(metrics: Metric
         assert {dict(key)[names.REASON]: value for key, value in evictions.items()} == {"invalidated": 1}
 
 
+async def test_messages_are_counted_by_who_has_sent_them_and_a_start_is_no_gap(metrics: Metrics, redis_url: str) -> None:
+    options = {"redis_url": redis_url, "timeout": PATIENT, "namespace": fresh_name()}
+
+    def messages(cache: CacheManager) -> dict[str, float]:
+        found = metrics.values(names.MESSAGES, cache.config.name)
+        each = {f"{dict(key)[names.DIRECTION]} {dict(key)[names.KIND]}": number for key, number in found.items()}
+        return {message: number for message, number in each.items() if "beat" not in message}
+
+    async with opened(configuration(**options)) as one, opened(configuration(**options)) as other:
+        await one.get("k")  # they listen
+        await other.get("k")
+        await other.set("k", 1, tags=["t"])
+        await other.set_many({"k": 1, "l": 1})
+        await other.invalidate_tags("t", "u")
+        await other.invalidate_tags("t", soft=True)
+        kinds = {"keys": 2, "tags": 1, "soft": 1}
+        await eventually(lambda: messages(one) == {f"received {kind}": number for kind, number in kinds.items()})
+        await eventually(lambda: messages(other) == {f"sent {kind}": number for kind, number in kinds.items()})
+        assert metrics.values(names.GAPS, one.config.name) == metrics.values(names.GAPS, other.config.name) == {}
+
+
+async def test_the_end_of_a_connection_and_the_next_one_are_gaps_of_their_own(
+    metrics: Metrics, own_redis: ServerProcess
+) -> None:
+    async with opened(configuration(redis_url=own_redis.url, timeout=PATIENT, heartbeat=0.2)) as cache:
+
+        def gaps() -> dict[str, float]:
+            found = metrics.values(names.GAPS, cache.config.name)
+            return {dict(key)[names.GAP_REASON]: number for key, number in found.items()}
+
+        await cache.get("k")
+        own_redis.stop()
+        await eventually(lambda: gaps() == {"connection": 1})
+        own_redis.start()
+        await eventually(lambda: gaps() == {"connection": 1, "subscription": 1})
+
+
 async def test_entries_that_go_on_request_are_counted_where_they_are(
     metrics: Metrics, redis_url: str, tmp_path: Path
 ) -> None:
