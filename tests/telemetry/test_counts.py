@@ -445,7 +445,9 @@ async def test_word_of_another_process_is_counted_where_it_comes(metrics: Metric
         assert {dict(key)[names.REASON]: value for key, value in evictions.items()} == {"invalidated": 1}
 
 
-async def test_messages_are_counted_by_who_has_sent_them_and_a_start_is_no_gap(metrics: Metrics, redis_url: str) -> None:
+async def test_messages_are_counted_by_who_has_sent_them_and_a_start_is_no_gap(
+    metrics: Metrics, redis_url: str
+) -> None:
     options = {"redis_url": redis_url, "timeout": PATIENT, "namespace": fresh_name()}
 
     def messages(cache: CacheManager) -> dict[str, float]:

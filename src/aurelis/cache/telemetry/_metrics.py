@@ -144,8 +144,8 @@ INVALIDATIONS: Final = Metric(
     ),
     "Each key, tag or pattern that is named, once, whether there was something or a layer failed; what follows from "
     "events, from HTTP and from writes of a strategy too. `remote` ones when their message comes: of keys also those "
-    "that another process has set, since that takes them out of memory here; of patterns the keys that it has found. "
-    "How many entries went is in `evictions`.",
+    "that another process has set, since that takes them out of memory here; of patterns, and here of soft ones, the "
+    "keys that were found. How many entries went is in `evictions`.",
     "sum by (aurelis_cache_invalidation_scope, aurelis_cache_invalidation_source) (rate($[5m]))",
 )
 EVICTIONS: Final = Metric(
