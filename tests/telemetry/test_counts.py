@@ -25,7 +25,9 @@ from aurelis.cache.telemetry.otel import (
     Telemetry,
     instrument,
 )
-from aurelis.cache.testing import ManualClock
+from aurelis.cache.testing import Chaos, ChaosLayer, Faults, ManualClock, SharedMemory
+from aurelis.cache.typing import Layer
+from tests.broken_layers import Plain
 from tests.managers import WITHIN, configuration, eventually, fresh_name, opened, own_counts, run_script
 from tests.servers import ServerProcess
 from tests.telemetry.collecting import Metrics
@@ -654,6 +656,38 @@ async def test_failures_of_a_layer_are_counted_by_kind_and_changes_of_its_breake
             await asyncio.sleep(0.01)
         states = {dict(key)[names.BREAKER_STATE]: n for key, n in metrics.values(names.BREAKER, config.name).items()}
         assert states["closed"] == 1
+
+
+@pytest.mark.parametrize("below", [False, True])
+async def test_each_key_that_a_layer_cannot_be_asked_for_is_counted(metrics: Metrics, *, below: bool) -> None:
+    clock, chaos = ManualClock(), Chaos(Faults(fail=1.0))
+    layer = ChaosLayer(Plain(clock), chaos)
+    lower: list[Layer] = [SharedMemory(clock).node(), layer] if below else [layer]
+    config = configuration(breaker_failures=3, breaker_pause=60)
+    async with CacheManager(config, clock=clock, lower=lower) as cache:
+
+        def lookups() -> dict[str, float]:
+            found = metrics.values(names.LOOKUPS, config.name)
+            return {
+                dict(key)[names.RESULT]: number for key, number in found.items() if dict(key)[names.LAYER] == "plain"
+            }
+
+        await cache.get_many(["a", "b", "c"])
+        await cache.get("a")
+        assert lookups() == {"error": 4}
+        await cache.get_many(["a", "b"])
+        await cache.get_many(["a", "b"])
+        await cache.get("a")
+        assert lookups() == {"error": 6, "skipped": 3}
+        errors = metrics.values(names.ERRORS, config.name)
+        wanted = {names.LAYER: "plain", names.OPERATION: "get", names.ERROR_TYPE: "ConnectionError"}
+        assert errors == {tuple(sorted(wanted.items())): 3}
+        chaos.heal()
+        clock.advance(90)
+        await cache.get_many(["a", "b"])
+        await cache.get("a")
+        assert lookups() == {"error": 6, "skipped": 3, "miss": 3}
+        assert metrics.requests(config.name) == {"miss": 3 + 1 + 2 + 2 + 1 + 2 + 1}
 
 
 def cache_is_used(cache: CacheManager) -> bool:
