@@ -205,6 +205,20 @@ async def test_bytes_are_saved_that_the_app_would_have_sent(manager: CacheManage
     assert saved_bytes(manager) == 4000
 
 
+async def test_bytes_are_saved_of_all_pieces_of_a_body_and_also_where_a_part_is_wanted(manager: CacheManager) -> None:
+    async def handler(call: Call) -> None:
+        await call.start(200, cache_control="max-age=10")
+        for number in range(3):
+            await call.chunk(b"x" * 100, more=number < 2)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    for number in range(3):
+        assert (await ask(app, "/")).body == b"x" * 300
+        assert saved_bytes(manager) == number * 300
+    assert (await ask(app, "/", "GET", {"range": "bytes=0-9"})).body == b"x" * 10
+    assert saved_bytes(manager) == 900
+
+
 async def test_stale_answers_are_counted_by_what_they_are_for(manager: CacheManager, clock: ManualClock) -> None:
     down = asyncio.Event()
 

@@ -205,6 +205,27 @@ async def test_what_was_saved_is_counted_where_it_is_known(caller: Caller) -> No
     assert (count(manager, names.SAVED_TOKENS, saved), count(manager, names.SAVED_UNKNOWN)) == (9, 1)
 
 
+async def test_bytes_time_and_money_are_saved_of_items_alike_in_any_order(
+    stack: Stack, upstream: Upstream, embedder: Embedder
+) -> None:
+    manager, model = stack.manager, "text-embedding-3-small"
+    client = stack.client(stack.transport(cost=lambda call: 7.0))
+    metrics = (names.SAVED_IO, names.SAVED_TIME, names.SAVED_COST, names.SAVED_UNPRICED)
+
+    async def embed(*value: str) -> list[float]:
+        before = [count(manager, metric) for metric in metrics]
+        await post(stack, upstream, "/v1/embeddings", {"model": model, "input": value}, client=client)
+        return [count(manager, metric) - earlier for metric, earlier in zip(metrics, before, strict=True)]
+
+    assert await embed("a", "b") == [0, 0, 0, 0]
+    same, other = await embed("a", "b"), await embed("b", "a")
+    assert same[0] == other[0] > 0
+    assert same[1] == pytest.approx(other[1])
+    assert (same[2:], other[2:]) == ([7.0, 0], [0, 1])  # what each item alone has cost is not known
+    assert set(series(manager, names.SAVED_TIME)) == {((names.MODEL, model),)}
+    assert embedder.asked == [["a", "b"]]
+
+
 async def test_requests_and_items_are_counted(caller: Caller) -> None:
     manager = caller.stack.manager
     await caller.call(["a", "b"])
