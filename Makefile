@@ -17,7 +17,7 @@ done; \
 echo "Python 3.11 or newer is needed, and $(or $(PYTHON),python3) is not: make PYTHON=/path/to/python3" >&2; exit 1
 endef
 
-.PHONY: help demo test check reliability compat compare-models bench fmt clean
+.PHONY: help demo test check reliability compat compare-models bench screenshots fmt clean
 
 help:
 	@echo "make demo    a web app and model calls being cached, live (ARGS=\"--seconds 20 --redis URL\")"
@@ -29,6 +29,8 @@ help:
 	@echo "make compare-models"
 	@echo "             what this cache and others do with model calls (ARGS=\"--write\")"
 	@echo "make bench   the benchmark tables"
+	@echo "make screenshots"
+	@echo "             pictures of the dashboards over a run of the demo (ARGS=\"--again\": the last one)"
 	@echo "make fmt     format the sources"
 	@echo "make clean   remove the environment and all caches"
 
@@ -63,6 +65,10 @@ compare-models:
 bench:
 	$(call setup,bench)
 	@$(RUN)python -m tests.benchmarks $(ARGS)
+
+screenshots:
+	$(call setup,screenshots)
+	@$(RUN)python -m scripts.screenshots $(ARGS)
 
 fmt:
 	$(call setup,test)

@@ -35,6 +35,9 @@ PROFILES: Mapping[str, Profile] = {
     "demo": Profile("server"),
     "test": Profile("all", ("tests/requirements.txt",), ("redis-server", "prometheus")),
     "compat": Profile("all", ("tests/requirements.txt", "tests/compat/requirements.txt")),
+    "screenshots": Profile(
+        "all", ("tests/requirements.txt",), ("redis-server", "prometheus", "chromium", "node", "npm")
+    ),
     "bench": Profile("all", ("tests/requirements.txt", "tests/benchmarks/requirements.txt"), ("redis-server",)),
 }
 
@@ -57,7 +60,14 @@ PACKAGE_MANAGERS: Mapping[str, PackageManager] = {
             *("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=120"),
             *("install", "--yes", "--no-install-recommends"),
         ),
-        packages={"venv": "python3-venv", "redis-server": "redis-server", "prometheus": "prometheus"},
+        packages={
+            "venv": "python3-venv",
+            "redis-server": "redis-server",
+            "prometheus": "prometheus",
+            "chromium": "chromium",
+            "node": "nodejs",
+            "npm": "npm",
+        },
     ),
     "dnf": PackageManager(
         refresh=(),
@@ -66,17 +76,34 @@ PACKAGE_MANAGERS: Mapping[str, PackageManager] = {
             "venv": "python3-virtualenv",
             "redis-server": "redis",
             "prometheus": "golang-github-prometheus",
+            "chromium": "chromium",
+            "node": "nodejs",
+            "npm": "nodejs-npm",
         },
     ),
     "apk": PackageManager(
         refresh=("apk", "update"),
         install=("apk", "add"),
-        packages={"venv": "py3-virtualenv", "redis-server": "redis", "prometheus": "prometheus"},
+        packages={
+            "venv": "py3-virtualenv",
+            "redis-server": "redis",
+            "prometheus": "prometheus",
+            "chromium": "chromium",
+            "node": "nodejs",
+            "npm": "npm",
+        },
     ),
     "brew": PackageManager(
         refresh=(),
         install=("brew", "install"),
-        packages={"venv": "virtualenv", "redis-server": "redis", "prometheus": "prometheus"},
+        packages={
+            "venv": "virtualenv",
+            "redis-server": "redis",
+            "prometheus": "prometheus",
+            "chromium": "google-chrome",
+            "node": "node",
+            "npm": "node",
+        },
         needs_root=False,
     ),
 }

@@ -489,17 +489,22 @@ def _has(part: str, slot: int) -> bool:
 # --- Prometheus
 
 
-def prometheus(folder: Path, targets: Sequence[str | Path], rules: Sequence[Path] = ()) -> ServerProcess:
+def prometheus(
+    folder: Path, targets: Sequence[str | Path], rules: Sequence[Path] = (), every: str = "1s"
+) -> ServerProcess:
     """Returns a Prometheus that scrapes every second; it is not started.
 
     Args:
         folder: for its configuration, data and log.
         targets: files of targets (`file_sd`), absolute; `*` may stand in a file's name.
         rules: files of rules; they are evaluated every second, whatever interval they give.
+        every: another interval for both.
     """
     for file in rules:
-        (folder / file.name).write_text(re.sub(r"^( *interval:) .+", r"\1 1s", file.read_text(), flags=re.MULTILINE))
-    interval = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+        (folder / file.name).write_text(
+            re.sub(r"^( *interval:) .+", rf"\1 {every}", file.read_text(), flags=re.MULTILINE)
+        )
+    interval = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}
     discovery = {"files": [str(target) for target in targets], "refresh_interval": "1s"}
     job = {"job_name": "aurelis-cache", "file_sd_configs": [discovery]}
     config = folder / "prometheus.yml"

@@ -127,6 +127,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "namespace empty": ({"namespace": ""}, "namespace must not be empty"),
     "name empty": ({"name": ""}, "name must not be empty"),
     "spans unknown": ({"spans": "some"}, "spans must be 'none', 'io' or 'all', not 'some'"),
+    "span_keys unknown": ({"span_keys": "plain"}, "span_keys must be 'none' or 'hash', not 'plain'"),
+    "span_keys without secret": ({"span_keys": "hash"}, "span_keys='hash' needs secret=: without one, keys could be"),
     "serialization json": ({"serialization": "json"}, "serialization must be 'msgpack', not 'json'"),
     "serialization pickle": ({"serialization": "pickle"}, "pickle' is refused: .*run code.*types="),
     "categories list": ({"categories": ["a"]}, "categories must be a mapping of names to EntryOptions, not list"),

@@ -13,11 +13,13 @@ COMMAND_LINE: Final = ("rich", "typer")
 DEMO: Final = (
     "fastapi",
     "httpx2",
+    "numpy",
     "openai",
     "opentelemetry.exporter.otlp.proto.http",
     "opentelemetry.exporter.prometheus",
     "opentelemetry.sdk",
     "prometheus_client",
+    "rapidfuzz",
     "redis",
     "starlette",
     "uvicorn",

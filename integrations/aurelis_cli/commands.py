@@ -53,6 +53,12 @@ def demo(
     hold: Annotated[
         float, typer.Option(min=0, help="After --seconds, keep everything up so long without traffic.")
     ] = 0.0,
+    faults: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="SECONDS", help="After so long, let Redis, the app and the model fail, one after the other."
+        ),
+    ] = None,
     redis: Annotated[
         str | None, typer.Option(metavar="URL", help="Share the caches of two workers through this Redis.")
     ] = None,
@@ -105,9 +111,12 @@ def demo(
         CacheConfig(redis_url=redis)
     except CacheError as error:
         raise typer.BadParameter(str(error), param_hint="--redis") from None
+    if faults is not None and redis is not None and not redis.startswith("redis://"):
+        raise typer.BadParameter("takes a --redis that begins with redis://", param_hint="--faults")
     options = Options(
         seconds=seconds,
         hold=hold,
+        faults=faults,
         redis_url=redis,
         upstream=upstream,
         model=model or STAND_IN,

@@ -26,6 +26,7 @@ MEMORY: Final = {names.LAYER: names.L1}
 SHARED: Final = {names.LAYER: f"{names.L2}|{names.L3}"}
 GET: Final = {names.OPERATION: "get"}
 FILL: Final = {names.OPERATION: "fill"}
+OPENED: Final = {names.BREAKER_STATE: "open"}
 FAILED_LOADS: Final = {**FILL, names.ERROR_TYPE: ".+"}
 
 

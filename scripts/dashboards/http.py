@@ -18,6 +18,11 @@ _SERVER: Final = "http_server_request_duration_seconds"
 _FAILED: Final = 'http_response_status_code=~"5.."'
 
 
+def _named(expression: str) -> str:
+    """Says what it is where a response came from no route; an empty name would be none in a legend."""
+    return f'label_replace({expression}, "http_route", "no route", "http_route", "")'
+
+
 def _served(*labels: str, matchers: str = "") -> str:
     matchers = f"{q.PROCESSES}, {matchers}" if matchers else q.PROCESSES
     return f"sum by ({', '.join(labels)}) (rate({_SERVER}_count{{{matchers}}}[$__rate_interval]))"
@@ -160,20 +165,22 @@ _ROUTES = (
         """Requests per second by route, hits included, as the framework's own telemetry reports them; of all caches and
         of what has none. Empty: the app has no instrumentation for HTTP, or its routes have no names. The busiest
         routes are those where a rule earns most.""",
-        (Query(_served("http_route"), "{{http_route}}"),),
+        (Query(_named(_served("http_route")), "{{http_route}}"),),
         unit="reqps",
         stacked=True,
         width=8,
     ),
     Panel(
-        "Latency by route",
+        "Latency by route, p95",
         """95th percentile of the time to answer, hits and misses together. A route that is slow although its cache has
         hits waits for what is not cached: compare with "Not kept, by reason".""",
         (
             Query(
-                "histogram_quantile(0.95, sum by (le, http_route) "
-                f"(rate({_SERVER}_bucket{{{q.PROCESSES}}}[$__rate_interval]))) >= 0",
-                "p95 {{http_route}}",
+                _named(
+                    "histogram_quantile(0.95, sum by (le, http_route) "
+                    f"(rate({_SERVER}_bucket{{{q.PROCESSES}}}[$__rate_interval]))) >= 0"
+                ),
+                "{{http_route}}",
                 exemplars=True,
             ),
         ),
@@ -187,7 +194,7 @@ _ROUTES = (
         response instead. If it grows: look at the app's log and traces.""",
         (
             Query(
-                q.share_by(_served("http_route", matchers=_FAILED), _served("http_route")),
+                _named(q.share_by(_served("http_route", matchers=_FAILED), _served("http_route"))),
                 "{{http_route}}",
             ),
         ),

@@ -7,19 +7,19 @@ from aurelis.cache.telemetry import names
 from . import _queries as q
 from . import writing
 from ._records import NONE_IS_GOOD, Dashboard, Panel, Query, Row
-from .overview import durations
+from .overview import FULL_STEPS, durations
 
 FAILED: Final = {names.RESULT: "error|skipped"}
 """Lookups that a layer did not answer."""
 _ANSWERED: Final = {names.RESULT: "hit|stale|negative"}
 _WORKS: Final = {names.OPERATION: "set|delete|clear|invalidate|scan|tags|acquire|renew|release"}
-_OPEN, _TRIED = ({names.BREAKER_STATE: state} for state in ("open", "half_open"))
+_TRIED: Final = {names.BREAKER_STATE: "half_open"}
 
 
 def breaker_open(*by: str) -> str:
     """1 while a breaker is open: each way into `open` is left through `half_open`; 0 where none ever opened."""
     opened, tried = (
-        f"sum by ({_by_labels(by)}) ({q.selector(names.BREAKER, state, raw=True)})" for state in (_OPEN, _TRIED)
+        f"sum by ({_by_labels(by)}) ({q.selector(names.BREAKER, state, raw=True)})" for state in (q.OPENED, _TRIED)
     )
     return f"clamp_max({opened} - ({tried} or 0 * {opened}), 1)"
 
@@ -83,8 +83,8 @@ _LAYERS = (
         password right? Frames: another version writes there, or something else does.""",
         (
             Query(
-                q.or_zero(q.events(names.ERRORS, names.LAYER, names.OPERATION, names.ERROR_TYPE)),
-                q.legend(names.LAYER, names.OPERATION, names.ERROR_TYPE),
+                q.or_zero(q.events(names.ERRORS, names.LAYER, names.ERROR_TYPE)),
+                q.legend(names.LAYER, names.ERROR_TYPE),
             ),
         ),
         steps=NONE_IS_GOOD,
@@ -127,12 +127,15 @@ _LAYERS = (
     ),
 )
 
+_TALL: Final = 10
+"""Rows of the grid for panels whose legends name each cache and layer."""
 _SIZES = (
     Panel(
         "Entries by layer",
         """Entries that are held now, over all instances, where a layer can tell. If they fall at once, something
         cleared the cache; if they stand at their bound while the hit ratio is low, allow more (max_size).""",
         (Query(q.level(names.ENTRIES, names.NAME, names.LAYER), q.legend(names.NAME, names.LAYER)),),
+        height=_TALL,
     ),
     Panel(
         "Bytes, of their limit",
@@ -144,6 +147,7 @@ _SIZES = (
         ),
         unit="bytes",
         dashed=".*: limit",
+        height=_TALL,
     ),
     Panel(
         "How full",
@@ -158,8 +162,9 @@ _SIZES = (
         ),
         unit="percentunit",
         maximum=1,
-        steps=((None, "green"), (0.9, "yellow")),
+        steps=FULL_STEPS,
         width=8,
+        height=_TALL,
     ),
     Panel(
         "Evictions",
@@ -168,12 +173,13 @@ _SIZES = (
         for it.""",
         (
             Query(
-                q.per_second(names.EVICTIONS, names.NAME, names.LAYER, names.REASON),
-                q.legend(names.NAME, names.LAYER, names.REASON),
+                q.per_second(names.EVICTIONS, names.LAYER, names.REASON),
+                q.legend(names.LAYER, names.REASON),
             ),
         ),
         unit="ops",
         width=8,
+        height=_TALL,
     ),
     Panel(
         "Stores",
@@ -183,6 +189,7 @@ _SIZES = (
         (Query(q.or_zero(q.per_second(names.STORES, names.STORE_RESULT)), q.legend(names.STORE_RESULT)),),
         unit="ops",
         width=8,
+        height=_TALL,
     ),
     Panel(
         "Invalidations",

@@ -12,8 +12,15 @@ from .overview import HIT_RATIO, durations
 _MODEL: Final = {names.MODEL: "$model"}
 _NONE: Final = {names.MODEL: ""}
 _TIMES: Final = q.series(names.SAVED_TIME)
-# Hits whose usage or price is known are all hits of models but these.
+_OF_MODELS: Final = "|".join(map(q.series, (names.SAVED_TOKENS, names.SAVED_UNKNOWN, names.SIMILARITY_LOOKUPS)))
+"""What only caches of model calls have."""
 _HITS: Final = q.in_range(names.REQUESTS, where=q.HITS)
+# Caches of similar prompts do not know the model; the usage of all other hits is known but for those that say so.
+_KNOWING: Final = q.total(
+    f"increase({q.selector(names.REQUESTS, q.HITS)}[$__range]) "
+    f"and on ({q.label(names.NAME)}) {q.selector(names.SAVED_TIME, {names.MODEL: '.+'}, raw=True)}"
+)
+_KNOWN: Final = f"(({_KNOWING} or vector(0)) - ({q.in_range(names.SAVED_UNKNOWN)} or vector(0)))"
 
 
 def _by_model(metric: names.Metric, *further: str) -> Query:
@@ -67,7 +74,7 @@ _STATS = (
         "Hits of known usage",
         """Share of the hits in the time range that say how many tokens they save. Below all of them, the figures above
         are too small: make the calls ask for their usage.""",
-        (Query(f"1 - {q.share(q.in_range(names.SAVED_UNKNOWN), _HITS)}", "Hits of known usage"),),
+        (Query(f"{_KNOWN} / ({_HITS} > 0)", "Hits of known usage"),),
         kind="stat",
         unit="percentunit",
         decimals=0,
@@ -237,8 +244,7 @@ DASHBOARD: Final = Dashboard(
         Row(title="What is not kept", panels=_REFUSALS),
         similarity.ROW,
     ),
-    # Those that know a model, that the caches of responses do not count here.
-    caches=f'label_values({_TIMES}{{{q.PROCESSES}, {q.label(names.MODEL)}!=""}}, {q.label(names.NAME)})',
+    caches=f'label_values({{__name__=~"{_OF_MODELS}", {q.PROCESSES}}}, {q.label(names.NAME)})',
     choices=(
         Choice(
             name="model",

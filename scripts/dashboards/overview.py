@@ -9,6 +9,7 @@ from ._records import PLAIN, Dashboard, Panel, Query, Row
 
 HIT_RATIO: Final = q.share(q.in_range(names.REQUESTS, where=q.HITS), q.in_range(names.REQUESTS))
 RATIO_STEPS: Final = ((None, "red"), (0.5, "yellow"), (0.8, "green"))
+FULL_STEPS: Final = ((None, "green"), (0.9, "yellow"))
 TOKENS: Final = f"{q.in_range(names.SAVED_TOKENS)} or vector(0)"
 SECONDS: Final = q.in_range(names.SAVED_TIME)
 _AVOIDED: Final = f"round({q.in_range(names.REQUESTS, where=q.HITS)} + ({q.in_range(names.COALESCED)} or vector(0)))"
@@ -116,17 +117,14 @@ _GRAPHS = (
     ),
     Panel(
         "Failures and breaker",
-        """Failures of a layer, around each point, that were handled and reached no caller, and changes of state of
-        the breaker in front of it. Anything above zero: see whether Redis is reachable and quick enough. While
-        the breaker is open, requests are answered from memory and the origin.""",
+        """Failures of layers, around each point, that were handled and reached no caller, and how often a breaker
+        opened in front of one. Anything above zero: see whether Redis is reachable and quick enough; "Failures" of the
+        layers has the types. While a breaker is open, requests are answered from memory and the origin.""",
         (
+            Query(q.or_zero_by_cache(q.events(names.ERRORS, names.NAME)), f"{q.legend(names.NAME)}: failures"),
             Query(
-                q.or_zero_by_cache(q.events(names.ERRORS, names.NAME, names.LAYER, names.ERROR_TYPE)),
-                f"{q.legend(names.NAME)}: failures {q.legend(names.LAYER, names.ERROR_TYPE)}",
-            ),
-            Query(
-                q.or_zero_by_cache(q.events(names.BREAKER, names.NAME, names.LAYER, names.BREAKER_STATE)),
-                f"{q.legend(names.NAME)}: breaker {q.legend(names.LAYER, names.BREAKER_STATE)}",
+                q.or_zero_by_cache(q.events(names.BREAKER, names.NAME, where=q.OPENED)),
+                f"{q.legend(names.NAME)}: breaker opened",
             ),
         ),
         to="aurelis-cache-layers",
@@ -141,15 +139,19 @@ _GRAPHS = (
     ),
     Panel(
         "Memory, of its limit",
-        """Bytes that entries take in memory now, and how many they may take, over all instances. If usage stays at the
-        limit and the hit ratio is low, raise max_bytes or shorten lives.""",
+        """Share of the bytes that entries may take in memory which they take now, over all instances. If it stays at
+        the limit and the hit ratio is low, raise max_bytes or shorten lives.""",
         (
-            Query(q.level(names.USAGE, names.NAME, where=q.MEMORY), f"{q.legend(names.NAME)}: used"),
-            Query(q.level(names.LIMIT, names.NAME, where=q.MEMORY), f"{q.legend(names.NAME)}: limit"),
+            Query(
+                f"{q.level(names.USAGE, names.NAME, where=q.MEMORY)} "
+                f"/ ({q.level(names.LIMIT, names.NAME, where=q.MEMORY)} > 0)",
+                q.legend(names.NAME),
+            ),
         ),
-        unit="bytes",
+        unit="percentunit",
+        maximum=1,
+        steps=FULL_STEPS,
         width=6,
-        dashed=".*: limit",
         to="aurelis-cache-layers",
     ),
     Panel(

@@ -2,6 +2,7 @@
 
 import asyncio
 import http
+import re
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -36,12 +37,29 @@ def test_kinds_come_in_their_shares_and_things_by_zipf() -> None:
 
 
 def test_targets_are_urls_of_the_app() -> None:
-    targets = dict(islice(requests(["a-b"], 1, 1), 100))
+    targets = dict(islice(requests(["a-b"], 1, 1), 400))
     assert targets["package"] == "/packages/a-b"
     assert targets["packages"] == "/packages?page=1"
     assert targets["search"].startswith("/search?q=")
     assert targets["ask"].startswith("/ask?q=Wh")
     assert " " not in targets["ask"]
+    assert targets["faq"].startswith("/faq?q=")
+    assert targets["related"] == "/related/a-b"
+    assert re.fullmatch(r"/ratings/a-b\?user=u\d+&stars=[1-5]", targets["ratings"])
+
+
+def test_careless_users_leave_out_hyphens() -> None:
+    def asked(*, careless: bool) -> set[str]:
+        sent = islice(requests(["a-b", "c"], 1, 1, {"faq": 1}, careless=careless), 300)
+        return {target for _, target in sent}
+
+    assert "/faq?q=What+is+a+b+for%3F" in asked(careless=True)
+    assert "/faq?q=What+is+a+b+for%3F" not in asked(careless=False)
+
+
+def test_a_mix_may_leave_kinds_out() -> None:
+    kinds = {kind for kind, _ in islice(requests(NAMES, 3, 1, {"ask": 1, "search": 1}), 200)}
+    assert kinds == {"ask", "search"}
 
 
 @pytest.mark.parametrize(
@@ -65,6 +83,7 @@ class Server:
     """Answers every request after a moment, and counts them itself."""
 
     def __init__(self) -> None:
+        self.methods: Counter[bytes] = Counter()
         self.answered = 0
         self.under_way = 0
         self.most_under_way = 0
@@ -77,6 +96,7 @@ class Server:
             await asyncio.sleep(0.005)
             self.under_way -= 1
             self.answered += 1
+            self.methods[head.partition(b" ")[0]] += 1
             if self.answered == 100:
                 self.busy.set()
             status = http.HTTPStatus.NOT_FOUND if b"/search" in head else http.HTTPStatus.OK
@@ -105,6 +125,8 @@ async def test_the_driver_counts_exactly_what_it_sent_and_got(tmp_path: Path) ->
             rate=2000.0,
             users=4,
             seed=1,
+            stand_in=True,
+            careless=False,
             temporary=None,
         )
         driver = Driver(settings)
@@ -115,6 +137,14 @@ async def test_the_driver_counts_exactly_what_it_sent_and_got(tmp_path: Path) ->
     record = driver.counts.record()
     kinds = record["kinds"]
     assert record["sent"] == record["answered"] == served.answered
+    assert served.methods == {
+        method: count
+        for method, count in {
+            b"PUT": kinds["ratings"]["sent"],
+            b"GET": record["sent"] - kinds["ratings"]["sent"],
+        }.items()
+        if count
+    }
     assert kinds["search"]["statuses"] == {"404": kinds["search"]["sent"]}
     assert kinds["package"]["statuses"] == {"200": kinds["package"]["sent"]}
     assert kinds["package"]["cache"] == {"hit": kinds["package"]["sent"]}
@@ -133,6 +163,8 @@ async def test_requests_that_nobody_answers_are_counted_as_errors(tmp_path: Path
         rate=1000.0,
         users=2,
         seed=1,
+        stand_in=True,
+        careless=False,
         temporary=None,
     )
     driver = Driver(settings)

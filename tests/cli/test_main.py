@@ -41,6 +41,8 @@ def test_it_explains_its_command() -> None:
         (["--upstream", "http://127.0.0.1/v1", "--model", "m"], "OPENAI_API_KEY"),
         (["--port", "65535"], "65534"),
         (["--rate", "0"], "0.1"),
+        (["--faults", "-1"], "0"),
+        (["--faults", "1", "--redis", "rediss://127.0.0.1"], "redis://"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

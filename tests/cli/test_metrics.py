@@ -20,11 +20,17 @@ aurelis_cache_requests_total{aurelis_cache_name="web",aurelis_cache_result="bypa
 aurelis_cache_requests_total{aurelis_cache_name="models",aurelis_cache_result="miss"} 5.0
 # TYPE aurelis_cache_coalesced_total counter
 aurelis_cache_coalesced_total{aurelis_cache_name="web"} 4.0
+# TYPE aurelis_cache_refreshes_total counter
+aurelis_cache_refreshes_total{aurelis_cache_name="models",aurelis_cache_refresh_reason="items"} 2.0
+# TYPE aurelis_cache_items_total counter
+aurelis_cache_items_total{aurelis_cache_name="models",aurelis_cache_result="hit",aurelis_cache_layer="l1"} 27.0
+aurelis_cache_items_total{aurelis_cache_name="models",aurelis_cache_result="miss"} 3.0
 # TYPE aurelis_cache_saved_tokens_total counter
 aurelis_cache_saved_tokens_total{aurelis_cache_name="models",aurelis_cache_token_type="input"} 11.0
 aurelis_cache_saved_tokens_total{aurelis_cache_name="models",aurelis_cache_token_type="output"} 31.0
 # TYPE aurelis_cache_entry_count gauge
 aurelis_cache_entry_count{aurelis_cache_name="web",aurelis_cache_layer="l1"} 15.0
+aurelis_cache_entry_count{aurelis_cache_name="web",aurelis_cache_layer="l3"} 40.0
 # TYPE aurelis_cache_operation_duration_seconds histogram
 aurelis_cache_operation_duration_seconds_bucket{aurelis_cache_name="web",aurelis_cache_operation="fill",le="0.1"} 0.0
 aurelis_cache_operation_duration_seconds_bucket{aurelis_cache_name="web",aurelis_cache_operation="fill",le="0.5"} 8.0
@@ -47,6 +53,13 @@ def test_loads_are_misses_and_bypasses_without_those_who_waited_for_another() ->
     assert web.loads == 16
     assert web.avoided == 84
     assert web.loads + web.avoided == web.requests
+
+
+def test_refreshes_are_loads_too_and_items_are_no_requests() -> None:
+    models = view(parse(WORKER), "models")
+    assert models.requests == 5
+    assert models.loads == 7
+    assert models.items == {"hit": 27, "miss": 3}
 
 
 def test_ratios_are_shares_of_all_requests() -> None:

@@ -80,3 +80,34 @@ def test_it_is_as_slow_as_a_quick_model() -> None:
     assert len(answer.pieces) == MAX_TOKENS
     assert 0.8 * FIRST_TOKEN <= first <= 1.2 * FIRST_TOKEN
     assert all(TOKEN[0] <= delay <= TOKEN[1] for _, delay in rest)
+
+
+async def test_texts_with_the_same_words_have_embeddings_near_each_other(
+    client: openai.AsyncOpenAI, stand_in: StandIn
+) -> None:
+    texts = ["a web framework", "another web framework", "colours for terminals"]
+    answer = await client.embeddings.create(model="e", input=texts, encoding_format="float")
+    one, near, far = (each.embedding for each in answer.data)
+    assert sum(a * b for a, b in zip(one, near, strict=True)) > sum(a * b for a, b in zip(one, far, strict=True))
+    assert answer.usage.prompt_tokens == 9
+    assert (stand_in.calls.started, stand_in.calls.finished) == (1, 1)
+
+
+async def test_embeddings_of_nothing_are_refused(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="texts"):
+        await client.embeddings.create(model="e", input=[])
+
+
+async def test_in_trouble_it_is_busy_ends_too_early_or_breaks_off(stand_in: StandIn) -> None:
+    """One after the other, and the calls are counted all the same."""
+    transport = httpx2.ASGITransport(app=stand_in.app(), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://model") as plain:
+        assert (await plain.put("/faults?name=model&name=app")).status_code == 204
+        call = {"model": "m", "messages": MESSAGES, "stream": True}
+        answers = [await plain.post("/v1/chat/completions", json=call) for _ in range(3)]
+        assert [answer.status_code for answer in answers].count(429) == 1
+        assert not any("[DONE]" in answer.text for answer in answers)
+        assert (await plain.post("/v1/embeddings", json={"model": "e", "input": ["a"]})).status_code == 429
+        await plain.put("/faults")
+        assert "[DONE]" in (await plain.post("/v1/chat/completions", json=call)).text
+        assert (await plain.get("/calls")).json() == {"started": 5, "finished": 1}

@@ -16,12 +16,14 @@ class Model:
     Attributes:
         faults: what goes wrong: `drop` mid-stream, `error` within the answer, `unterminated`, `length`, `filtered`,
             `busy` (429, the first time), `gzip`, `bytes` (one byte a chunk), `clumps` (chunks of odd sizes), `large`.
-        gate: waited for before the last part of an answer comes.
+        gate: waited for before the last parts of an answer come.
+        held: how many of them, where it is streamed.
     """
 
     wire: Wire
     faults: frozenset[str] = frozenset()
     gate: Gate | None = None
+    held: int = 1
     calls: int = field(default=0)
 
     def __call__(self, asked: Asked) -> Reply:
@@ -46,7 +48,7 @@ class Model:
         if "drop" in self.faults:
             parts = [*parts[:-1], parts[-1:][0], BREAK] if not streams else [*parts[:1], BREAK]
         if self.gate is not None:
-            parts.insert(len(parts) - 1, self.gate)
+            parts.insert(len(parts) - (self.held if streams else 1), self.gate)
         return Reply(200, headers, parts)
 
     def is_stream(self, asked: Asked) -> bool:

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from tests.compare.probes import PASSED, PROBES, VOID
+from tests.compare.bench import PASSED, VOID
+from tests.compare.probes import PROBES
 from tests.compat.__main__ import HERE as COMPAT
 from tests.compat.__main__ import ROOT, TOOLS, uv
 

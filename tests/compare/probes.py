@@ -3,102 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.client.model_server import Model
-from tests.client.upstream import Asked, Gate, Reply, Server, Upstream, json_reply
-from tests.managers import WITHIN
+from tests.client.upstream import Asked, Gate, Reply, json_reply
+from tests.compare.bench import LASTING, SETTLING, Bench, Probe, require
 from tests.models.examples import DONE, completion, event, piece
 from tests.models.wire import WIRES, Wire
 
 if TYPE_CHECKING:
-    from tests.compare.subjects import Piece, Subject
+    from tests.compare.subjects import Piece
 
-SETTLING: Final = 0.1
-"""Seconds after a call in which a cache that stores in the background may do so."""
 AT_ONCE: Final = 12
-LASTING: Final = [("cache-control", "max-age=3600")]
-"""All that the provider says may be kept. Real ones do not say so, but some caches need it."""
-
-
-PASSED, VOID = "pass", "void"
-"""Of a probe: it was done right, or meant nothing, since the cache keeps no such calls."""
-
-
-class WrongError(AssertionError):
-    """What a cache did wrong."""
-
-
-def require(condition: bool, what: str) -> None:
-    """Raises `WrongError` unless it is so."""
-    if not condition:
-        raise WrongError(what)
-
-
-class Bench:
-    """One cache before one provider, with nothing stored."""
-
-    def __init__(self, subject: Subject, server: Server, settling: float = SETTLING) -> None:
-        self.subject, self._server, self._settling = subject, server, settling
-        self.upstream = self.another()
-
-    def another(self) -> Upstream:
-        """One more provider."""
-        upstream = self._server.part()
-        self.speak(upstream, WIRES["OPENAI_CHAT"])
-        return upstream
-
-    def speak(self, upstream: Upstream, wire: Wire, *faults: str, gate: Gate | None = None) -> None:
-        """What a provider answers from now on."""
-        model = Model(wire, frozenset(faults), gate)
-
-        def answer(asked: Asked) -> Reply:
-            reply = model(asked)
-            return replace(reply, headers=[*reply.headers, *LASTING])
-
-        upstream.answer = answer
-
-    async def chat(self, upstream: Upstream | None = None, **call: Any) -> list[Piece]:
-        """A chat completion, and time for the cache to store it."""
-        answer = await self.subject.chat((upstream or self.upstream).url, **call)
-        await self.settle()
-        return answer
-
-    async def settle(self) -> None:
-        """Time for the cache to store what has come."""
-        await asyncio.sleep(self._settling)
-
-    async def stored(self, **call: Any) -> list[Piece]:
-        """A chat completion that is answered from the cache afterwards."""
-        answer = await self.chat(**call)
-        await self.chat(**call)
-        require(self.upstream.calls == 1, "the call itself was not stored")
-        return answer
-
-    async def in_spite(self, call: Callable[[], Awaitable[object]]) -> None:
-        """A call that may fail."""
-        with contextlib.suppress(Exception):
-            await call()
-        await self.settle()
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One question.
-
-    Attributes:
-        needs: the probe that a cache must have passed for this one to mean anything.
-    """
-
-    group: str
-    name: str
-    run: Callable[[Bench], Awaitable[None]]
-    needs: str = ""
-
 
 PROBES: list[Probe] = []
 HITS, MISSES, REPLAYS, NEVER = "Must hit", "Must miss", "Must replay as it came", "Must never be stored"
@@ -316,7 +234,8 @@ _never("a stream without its end", "unterminated", stream=True)
 @probe(NEVER, "a stream that its reader has left", STREAM)
 async def _left(bench: Bench) -> None:
     gate = Gate()
-    bench.speak(bench.upstream, WIRES["OPENAI_CHAT"], gate=gate)
+    wire = WIRES["OPENAI_CHAT"]
+    bench.speak(bench.upstream, wire, gate=gate, held=len(wire.chunks) - 1)
     await bench.in_spite(lambda: bench.subject.begin(bench.upstream.url))
     gate.open()
     bench.speak(bench.upstream, WIRES["OPENAI_CHAT"])
@@ -362,18 +281,3 @@ _continued("an answer with a web search", tools=[{"type": "web_search"}])
 def _text(pieces: list[Piece]) -> str:
     """All text of an answer or a stream."""
     return "".join(text for choices, _ in pieces for text, _, _ in choices)
-
-
-async def asked(probe: Probe, subject: Subject, server: Server, settling: float = SETTLING) -> str:
-    """What a cache did: `PASSED`, or what was wrong."""
-    await subject.open()
-    try:
-        async with asyncio.timeout(WITHIN):
-            await probe.run(Bench(subject, server, settling))
-    except WrongError as error:
-        return str(error)
-    except Exception as error:  # noqa: BLE001  # whatever it is, the caller did not get an answer
-        return f"raised {type(error).__name__}"
-    finally:
-        await subject.aclose()
-    return PASSED

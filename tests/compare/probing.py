@@ -11,7 +11,8 @@ import warnings
 from typing import Any
 
 from tests.client.upstream import Server
-from tests.compare.probes import PASSED, PROBES, VOID, asked
+from tests.compare.bench import PASSED, VOID, asked
+from tests.compare.probes import PROBES
 from tests.compare.subjects import SUBJECTS
 
 

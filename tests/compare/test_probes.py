@@ -4,7 +4,8 @@ import pytest
 
 from tests.client.upstream import Server
 from tests.compare.__main__ import PAGE, passed
-from tests.compare.probes import PASSED, PROBES, Probe, asked
+from tests.compare.bench import PASSED, Probe, asked
+from tests.compare.probes import PROBES
 from tests.compare.subjects import SUBJECTS, Aurelis
 
 

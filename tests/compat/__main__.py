@@ -20,6 +20,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 HERE: Final = Path(__file__).parent
 ENVIRONMENTS: Final = ROOT / ".cache" / "compat"
+TABLE: Final = ROOT / "docs" / "sdk-tests.md"
 TOOLS: Final = ("hypothesis", "pytest", "pytest-asyncio", "pytest-timeout", "sybil", "uvicorn")
 """What the tests need beside the SDK; `tests/requirements.txt` says which versions."""
 
@@ -32,6 +33,7 @@ SDKS: Final[Mapping[str, Sequence[str]]] = {
     "ollama": ["ollama"],
     "litellm": ["litellm"],
     "langchain": ["langchain", "langchain-openai", "langchain-anthropic"],
+    "langchain-google-genai": ["langchain-google-genai"],
     "pydantic-ai": ["pydantic-ai-slim[openai,anthropic]"],
     "openai-agents": ["openai-agents"],
     "llama-index": ["llama-index-llms-openai", "llama-index-embeddings-openai"],
@@ -55,9 +57,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.compat", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="SDK", help=f"{', '.join(SDKS)}; all, if none is given")
     parser.add_argument("--upgrade", action="store_true", help="bring the environments up to date first")
+    parser.add_argument("--table", action="store_true", help="write what is tested into docs/sdk-tests.md, and end")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in SDKS]:
         parser.error(f"there is no {', '.join(unknown)}; choose from {', '.join(SDKS)}")
+    if arguments.table:
+        write_table()
+        return 0
     outcomes = []
     for name in arguments.names or SDKS:
         print(f"== {name}", flush=True)
@@ -83,7 +89,7 @@ def tried(name: str, *, upgrade: bool) -> Outcome:
     if subprocess.run(command, check=False).returncode:
         return Outcome(name, "-", "could not be installed", time.monotonic() - began, passed=False)
     options = ["-o", "addopts=--import-mode=importlib --strict-markers", "-o", "filterwarnings=default"]
-    test = HERE / f"test_{name.replace('-', '_')}.py"
+    test = HERE / f"test_{module(name)}.py"
     ran = subprocess.run(
         [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(test)],
         check=False,
@@ -97,6 +103,30 @@ def tried(name: str, *, upgrade: bool) -> Outcome:
     found = re.findall(r"^(.*\b(?:passed|failed|error)\b.*) in [\d.]+s", ran.stdout, re.MULTILINE)
     summary = re.sub(r", \d+ warnings?", "", found[-1]).strip("= ") if found else "no test ran"
     return Outcome(name, versions(python, SDKS[name]), summary, time.monotonic() - began, passed=ran.returncode == 0)
+
+
+def write_table() -> None:
+    """Replaces the rows of the page by those of all environments, which must be there."""
+    program = "import sys; from tests.compat.contract import rows_of; print(*rows_of(*sys.argv[1:]), sep='\\n')"
+    rows = []
+    for name in SDKS:
+        command = [
+            str(ENVIRONMENTS / name / "bin" / "python"),
+            "-c",
+            program,
+            name,
+            f"tests.compat.test_{module(name)}",
+        ]
+        rows += subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    lines = TABLE.read_text("utf-8").splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("|---")) + 1
+    last = next((number for number in range(first, len(lines)) if not lines[number].startswith("|")), len(lines))
+    TABLE.write_text("\n".join([*lines[:first], *rows, *lines[last:]]) + "\n", "utf-8")
+
+
+def module(name: str) -> str:
+    """The name of an SDK as it is in the names of modules."""
+    return name.replace("-", "_")
 
 
 def uv(*arguments: str) -> list[str]:

@@ -47,6 +47,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     if "mode" in metafunc.fixturenames:
         metafunc.parametrize("mode", contract.modes)
+    if "feature" in metafunc.fixturenames:
+        metafunc.parametrize("feature", contract.features)
     if "line" in metafunc.fixturenames:
         metafunc.parametrize("line", [str(block.line) for block in blocks(page_of(contract.sdk))])
     if "stream" in metafunc.fixturenames:

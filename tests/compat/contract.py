@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
-from collections.abc import Callable, Iterable
+import inspect
+import json
+import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -19,12 +23,16 @@ from aurelis.cache import CacheManager, cache_options
 from aurelis.cache.client import find_clients
 from tests.client.model_server import Model
 from tests.client.upstream import Gate, Upstream
+from tests.compat.answers import FINAL, Actor
+from tests.compat.questions import FEATURES, UNLIKE, WITH, Question
+from tests.conftest import ROOT
 from tests.docs.blocks import page_of, run_block
-from tests.managers import eventually, requests
+from tests.managers import eventually, is_settled, requests
 from tests.models.wire import Wire
 
 T = TypeVar("T")
-_THREADS = ThreadPoolExecutor(32)
+AT_ONCE = 50
+_THREADS = ThreadPoolExecutor(AT_ONCE)
 ASYNC, SYNC = "async", "sync"
 
 
@@ -46,10 +54,10 @@ class Clients:
         maker = package.AsyncClient if mode == ASYNC else package.Client
         return self.keep(maker(timeout=10, transport=self.transport(mode, library)))
 
-    def transport(self, mode: str, library: str = "httpx2") -> Any:
+    def transport(self, mode: str, library: str = "httpx2", **options: Any) -> Any:
         """A transport with a cache."""
         package = importlib.import_module(f"aurelis_{library}")
-        return (package.AsyncCacheTransport if mode == ASYNC else package.CacheTransport)(cache=self.manager)
+        return (package.AsyncCacheTransport if mode == ASYNC else package.CacheTransport)(cache=self.manager, **options)
 
     def wrap(self, client: Any, library: str = "httpx2") -> Any:
         """A client of an SDK as an app makes it, with a cache put into it."""
@@ -95,6 +103,8 @@ class SdkContract:
         wholes: whether it reads whole answers.
         items: of how many things a call asks for the embeddings, each of which is loaded by itself; 1 for other calls.
         another_model: one that the SDK knows, beside that of the wire.
+        features: of `FEATURES`: what a call of this operation may have beside a text.
+        held: how many of a stream's last chunks the SDK leaves to come, because it knows that it has all.
     """
 
     wire: ClassVar[Wire]
@@ -103,6 +113,8 @@ class SdkContract:
     wholes: ClassVar[bool] = True
     items: ClassVar[int] = 1
     another_model: ClassVar[str] = "another-model"
+    features: ClassVar[tuple[str, ...]] = ()
+    held: ClassVar[int] = 1
 
     # --- to be told
 
@@ -114,22 +126,39 @@ class SdkContract:
         """The same, with the cache put into a client that the SDK has made by itself."""
         raise NotImplementedError
 
-    async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        """One call, read to its end: what the SDK makes of the answer, or the list of that for each chunk."""
+    def begin(self, client: Any, question: Question, model: str, *, stream: bool, blocking: bool) -> Any:
+        """Call: the answer, or what its chunks are got from; each of it, or both, may have to be awaited."""
         raise NotImplementedError
 
-    def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
+    def shown(self, part: Any) -> Any:
+        """What came from the model, of an answer or of a chunk."""
+        return part.model_dump(mode="json")
+
+    # --- what few need to tell
+
+    async def ask(self, client: Any, question: Question, model: str, *, stream: bool) -> Any:
+        """One call, read to its end: what the SDK makes of the answer, or the list of that for each chunk."""
+        answer = self.begin(client, question, model, stream=stream, blocking=False)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        return [self.shown(part) async for part in answer] if stream else self.shown(answer)
+
+    def ask_blocking(self, client: Any, question: Question, model: str, *, stream: bool) -> Any:
         """The same for a client without an event loop."""
-        raise NotImplementedError
+        answer = self.begin(client, question, model, stream=stream, blocking=True)
+        return [self.shown(part) for part in answer] if stream else self.shown(answer)
 
     # --- the tests
 
-    async def call(self, plugged: Plugged, text: str = "Hello", model: str = "", *, stream: bool = False) -> Any:
+    async def call(
+        self, plugged: Plugged, asked: str | Question = "Hello", model: str = "", *, stream: bool = False
+    ) -> Any:
         """One call of either mode."""
+        question = Question(asked) if isinstance(asked, str) else asked
         model = model or str(self.wire.body.get("model", "gemini-2.5-flash"))
         if plugged.blocking:
-            return await in_thread(partial(self.ask_blocking, plugged.client, text, model, stream=stream))
-        return await self.ask(plugged.client, text, model, stream=stream)
+            return await in_thread(partial(self.ask_blocking, plugged.client, question, model, stream=stream))
+        return await self.ask(plugged.client, question, model, stream=stream)
 
     @pytest.fixture
     def plugged(self, clients: Clients, upstream: Upstream, mode: str) -> Plugged:
@@ -206,12 +235,16 @@ class SdkContract:
 
     @pytest.mark.parametrize("fault", ["drop", "error", "unterminated", "length", "filtered"])
     async def test_what_is_not_whole_is_not_stored(
-        self, plugged: Plugged, upstream: Upstream, stream: bool, fault: str
+        self, plugged: Plugged, upstream: Upstream, manager: CacheManager, stream: bool, fault: str
     ) -> None:
         if not self._can(fault, stream=stream):
             return
         upstream.answer = Model(self.wire, frozenset({fault}))
         await self._in_spite(plugged, stream=stream)
+        # Some SDKs leave what has failed unread, and who comes before it is gone would share it.
+        gc.collect()
+        with contextlib.suppress(AssertionError):
+            await eventually(lambda: is_settled(manager), within=1)
         upstream.answer = Model(self.wire)
         before = upstream.calls
         good = await self.call(plugged, stream=stream)
@@ -251,25 +284,61 @@ class SdkContract:
     async def test_many_identical_calls_at_once_ask_once(
         self, plugged: Plugged, upstream: Upstream, manager: CacheManager, stream: bool
     ) -> None:
-        gate, number = Gate(), 20 if plugged.blocking else 50  # each that blocks needs a thread
-        upstream.answer = Model(self.wire, gate=gate)
-        calls = [asyncio.create_task(self.call(plugged, stream=stream)) for _ in range(number)]
+        gate = Gate()
+        upstream.answer = Model(self.wire, gate=gate, held=self.held)
+        calls = [asyncio.create_task(self.call(plugged, stream=stream)) for _ in range(AT_ONCE)]
         await upstream.arrived.happened()
         flights = manager._engine.flights
-        await eventually(lambda: flights.waiting == self.items * (number - 1))
+        await eventually(lambda: flights.waiting == self.items * (AT_ONCE - 1))
         gate.open()
         answers = await asyncio.gather(*calls)
         assert upstream.calls == 1
         assert all(answer == answers[0] for answer in answers)
 
 
-def dumped(values: Iterable[Any]) -> list[Any]:
-    """What pydantic's models hold."""
-    return [value.model_dump(mode="json") for value in values]
+class TextContract(SdkContract):
+    """Tests of an operation whose answer is a text.
+
+    Attributes:
+        loops: the SDK itself calls the functions and asks again.
+    """
+
+    loops: ClassVar[bool] = False
+
+    async def loop(self, plugged: Plugged, *, stream: bool) -> list[Any]:
+        """A conversation in which the model calls a function and answers with what that gives: both answers."""
+        first = await self.call(plugged, WITH["tools"], stream=stream)
+        if self.loops:
+            return [first]
+        called = re.search(r"call_\d+", json.dumps(first))
+        assert called is not None
+        return [first, await self.call(plugged, replace(WITH["tools"], called=called[0]), stream=stream)]
+
+    async def test_what_the_answer_depends_on_is_part_of_the_call(
+        self, plugged: Plugged, upstream: Upstream, feature: str, stream: bool
+    ) -> None:
+        upstream.answer = Actor(self.wire)
+        questions = [Question(), *([UNLIKE[feature]] if UNLIKE[feature] != Question() else []), WITH[feature]]
+        answers = [await self.call(plugged, question, stream=stream) for question in questions]
+        asked = len(questions) + (self.loops and feature == "tools")
+        assert upstream.calls == asked
+        assert [await self.call(plugged, question, stream=stream) for question in questions] == answers
+        assert upstream.calls == asked
+
+    async def test_a_loop_with_tools_replays_whole(self, plugged: Plugged, upstream: Upstream, stream: bool) -> None:
+        """The ids of tool calls come from the answer that was kept, so the next turn is the same call again."""
+        if "tools" not in self.features:
+            return
+        upstream.answer = Actor(self.wire)
+        first = await self.loop(plugged, stream=stream)
+        assert FINAL[-5:] in json.dumps(first)
+        assert upstream.calls == 2
+        assert await self.loop(plugged, stream=stream) == first
+        assert upstream.calls == 2
 
 
 class SdkPage:
-    """The blocks of a page run. A class derived from it is one page.
+    """The blocks of a page run, and it says what is tested. A class derived from it is one page.
 
     Attributes:
         sdk: the page is `docs/sdks/SDK.md`.
@@ -279,3 +348,25 @@ class SdkPage:
 
     def test_a_block_of_its_page_runs(self, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run_block(page_of(self.sdk), line, tmp_path, monkeypatch)
+
+    def test_the_table_says_what_is_tested(self) -> None:
+        """Each class of this module has its row, and none is left of others; `--table` writes them."""
+        table = (ROOT / "docs" / "sdk-tests.md").read_text("utf-8").splitlines()
+        assert [line for line in table if line.startswith(f"| [{self.sdk}](")] == rows_of(
+            self.sdk, type(self).__module__
+        )
+
+
+def rows_of(sdk: str, module: str) -> list[str]:
+    """What is tested of an SDK, a row for each operation."""
+    found = vars(importlib.import_module(module)).values()
+    contracts = [one for one in found if isinstance(one, type) and issubclass(one, SdkContract)]
+    return [_row_of(sdk, contract) for contract in contracts if "wire" in vars(contract)]
+
+
+def _row_of(sdk: str, contract: type[SdkContract]) -> str:
+    operation = contract.__name__.removeprefix("Test")
+    modes = ", ".join(contract.modes)
+    answers = ", ".join(["whole"] * contract.wholes + ["streamed"] * contract.streams)
+    marks = " | ".join("yes" if feature in contract.features else "–" for feature in FEATURES)
+    return f"| [{sdk}](sdks/{sdk}.md) | {operation} | {modes} | {answers} | {marks} |"

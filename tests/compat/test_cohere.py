@@ -6,7 +6,8 @@ from typing import Any
 
 import cohere
 
-from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage, dumped
+from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage, TextContract
+from tests.compat.questions import FEATURES, Question, said_as_chat
 from tests.models.wire import WIRES
 
 
@@ -21,41 +22,32 @@ class CohereContract(SdkContract):
         make: Any = cohere.AsyncClientV2 if mode == ASYNC else cohere.ClientV2
         return clients.wrap(make(api_key=key, base_url=url), "httpx")
 
-    def _call(self, client: Any, text: str, model: str, stream: bool) -> Any:
-        raise NotImplementedError
 
-    async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        answer = self._call(client, text, model, stream)
-        return dumped([event async for event in answer]) if stream else dumped([await answer])
-
-    def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        answer = self._call(client, text, model, stream)
-        return dumped(answer) if stream else dumped([answer])
-
-
-class TestChat(CohereContract):
+class TestChat(CohereContract, TextContract):
     wire = WIRES["COHERE"]
+    features = FEATURES
 
-    def _call(self, client: Any, text: str, model: str, stream: bool) -> Any:
-        return (client.chat_stream if stream else client.chat)(
-            model=model, messages=[{"role": "user", "content": text}]
-        )
+    def begin(self, client: Any, question: Question, model: str, *, stream: bool, blocking: bool) -> Any:
+        call = said_as_chat(question)
+        if question.shape is not None:
+            call["response_format"] = {"type": "json_object", "json_schema": question.shape}
+        return (client.chat_stream if stream else client.chat)(model=model, **call)
 
 
 class TestEmbed(CohereContract):
     wire = WIRES["COHERE_EMBED"]
     streams = False
 
-    def _call(self, client: Any, text: str, model: str, stream: bool) -> Any:
-        return client.embed(model=model, texts=[text], input_type="search_query", embedding_types=["float"])
+    def begin(self, client: Any, question: Question, model: str, *, stream: bool, blocking: bool) -> Any:
+        return client.embed(model=model, texts=[question.text], input_type="search_query", embedding_types=["float"])
 
 
 class TestRerank(CohereContract):
     wire = WIRES["COHERE_RERANK"]
     streams = False
 
-    def _call(self, client: Any, text: str, model: str, stream: bool) -> Any:
-        return client.rerank(model=model, query=text, documents=["a", "b"], top_n=1)
+    def begin(self, client: Any, question: Question, model: str, *, stream: bool, blocking: bool) -> Any:
+        return client.rerank(model=model, query=question.text, documents=["a", "b"], top_n=1)
 
 
 class TestPage(SdkPage):

@@ -6,37 +6,15 @@ from typing import Any
 
 import anthropic
 from langchain_anthropic import ChatAnthropic
-from langchain_core.messages import BaseMessage
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 from tests.compat.contract import ASYNC, SYNC, Clients, SdkContract, SdkPage
+from tests.compat.langchain_models import ChatModelContract
+from tests.compat.questions import Question
 from tests.models.wire import WIRES
 
 
-def comparable(message: BaseMessage) -> Any:
-    """What came from the model: LangChain gives each run an id."""
-    return message.model_dump(mode="json", exclude={"id"})
-
-
-class ChatContract(SdkContract):
-    """All chat models are called alike; a model's name is part of it."""
-
-    def chat(self, client: Any, model: str) -> Any:
-        """The chat model of this name."""
-        raise NotImplementedError
-
-    async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        chat = self.chat(client, model) if isinstance(client, dict) else client
-        if stream:
-            return [comparable(chunk) async for chunk in chat.astream(text)]
-        return comparable(await chat.ainvoke(text))
-
-    def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        chat = self.chat(client, model) if isinstance(client, dict) else client
-        return [comparable(chunk) for chunk in chat.stream(text)] if stream else comparable(chat.invoke(text))
-
-
-class TestChatOpenAI(ChatContract):
+class TestChatOpenAI(ChatModelContract):
     wire = WIRES["OPENAI_CHAT"]
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
@@ -51,11 +29,11 @@ class TestChatOpenAI(ChatContract):
     def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         return clients.wrap(ChatOpenAI(model="gpt-4o-mini", api_key=key, base_url=f"{url}/v1", max_retries=0))
 
-    def chat(self, client: Any, model: str) -> Any:
-        return ChatOpenAI(model=model, **client)
+    def chat(self, client: Any, model: str, **settings: Any) -> Any:
+        return ChatOpenAI(model=model, **client, **settings)
 
 
-class TestChatAnthropic(ChatContract):
+class TestChatAnthropic(ChatModelContract):
     wire = WIRES["ANTHROPIC"]
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
@@ -72,8 +50,10 @@ class TestChatAnthropic(ChatContract):
         clients.wrap(chat._async_client if mode == ASYNC else chat._client)  # they are made when they are asked for
         return chat
 
-    def chat(self, client: Any, model: str) -> Any:
-        made: Any = ChatAnthropic(model_name=model, max_tokens_to_sample=64, api_key="unused", max_retries=0)
+    def chat(self, client: Any, model: str, **settings: Any) -> Any:
+        made: Any = ChatAnthropic(
+            model_name=model, max_tokens_to_sample=64, api_key="unused", max_retries=0, **settings
+        )
         made.__dict__.update(client)  # it has no parameter for them
         return made
 
@@ -102,11 +82,13 @@ class TestOpenAIEmbeddings(SdkContract):
     def _embeddings(self, client: Any, model: str) -> Any:
         return OpenAIEmbeddings(model=model, **client) if isinstance(client, dict) else client
 
-    async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        return await self._embeddings(client, model).aembed_documents([text, f"{text} again"])
+    def begin(self, client: Any, question: Question, model: str, *, stream: bool, blocking: bool) -> Any:
+        texts = [question.text, f"{question.text} again"]
+        embeddings = self._embeddings(client, model)
+        return embeddings.embed_documents(texts) if blocking else embeddings.aembed_documents(texts)
 
-    def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        return self._embeddings(client, model).embed_documents([text, f"{text} again"])
+    def shown(self, part: Any) -> Any:
+        return part
 
 
 class TestPage(SdkPage):

@@ -6,44 +6,27 @@ from typing import Any
 
 import litellm
 import openai
-import pytest
 from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler, HTTPHandler
 
-from tests.client.model_server import Model
-from tests.client.upstream import Upstream
-from tests.compat.contract import ASYNC, SYNC, Clients, Plugged, SdkContract, SdkPage
+from tests.compat.contract import ASYNC, Clients, SdkPage, TextContract
+from tests.compat.questions import FEATURES, Question, said_as_chat
 from tests.models.wire import WIRES
 
 
-def comparable(answer: Any) -> Any:
-    """What came from the model: LiteLLM adds a time of its own, and an id to answers of Anthropic."""
-    return answer.model_dump(mode="json", exclude={"created", "id"})
-
-
-class LiteLLMContract(SdkContract):
+class LiteLLMContract(TextContract):
     """LiteLLM has one function for each mode."""
 
+    features = FEATURES
     prefix = ""
 
-    def _options(self, client: Any, text: str, model: str, stream: bool) -> dict[str, Any]:
-        messages = [{"role": "user", "content": text}]
-        return {
-            "model": self.prefix + model,
-            "messages": messages,
-            "stream": stream,
-            "max_tokens": 64,
-            "num_retries": 0,
-            "max_retries": 0,
-            **client,
-        }
+    def begin(self, client: Any, question: Question, model: str, *, stream: bool, blocking: bool) -> Any:
+        call: Any = litellm.completion if blocking else litellm.acompletion
+        options = {"stream": stream, "max_tokens": 64, "num_retries": 0, "max_retries": 0, **client}
+        return call(model=self.prefix + model, **said_as_chat(question), **options)
 
-    async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        answer: Any = await litellm.acompletion(**self._options(client, text, model, stream))
-        return [comparable(chunk) async for chunk in answer] if stream else comparable(answer)
-
-    def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        answer: Any = litellm.completion(**self._options(client, text, model, stream))
-        return [comparable(chunk) for chunk in answer] if stream else comparable(answer)
+    def shown(self, part: Any) -> Any:
+        """Without what LiteLLM adds: a time of its own, and an id to answers of Anthropic."""
+        return part.model_dump(mode="json", exclude={"created", "id"})
 
 
 class TestOpenAI(LiteLLMContract):
@@ -65,11 +48,11 @@ class TestOpenAI(LiteLLMContract):
 
 
 class TestAnthropic(LiteLLMContract):
-    """LiteLLM closes a stream of Anthropic at `message_delta`, before its terminator: see the last test."""
+    """LiteLLM closes a stream of Anthropic at `message_delta`, before its terminator, which is read on for."""
 
     wire = WIRES["ANTHROPIC"]
     prefix = "anthropic/"
-    streams = False
+    held = 2
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         http_client = clients.make(mode, "httpx")
@@ -84,16 +67,6 @@ class TestAnthropic(LiteLLMContract):
     def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         handler: Any = AsyncHTTPHandler() if mode == ASYNC else HTTPHandler()
         return {"api_key": key, "api_base": url, "client": clients.wrap(handler, "httpx")}
-
-    @pytest.mark.parametrize("mode", [ASYNC, SYNC])
-    async def test_streams_that_are_left_before_their_terminator_are_right_all_the_same(
-        self, plugged: Plugged, upstream: Upstream
-    ) -> None:
-        """What has not ended when its last reader leaves is not stored, unless the end was on its way already."""
-        upstream.answer = Model(self.wire)
-        answers = [await self.call(plugged, stream=True) for _ in range(3)]
-        assert answers[0] == answers[1] == answers[2]
-        assert 1 <= upstream.calls <= 3
 
 
 class TestPage(SdkPage):

@@ -6,12 +6,14 @@ from typing import Any
 
 import openai
 import pytest
-from llama_index.core.llms import ChatMessage
+from llama_index.core.llms import ChatMessage, ImageBlock, TextBlock
 from llama_index.embeddings.openai import OpenAIEmbedding
 from llama_index.llms.openai import OpenAI
 
 from tests.client.upstream import Upstream
-from tests.compat.contract import ASYNC, SYNC, Clients, SdkContract, SdkPage
+from tests.compat.answers import RESULT, SHAPED, TOOL
+from tests.compat.contract import ASYNC, SYNC, Clients, SdkContract, SdkPage, TextContract
+from tests.compat.questions import FEATURES, Question, said_as_chat
 from tests.models.wire import WIRES
 
 
@@ -26,13 +28,27 @@ def options(clients: Clients, url: str, key: str) -> dict[str, Any]:
     }
 
 
-def comparable(response: Any) -> Any:
-    """The text, what it adds to the last, and all that came from the model."""
-    return [response.message.content, response.delta, response.raw.model_dump(mode="json")]
+def messages(question: Question) -> list[ChatMessage]:
+    """What was said so far."""
+    said = [ChatMessage(role="system", content=question.system)] if question.system else []
+    for asked, answered in question.turns:
+        said += [ChatMessage(role="user", content=asked), ChatMessage(role="assistant", content=answered)]
+    blocks: list[Any] = [TextBlock(text=question.text)]
+    if question.image:
+        blocks.append(ImageBlock(image=question.picture.encode(), image_mimetype="image/png"))
+    said.append(ChatMessage(role="user", blocks=blocks))
+    if question.called:
+        function = {"name": TOOL, "arguments": SHAPED}
+        calls = {"tool_calls": [{"id": question.called, "type": "function", "function": function}]}
+        said.append(ChatMessage(role="assistant", content="", additional_kwargs=calls))
+        of = {"tool_call_id": question.called}
+        said.append(ChatMessage(role="tool", content=RESULT, additional_kwargs=of))
+    return said
 
 
-class TestChat(SdkContract):
+class TestChat(TextContract):
     wire = WIRES["OPENAI_CHAT"]
+    features = FEATURES
     another_model = "gpt-4o"
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
@@ -45,19 +61,17 @@ class TestChat(SdkContract):
             "async_openai_client": clients.wrap(openai.AsyncOpenAI(**settings), "httpx"),
         }
 
-    async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        llm = OpenAI(model=model, **client)
-        messages = [ChatMessage(role="user", content=text)]
-        if stream:
-            return [comparable(part) async for part in await llm.astream_chat(messages)]
-        return comparable(await llm.achat(messages))
+    def begin(self, client: Any, question: Question, model: str, *, stream: bool, blocking: bool) -> Any:
+        settings = {} if question.temperature is None else {"temperature": question.temperature}
+        llm = OpenAI(model=model, **client, **settings)
+        call = said_as_chat(question)
+        options = {name: call[name] for name in ("tools", "response_format") if name in call}
+        names = {(True, True): "stream_chat", (True, False): "chat", (False, True): "astream_chat"}
+        return getattr(llm, names.get((blocking, stream), "achat"))(messages(question), **options)
 
-    def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        llm = OpenAI(model=model, **client)
-        messages = [ChatMessage(role="user", content=text)]
-        if stream:
-            return [comparable(part) for part in llm.stream_chat(messages)]
-        return comparable(llm.chat(messages))
+    def shown(self, part: Any) -> Any:
+        """The text, what it adds to the last, and all that came from the model."""
+        return [part.message.content, part.delta, part.raw.model_dump(mode="json")]
 
 
 class TestEmbedding(SdkContract):
@@ -76,11 +90,13 @@ class TestEmbedding(SdkContract):
         with pytest.raises(TypeError, match="found no client"):
             clients.wrap(embedding, "httpx")
 
-    async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        return await OpenAIEmbedding(model_name=model, **client).aget_text_embedding_batch([text, f"{text} again"])
+    def begin(self, client: Any, question: Question, model: str, *, stream: bool, blocking: bool) -> Any:
+        embedding, texts = OpenAIEmbedding(model_name=model, **client), [question.text, f"{question.text} again"]
+        get = embedding.get_text_embedding_batch if blocking else embedding.aget_text_embedding_batch
+        return get(texts)
 
-    def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        return OpenAIEmbedding(model_name=model, **client).get_text_embedding_batch([text, f"{text} again"])
+    def shown(self, part: Any) -> Any:
+        return part
 
 
 class TestPage(SdkPage):

@@ -6,12 +6,14 @@ from typing import Any
 
 from mistralai.client import Mistral
 
-from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage, dumped
+from tests.compat.contract import ASYNC, Clients, SdkPage, TextContract
+from tests.compat.questions import FEATURES, Question, said_as_chat
 from tests.models.wire import WIRES
 
 
-class TestChat(SdkContract):
+class TestChat(TextContract):
     wire = WIRES["MISTRAL"]
+    features = FEATURES
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         http = {"async_client" if mode == ASYNC else "client": clients.make(mode)}
@@ -20,18 +22,11 @@ class TestChat(SdkContract):
     def wrapped(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         return clients.wrap(Mistral(api_key=key, server_url=url))  # both of its modes
 
-    async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        call: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": text}]}
-        if stream:
-            answer = await client.chat.stream_async(**call)
-            return dumped([event async for event in answer])
-        return dumped([await client.chat.complete_async(**call)])
-
-    def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        call: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": text}]}
-        if stream:
-            return dumped(client.chat.stream(**call))
-        return dumped([client.chat.complete(**call)])
+    def begin(self, client: Any, question: Question, model: str, *, stream: bool, blocking: bool) -> Any:
+        chat = client.chat
+        call = {(True, False): chat.complete, (True, True): chat.stream}.get((blocking, stream))
+        call = call or (chat.stream_async if stream else chat.complete_async)
+        return call(model=model, **said_as_chat(question))
 
 
 class TestPage(SdkPage):

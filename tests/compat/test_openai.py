@@ -6,7 +6,8 @@ from typing import Any
 
 import openai
 
-from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage, dumped
+from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage, TextContract
+from tests.compat.questions import FEATURES, Question, said_as_chat, said_as_response
 from tests.models.wire import WIRES
 
 
@@ -25,34 +26,32 @@ class OpenAIContract(SdkContract):
         """The method of the operation."""
         raise NotImplementedError
 
-    def arguments(self, text: str) -> dict[str, Any]:
+    def arguments(self, question: Question) -> dict[str, Any]:
         """What it is called with."""
-        return {"messages": [{"role": "user", "content": text}]}
+        return said_as_chat(question)
 
-    async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        answer = await self.create(client)(model=model, **self.arguments(text), **({"stream": True} if stream else {}))
-        return dumped([chunk async for chunk in answer]) if stream else dumped([answer])
-
-    def ask_blocking(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        answer = self.create(client)(model=model, **self.arguments(text), **({"stream": True} if stream else {}))
-        return dumped(answer) if stream else dumped([answer])
+    def begin(self, client: Any, question: Question, model: str, *, stream: bool, blocking: bool) -> Any:
+        streamed = {"stream": True} if stream else {}
+        return self.create(client)(model=model, **self.arguments(question), **streamed)
 
 
-class TestChat(OpenAIContract):
+class TestChat(OpenAIContract, TextContract):
     wire = WIRES["OPENAI_CHAT"]
+    features = FEATURES
 
     def create(self, client: Any) -> Any:
         return client.chat.completions.create
 
 
-class TestResponses(OpenAIContract):
+class TestResponses(OpenAIContract, TextContract):
     wire = WIRES["RESPONSES"]
+    features = FEATURES
 
     def create(self, client: Any) -> Any:
         return client.responses.create
 
-    def arguments(self, text: str) -> dict[str, Any]:
-        return {"input": text}
+    def arguments(self, question: Question) -> dict[str, Any]:
+        return said_as_response(question)
 
 
 class TestEmbeddings(OpenAIContract):
@@ -63,12 +62,13 @@ class TestEmbeddings(OpenAIContract):
     def create(self, client: Any) -> Any:
         return client.embeddings.create
 
-    def arguments(self, text: str) -> dict[str, Any]:
-        return {"input": [text, f"{text} again"], "encoding_format": "float"}
+    def arguments(self, question: Question) -> dict[str, Any]:
+        return {"input": [question.text, f"{question.text} again"], "encoding_format": "float"}
 
 
-class TestAzure(OpenAIContract):
+class TestAzure(OpenAIContract, TextContract):
     wire = WIRES["AZURE"]
+    features = FEATURES
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         make: Any = openai.AsyncAzureOpenAI if mode == ASYNC else openai.AzureOpenAI

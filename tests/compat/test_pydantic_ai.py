@@ -2,44 +2,80 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, ClassVar
 
+import pydantic
 import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
-from pydantic_ai import Agent
-from pydantic_ai.messages import ModelResponse
+from pydantic_ai import Agent, BinaryContent, NativeOutput, PromptedOutput
+from pydantic_ai.messages import ModelRequest, ModelResponse, TextPart, UserPromptPart
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from tests.client.upstream import Asked, Reply, Upstream, json_reply
-from tests.compat.contract import ASYNC, Clients, SdkContract, SdkPage
-from tests.models.examples import completion
+from tests.compat.answers import RESULT
+from tests.compat.contract import ASYNC, Clients, SdkPage, TextContract
+from tests.compat.questions import FEATURES, Question
 from tests.models.wire import WIRES
 
 
-class AgentContract(SdkContract):
+class Place(pydantic.BaseModel):
+    """An answer."""
+
+    city: str
+
+
+class Land(Place):
+    """Another one."""
+
+    country: str = "France"
+
+
+def get_weather(city: str) -> str:
+    """The weather of a city."""
+    return RESULT
+
+
+def said(asked: str, answered: str) -> tuple[ModelRequest, ModelResponse]:
+    """A turn."""
+    return ModelRequest(parts=[UserPromptPart(asked)]), ModelResponse(parts=[TextPart(answered)])
+
+
+class AgentContract(TextContract):
     """An agent without tools asks once."""
 
+    features = FEATURES
+    shaped: ClassVar[Any] = NativeOutput
+    loops = True
     modes = (ASYNC,)
 
-    def agent(self, client: Any, model: str) -> Agent[None, str]:
-        """An agent for the model of this name."""
+    def model(self, client: Any, name: str) -> Any:
+        """The model of this name."""
         raise NotImplementedError
 
-    async def ask(self, client: Any, text: str, model: str, *, stream: bool) -> Any:
-        agent = self.agent(client, model)
+    async def ask(self, client: Any, question: Question, model: str, *, stream: bool) -> Any:
+        output: Any = str
+        if question.shape is not None:
+            output = self.shaped(Land if "country" in question.shape["required"] else Place)
+        agent: Any = Agent(self.model(client, model), instructions=question.system or None, output_type=output)
+        if question.tools:
+            agent.tool_plain(get_weather)
+        prompt: list[Any] = [question.text]
+        if question.image:
+            prompt.append(BinaryContent(question.image, media_type="image/png"))
+        options: dict[str, Any] = {"message_history": [message for turn in question.turns for message in said(*turn)]}
+        if question.temperature is not None:
+            options["model_settings"] = {"temperature": question.temperature}
         if stream:
-            async with agent.run_stream(text) as run:
-                return [
-                    [piece async for piece in run.stream_text(delta=True, debounce_by=None)],
-                    run.usage.input_tokens,
-                ]
-        result = await agent.run(text)
-        parts = [message.parts for message in result.all_messages() if isinstance(message, ModelResponse)]
-        return [result.output, result.usage.input_tokens, str(parts)]
+            async with agent.run_stream(prompt, **options) as run:
+                pieces = [str(piece) async for piece in run.stream_output(debounce_by=None)]
+                return [pieces, run.usage.input_tokens]
+        result = await agent.run(prompt, **options)
+        parts = [message.parts for message in result.new_messages() if isinstance(message, ModelResponse)]
+        return [str(result.output), result.usage.input_tokens, re.sub(r"datetime\(.*?\)", "", str(parts))]
 
 
 class TestOpenAI(AgentContract):
@@ -52,40 +88,13 @@ class TestOpenAI(AgentContract):
         client = AsyncOpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0)
         return OpenAIProvider(openai_client=clients.wrap(client))
 
-    def agent(self, client: Any, model: str) -> Agent[None, str]:
-        return Agent(OpenAIChatModel(model, provider=client))
-
-    async def test_a_loop_with_tools_replays_whole(self, clients: Clients, upstream: Upstream) -> None:
-        """The ids of tool calls come from the cached turn, so the next turn is the same call again."""
-
-        def answer(asked: Asked) -> Reply:
-            if b'"role":"tool"' in asked.body.replace(b": ", b":"):
-                return json_reply(completion())
-            call = {"id": f"call_{upstream.calls}", "type": "function"}
-            call["function"] = {"name": "weather", "arguments": '{"city": "Paris"}'}  # type: ignore[assignment]
-            message = {"role": "assistant", "content": None, "tool_calls": [call]}
-            return json_reply(completion(choices=[{"index": 0, "message": message, "finish_reason": "tool_calls"}]))
-
-        upstream.answer = answer
-        agent = self.agent(self.plug(clients, upstream.url, ASYNC, "sk-one"), "gpt-4o-mini")
-        asked: list[str] = []
-
-        def weather(city: str) -> str:
-            """The weather of a city."""
-            asked.append(city)
-            return "sunny"
-
-        agent.tool_plain(weather)
-        first = await agent.run("What is the weather in Paris?")
-        assert upstream.calls == 2
-        second = await agent.run("What is the weather in Paris?")
-        assert upstream.calls == 2
-        assert second.output == first.output
-        assert asked == ["Paris", "Paris"]  # tools are the app's own, and run each time
+    def model(self, client: Any, name: str) -> Any:
+        return OpenAIChatModel(name, provider=client)
 
 
 class TestAnthropic(AgentContract):
     wire = WIRES["ANTHROPIC"]
+    shaped = PromptedOutput  # what it knows of the model says that it has no other way
 
     def plug(self, clients: Clients, url: str, mode: str, key: str) -> Any:
         return AnthropicProvider(base_url=url, api_key=key, http_client=clients.make(ASYNC))
@@ -94,8 +103,8 @@ class TestAnthropic(AgentContract):
         client = AsyncAnthropic(api_key=key, base_url=url, max_retries=0)
         return AnthropicProvider(anthropic_client=clients.wrap(client))
 
-    def agent(self, client: Any, model: str) -> Agent[None, str]:
-        return Agent(AnthropicModel(model, provider=client))
+    def model(self, client: Any, name: str) -> Any:
+        return AnthropicModel(name, provider=client)
 
 
 async def test_a_model_is_not_wrapped(clients: Clients) -> None:

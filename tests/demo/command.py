@@ -6,14 +6,17 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import IO
 
 
-def start(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """The command without a terminal."""
+def start(
+    *arguments: str, environment: Mapping[str, str] | None = None, output: IO[str] | None = None
+) -> subprocess.Popen[str]:
+    """The command without a terminal. What it says goes to a file where nobody reads it for long: a pipe gets full."""
     return subprocess.Popen(
         [sys.executable, "-m", "aurelis_cli", "demo", *arguments],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=subprocess.PIPE if output is None else output,
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,

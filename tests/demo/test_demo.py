@@ -1,141 +1,52 @@
 """The demo for real: its processes, its traffic, a Prometheus that scrapes it, and what is left afterwards.
 
-What the caches report has to be exactly what everybody else counted: the driver, the app below its cache, and
-the stand-in for the model.
+What the caches report has to be exactly what everybody else counted: the driver, the app around its caches, and
+the stand-in for the model. With Redis, and with faults: see `test_faults`.
 """
 
 import json
-import math
 import os
 import re
 import signal
 import subprocess
-import sys
 import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests import servers
+from aurelis.cache.telemetry import names
 from tests.demo.command import await_true, children, first_lines, left_over, start
-from tests.servers import ServerProcess, query_prometheus
+from tests.demo.observed import EXPRESSIONS, Observed, fetch, observe
+from tests.demo.rules import RULES
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-DASHBOARDS = ROOT / "grafana" / "dashboards"
-RULES = sorted((ROOT / "grafana" / "prometheus").glob("*.rules.yml"))
-TRAFFIC = 8  # seconds, in which a Redis goes away and comes back
-
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+TRAFFIC = 5  # seconds
 
 
-def fetch(url: str) -> Any:
-    """JSON from a process of the demo."""
-    with _opener.open(url, timeout=10) as response:
-        return json.load(response)
-
-
-@dataclass
-class Observed:
-    """A demo whose traffic has ended, and a Prometheus that has seen all of it."""
-
-    prometheus: ServerProcess
-    places: dict[str, Any]
-    driver: dict[str, Any]
-    workers: int
-
-    def total(self, metric: str, **labels: str) -> float:
-        """The sum over all series, as Prometheus computes it."""
-        matchers = ",".join(f'{name}="{value}"' for name, value in labels.items())
-        found = query_prometheus(self.prometheus, f"sum(aurelis_cache_{metric}{{{matchers}}})")
-        return found[0][1] if found else 0.0
-
-    def loads(self, cache: str) -> float:
-        results = [
-            self.total("requests_total", aurelis_cache_name=cache, aurelis_cache_result=result)
-            for result in ("miss", "bypass")
-        ]
-        return sum(results) - self.total("coalesced_total", aurelis_cache_name=cache)
-
-    def origin(self) -> dict[str, int]:
-        """What reached the app, by kind, over all workers."""
-        calls: dict[str, int] = {}
-        for url in self.places["origin"]:
-            for kind, count in fetch(url).items():
-                calls[kind] = calls.get(kind, 0) + count
-        return calls
-
-
-@pytest.fixture(scope="module", params=["memory", "redis"])
-def observed(
-    request: pytest.FixtureRequest,
-    tmp_path_factory: pytest.TempPathFactory,
-    redis_server: Callable[[], ServerProcess],
-) -> Iterator[Observed]:
-    """A demo in one process, and one with two workers that share a Redis, which goes and comes back."""
-    redis = redis_server() if request.param == "redis" else None
-    state = tmp_path_factory.mktemp("state")
-    options = [] if redis is None else ["--redis", redis.url]
-    prometheus = servers.prometheus(tmp_path_factory.mktemp("prometheus"), [state / "targets.json"], RULES)
-    demo = start("--seconds", str(TRAFFIC), "--hold", "60", "--state-dir", str(state), *options)
-    try:
-        prometheus.start()
-        ended_already = (state / "driver.json").exists
-
-        def reports(expression: str) -> bool:
-            return ended_already() or bool(query_prometheus(prometheus, expression))
-
-        if redis is not None:
-            await_true(lambda: reports("sum(aurelis_cache_stores_total) > 50"), "there is no traffic")
-            redis.stop()
-            opened = 'aurelis_cache_breaker_changes_total{aurelis_cache_breaker_state="open"}'
-            await_true(lambda: reports(opened), "no breaker opened")
-            redis.start()
-        await_true(ended_already, "the traffic did not end")
-        ended = time.time()
-        workers = 1 if redis is None else 2
-
-        def has_seen_the_end() -> bool:
-            # Of an expression that is no plain selector, `timestamp` gives the time of the query.
-            scraped = query_prometheus(prometheus, 'timestamp(up{job="aurelis-cache"})')
-            up = query_prometheus(prometheus, 'up{job="aurelis-cache"} == 1')
-            return len(scraped) == len(up) == workers and all(moment > ended for _, moment in scraped)
-
-        await_true(has_seen_the_end, "Prometheus did not scrape the workers")
-        places = json.loads((state / "demo.json").read_text())
-        yield Observed(prometheus, places, json.loads((state / "driver.json").read_text()), workers)
-    finally:
-        prometheus.stop()
-        demo.send_signal(signal.SIGINT)
-        output, _ = demo.communicate(timeout=20)
-    assert demo.returncode == 0, output
+@pytest.fixture(scope="module")
+def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+    """A demo in one process, without Redis and without faults."""
+    with observe(tmp_path_factory.mktemp("demo"), TRAFFIC, rules=RULES) as seen:
+        yield seen
 
 
 def test_the_web_cache_reports_exactly_the_requests_that_the_driver_sent(observed: Observed) -> None:
-    """Each request once, with its final result; over all workers."""
-    sent = observed.driver["sent"]
-    assert sent > 100
-    assert observed.total("requests_total", aurelis_cache_name="web") == sent
-    assert observed.driver["answered"] == sent
+    """Each request once, with its final result."""
+    assert observed.sent() > 100
+    assert observed.total(names.REQUESTS, "web") == observed.sent()
+    assert observed.driver["answered"] == observed.driver["sent"]
     statuses = [kind["statuses"] for kind in observed.driver["kinds"].values()]
     assert {status for found in statuses for status in found} == {"200"}
 
 
-def test_the_model_cache_reports_exactly_the_runs_of_ask(observed: Observed) -> None:
-    """Each run of the handler makes one call through the transport."""
-    asked = observed.origin()["ask"]
-    assert asked > 0
-    assert observed.total("requests_total", aurelis_cache_name="models") == asked
-    assert observed.driver["kinds"]["ask"]["sent"] == asked  # never answered from the web cache
+def test_the_model_cache_reports_exactly_the_calls_that_the_app_made(observed: Observed) -> None:
+    assert observed.model_calls() > 0
+    assert observed.total(names.REQUESTS, "models") == observed.model_calls()
 
 
 def test_the_app_and_the_model_were_called_as_often_as_the_caches_report_loads(observed: Observed) -> None:
-    """Loads are misses without those who waited for the load of another."""
-    assert observed.loads("web") == sum(observed.origin().values())
+    """Loads are misses without those who waited for the load of another, and refreshes."""
+    assert observed.loads("web") == observed.origin()
     called = fetch(observed.places["model_calls"])
     assert called["started"] == called["finished"] == observed.loads("models")
 
@@ -146,94 +57,46 @@ def test_what_clients_read_in_cache_status_is_what_the_cache_reports(observed: O
     for kind in observed.driver["kinds"].values():
         for result, count in kind["cache"].items():
             read[result] = read.get(result, 0) + count
-    hits = observed.total("requests_total", aurelis_cache_name="web", aurelis_cache_result="hit")
-    assert read.pop("hit") == hits > 0
-    assert read.pop("collapsed", 0) == observed.total("coalesced_total", aurelis_cache_name="web")
-    assert sum(read.values()) == observed.loads("web")
+    assert read.pop("method") == observed.driver["kinds"]["ratings"]["sent"]
+    answered = [observed.total(names.REQUESTS, "web", result=result) for result in ("hit", "stale")]
+    assert read.pop("hit") == sum(answered) > 0
+    assert read.pop("collapsed", 0) == observed.total(names.COALESCED, "web")
+    assert sum(read.values()) == observed.loads("web") - observed.total(
+        names.REFRESHES, "web", refresh_reason="revalidate"
+    )
 
 
-def test_repeated_questions_save_tokens_and_time(observed: Observed) -> None:
-    assert observed.total("requests_total", aurelis_cache_name="models", aurelis_cache_result="hit") > 0
+def test_repeated_questions_save_tokens_money_and_time(observed: Observed) -> None:
+    assert observed.total(names.REQUESTS, "models", result="hit") > 0
     for kind in ("input", "output"):
-        saved = observed.total("saved_tokens_total", aurelis_cache_name="models", aurelis_cache_token_type=kind)
-        assert saved > 0
-    assert observed.total("saved_time_seconds_total", aurelis_cache_name="models") > 0.25
+        assert observed.total(names.SAVED_TOKENS, "models", token_type=kind) > 0
+    assert observed.total(names.SAVED_COST, "models") > 0
+    assert observed.total(names.SAVED_TIME, "models") > 0.25
 
 
-def test_with_redis_one_worker_answers_from_what_the_other_loaded(observed: Observed) -> None:
-    """Hits in the second layer; none where there is no such layer."""
-    owed = observed.total("requests_total", aurelis_cache_result="hit", aurelis_cache_layer="l2")
-    assert (owed > 0) == (observed.workers == 2)
+def test_embeddings_are_asked_for_once(observed: Observed) -> None:
+    """Nearly all that a call asks for, an earlier one has brought."""
+    new = observed.total(names.ITEMS, "models", result="miss")
+    assert 0 < new < 0.5 * observed.total(names.ITEMS, "models")
 
 
-def expressions() -> Iterator[tuple[str, str]]:
-    """Each query of each panel, with its variables at All or at their first value, by dashboard, panel and letter."""
-    for path in sorted(DASHBOARDS.glob("*.json")):
-        dashboard = json.loads(path.read_text())
-        values = {"__rate_interval": "5s", "__range": "60s"}
-        for each in dashboard["templating"]["list"]:
-            values[each["name"]] = each["current"]["value"] if each["type"] == "custom" else ".+"
-        for panel in dashboard["panels"]:
-            for target in panel.get("targets", []):
-                parts = re.split(r"\$(\w+)", target["expr"])
-                parts[1::2] = [values[name] for name in parts[1::2]]
-                yield f"{path.stem} {panel['title']} {target['refId']}", "".join(parts)
+def test_similar_questions_are_found_and_what_is_found_is_compared(observed: Observed) -> None:
+    assert observed.total(names.SIMILARITY_LOOKUPS, "faq", similarity_result="explored") > 0
+    assert observed.total(names.SIMILARITY_VERDICTS, "faq", similarity_verdict="correct") > 0
+    assert observed.total(names.SIMILARITY_VERDICTS, "faq", similarity_verdict="false_hit") == 0
 
 
-EXPRESSIONS: Mapping[str, str] = dict(expressions())
-
-
-def drawn(prometheus: ServerProcess, expression: str) -> list[float]:
-    """All numbers that a panel draws of the last minute."""
-    now = time.time()
-    query = urllib.parse.urlencode({"query": expression, "start": now - 60, "end": now, "step": 1})
-    answer = fetch(f"{prometheus.url}/api/v1/query_range?{query}")
-    points = [float(value) for series in answer["data"]["result"] for _, value in series["values"]]
-    return [value for value in points if math.isfinite(value)]
+def test_ratings_that_were_taken_are_written(observed: Observed) -> None:
+    taken = observed.driver["kinds"]["ratings"]["statuses"]["200"]
+    assert observed.total(names.WRITES_ACCEPTED, "ratings") == taken > 0
+    assert observed.total(names.WRITES_SETTLED, "ratings", write_result="written") > 0
+    assert observed.total(names.DEAD_LETTERS, "ratings") == 0
 
 
 @pytest.mark.parametrize("panel", EXPRESSIONS)
 def test_every_panel_of_the_dashboards_has_data(observed: Observed, panel: str) -> None:
-    """Over the time of the traffic at least one point is a number."""
-    assert drawn(observed.prometheus, EXPRESSIONS[panel]), EXPRESSIONS[panel]
-
-
-@pytest.mark.parametrize(
-    "panel",
-    [
-        "overview Failures and breaker A",
-        "overview Failures and breaker B",
-        "layers Failures A",
-        "layers Breaker changes A",
-        "layers Gaps A",
-        "layers Lookups that failed, by layer A",
-        "layers Word of changes A",
-        "reliability Burn rate A",
-        "reliability Lookups that failed, by cache A",
-    ],
-)
-def test_panels_of_faults_draw_a_redis_that_went_away(observed: Observed, panel: str) -> None:
-    """Where there is none, they draw zero.
-
-    Whether a breaker is open is left out: at each scrape it may just be half open.
-    """
-    assert (max(drawn(observed.prometheus, EXPRESSIONS[panel])) > 0) == (observed.workers == 2)
-
-
-def test_the_checker_of_dashboards_finds_no_error(observed: Observed, shared_dir: Path) -> None:
-    """Structure, house rules, and every query on the real Prometheus, for each value of each variable."""
-    checker = shared_dir / "tools" / "check_dashboards.py"
-    command = [
-        sys.executable,
-        str(checker),
-        str(DASHBOARDS),
-        "--prometheus",
-        observed.prometheus.url,
-        "--each",
-    ]
-    pace = ["--range", "60s", "--step", "1s", "--scrape", "1s"]
-    checked = subprocess.run([*command, *pace], capture_output=True, text=True, check=False, timeout=60)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    """Where there is no Redis and nothing fails: at least one point is a number, and zero is one."""
+    assert observed.drawn(EXPRESSIONS[panel]), EXPRESSIONS[panel]
 
 
 Launch = Callable[..., subprocess.Popen[str]]
@@ -273,7 +136,7 @@ def test_it_runs_for_its_seconds_and_ends_with_a_summary_that_adds_up(launch: La
     assert len(started) == 3  # worker, model, driver
     assert left_over(started) == []
     assert not folder_of(lines).exists()
-    assert output.count("✓") == 4, output
+    assert output.count("✓") == 5, output
     assert "≠" not in output
 
 

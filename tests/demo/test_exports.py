@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from aurelis_cli.demo.driver import WRITES
 from aurelis_cli.demo.model import StandIn
 from aurelis_cli.demo.processes import listener
 from tests.demo.command import children, first_lines, start
@@ -34,7 +35,8 @@ def test_otlp_carries_the_same_counts(collector: Collector, tmp_path: Path) -> N
     demo = start("--seconds", "2", "--state-dir", str(tmp_path), environment=environment)
     output, _ = demo.communicate(timeout=40)
     assert demo.returncode == 0, output
-    sent = json.loads((tmp_path / "driver.json").read_text())["sent"]
+    kinds = json.loads((tmp_path / "driver.json").read_text())["kinds"]
+    sent = sum(kind["sent"] for name, kind in kinds.items() if name not in WRITES)
     received = collector.received()
     workers = received.processes("aurelis.cache.requests")
     assert {received.resources[worker]["service.name"] for worker in workers} == {"aurelis-cache-demo"}
@@ -90,4 +92,4 @@ def test_a_real_model_gets_the_key_and_nobody_else_sees_it(upstream: tuple[Upstr
     everything = ["".join(lines), output, *started.values()]
     everything += [path.read_text(errors="replace") for path in tmp_path.iterdir()]
     assert not any("hunter2" in text for text in everything)
-    assert output.count("✓") == 3
+    assert output.count("✓") == 4

@@ -468,7 +468,27 @@ async def test_without_a_vector_the_model_is_asked(manager: CacheManager, gives:
         assert await ModelResponseCache(manager).get_response("m", ASKED) == PARIS
         assert results(manager) == {"skipped": 1}
         failed = {names.LAYER: names.SIMILARITY, names.OPERATION: "embed", names.ERROR_TYPE: kind}
-        assert count(manager, names.ERRORS, failed) == 2  # in vain, for the search and for the list
+        # In vain for the search and for the list, but whoever has waited once does not wait again.
+        assert count(manager, names.ERRORS, failed) == (1 if gives == "nothing" else 2)
+
+
+async def test_a_prompt_that_took_too_long_is_asked_for_again_later() -> None:
+    clock = ManualClock()
+    embedder = Failing("nothing")
+    failed = {names.LAYER: names.SIMILARITY, names.OPERATION: "embed", names.ERROR_TYPE: "TimeoutError"}
+    async with (
+        opened(configuration(types=[Answer]), clock=clock) as manager,
+        SimilarityCache(manager, embedder=embedder, timeout=0.01) as similar,
+    ):
+        for _ in range(3):
+            await similar.find_similar_response(ASKED, "m")
+        assert count(manager, names.ERRORS, failed) == 1
+        await similar.find_similar_response(REASKED, "m")
+        assert count(manager, names.ERRORS, failed) == 2  # another one is another matter, until the breaker opens
+        clock.advance(10)
+        embedder.gives = [[1.0, 0.0]]
+        await ModelResponseCache(manager).cache_response("m", ASKED, {}, PARIS)
+        assert await similar.find_similar_response(REASKED, "m") == PARIS
 
 
 async def test_namespaces_share_no_vectors(manager: CacheManager) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,11 +12,12 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
-from aurelis.cache import CacheManager
+from aurelis.cache import CacheManager, EntryOptions
 from aurelis.cache.telemetry import names
+from aurelis.cache.testing import ManualClock
 from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
-from tests.managers import configuration, count, eventually, opened, run_script
-from tests.telemetry.collecting import Spans, record_spans
+from tests.managers import configuration, count, eventually, opened, own_counts, run_script
+from tests.telemetry.collecting import Metrics, Spans, record_spans
 
 PATIENT = 10.0
 TRACER = trace.get_tracer("test")
@@ -47,9 +49,11 @@ async def value() -> str:
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
-    """Returns the attributes of a span, without the name of the cache."""
-    found = dict(span.attributes or {})
+    """Returns the attributes of a span, without the name of the cache, and without what is left of a long life."""
+    found: dict[str, Any] = dict(span.attributes or {})
     found.pop(names.NAME, None)
+    if 3590 < found.get(names.TTL, 0) <= 3600:
+        del found[names.TTL]
     return found
 
 
@@ -70,21 +74,100 @@ def is_child(span: ReadableSpan, parent: ReadableSpan) -> bool:
 async def test_a_hit_in_memory_makes_no_span_and_is_noted_on_the_current_one(spans: Spans) -> None:
     async with opened() as cache:
         await cache.set("k", 1)
-        for hit in (
-            lambda: cache.get("k"),
-            lambda: cache.get_many(["k"]),
-            lambda: cache.get_or_compute("k", value),
+        for hit, several in (
+            (lambda: cache.get("k"), False),
+            (lambda: cache.get_many(["k"]), True),
+            (lambda: cache.get_or_compute("k", value), False),
         ):
             spans.clear()
             with TRACER.start_as_current_span("request"):
                 await hit()
             (span,) = spans.ended()
             assert span.name == "request"
-            assert dict(span.attributes or {}) == {
+            told: dict[str, Any] = dict(span.attributes or {})
+            if not several:
+                assert 3590 < told.pop("aurelis.cache.ttl") <= 3600
+            assert told == {
                 "aurelis.cache.name": cache.config.name,
                 "aurelis.cache.result": "hit",
                 "aurelis.cache.layer": "l1",
             }
+
+
+async def test_what_lives_for_ever_has_no_time_left_to_tell(spans: Spans) -> None:
+    async with opened() as cache:
+        await cache.set("k", 1, ttl=math.inf)
+        with TRACER.start_as_current_span("request"):
+            await cache.get("k")
+            await cache.get_or_compute("k", value)
+    (span,) = spans.ended()
+    assert attributes(span) == {names.RESULT: "hit", names.LAYER: "l1"}
+
+
+async def test_several_keys_are_a_hit_if_all_are_there(spans: Spans, shared: CacheManager) -> None:
+    async with opened(configuration(redis_url=shared.config.redis_url, timeout=PATIENT)) as neighbour:
+        await neighbour.set_many({"a": 1, "b": 2})
+    for keys, expected in (
+        (["a"], {names.RESULT: "hit", names.LAYER: "l2"}),
+        (["a", "b"], {names.RESULT: "hit", names.LAYER: "l2"}),  # one of them by now from memory
+        (["a", "b"], {names.RESULT: "hit", names.LAYER: "l1"}),
+        (["a", "c"], {names.RESULT: "miss"}),
+    ):
+        spans.clear()
+        with TRACER.start_as_current_span("request"):
+            await shared.get_many(keys)
+        first = spans.ended()[0]
+        assert first.name == (f"get {shared.config.name}" if expected.get(names.LAYER) != "l1" else "request")
+        assert attributes(first) == expected
+
+
+async def test_misses_stale_values_and_failures_from_memory_are_told_as_well(spans: Spans) -> None:
+    async def fail() -> None:
+        raise KeyError
+
+    clock = ManualClock()
+    options = EntryOptions(ttl=10, stale_while_revalidate=60, negative_ttl=10)
+    async with opened(clock=clock) as cache:
+        await cache.get_or_compute("k", value, options=options)
+        clock.advance(12)
+        with contextlib.suppress(KeyError):
+            await cache.get_or_compute("failing", fail, options=options)
+        for request, expected in (
+            (cache.get("missing"), {names.RESULT: "miss"}),
+            (cache.get_many(["missing", "k"]), {names.RESULT: "miss"}),
+            (
+                cache.get_or_compute("k", value, options=options),
+                {names.RESULT: "stale", names.LAYER: "l1", names.TTL: -2.0, names.STALE_REASON: "revalidate"},
+            ),
+            (
+                cache.get_or_compute("failing", fail, options=options),
+                {names.RESULT: "hit", names.LAYER: "negative"},
+            ),
+        ):
+            with TRACER.start_as_current_span("request"), contextlib.suppress(KeyError):
+                await request
+            assert attributes(spans.named("request")[-1]) == expected
+
+
+async def test_of_responses_the_age_is_told(spans: Spans) -> None:
+    def origin(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"cache-control": "max-age=60", "age": "20"}, content=b"body")
+
+    async with opened() as cache:
+        transport = AsyncCacheTransport(httpx2.MockTransport(origin), cache=cache)
+        async with httpx2.AsyncClient(transport=transport) as client:
+            for _ in range(3):  # the last one by the shorter way of a request that was answered before
+                with TRACER.start_as_current_span("request"):
+                    await client.get("http://example.com/")
+            with TRACER.start_as_current_span("request"):
+                await client.get("http://example.com/", extensions={"aurelis": {"bypass": True}})
+    first, *hits, bypassed = spans.named("request")
+    assert attributes(first) == {}
+    for hit in hits:
+        told = attributes(hit)
+        assert 39 < told.pop(names.TTL) <= 40
+        assert told == {names.RESULT: "hit", names.LAYER: "l1", names.AGE: 20}
+    assert attributes(bypassed) == {names.RESULT: "bypass", names.FWD: "bypass"}
 
 
 async def test_without_a_current_span_a_hit_in_memory_leaves_no_trace(spans: Spans) -> None:
@@ -146,6 +229,7 @@ async def test_a_request_past_memory_has_a_span_with_its_result(spans: Spans, sh
             await request
         get, parent = spans.ended()
         assert get.name == f"get {name}"
+        assert (names.TTL in (get.attributes or {})) == (expected[names.RESULT] == "hit")
         assert get.kind is SpanKind.INTERNAL
         assert is_child(get, parent)
         assert attributes(get) == expected
@@ -363,3 +447,81 @@ async def test_what_is_refused_or_given_again_is_no_miss(shared: CacheManager, s
     given = [attributes(span) for span in spans.named(f"get {shared.config.name}")]
     assert [found.get(names.RESULT) for found in given] == ["bypass", "miss", "hit"]
     assert given[-1][names.LAYER] == "negative"
+
+
+# --- keys
+
+
+def hashed(span: ReadableSpan) -> object:
+    """Returns what stands for the key in a span."""
+    return (span.attributes or {}).get(names.KEY_HASH)
+
+
+async def test_keys_are_hashes_and_only_on_request(spans: Spans, redis_url: str) -> None:
+    clock = ManualClock()
+    options = EntryOptions(ttl=10, stale_while_revalidate=100)
+    of_key: dict[str, set[object]] = {}
+    for secret, wanted in (("one", "hash"), ("two", "hash"), ("one", "none")):
+        config = configuration(
+            redis_url=redis_url, timeout=PATIENT, secret=secret, span_keys=wanted, spans="all", namespace=f"{secret}"
+        )
+        spans.clear()
+        async with opened(config, clock=clock) as cache:
+            for key in ("hunter2", "other"):
+                await cache.delete(key)
+                with TRACER.start_as_current_span("request"):
+                    await cache.get(key)
+                    await cache.get_or_compute(key, value, options=options)
+                    await cache.get(key)
+                    clock.advance(20)
+                    await cache.get_or_compute(key, value, options=options)
+                await eventually(lambda: len(spans.named(f"revalidate {cache.config.name}")) == 1)
+                made = list(spans.ended())
+                assert {span.name.split()[0] for span in made} == {"request", "get", "fill", "revalidate"}
+                of_key.setdefault(f"{secret} {wanted} {key}", set()).update(map(hashed, made))
+                assert not [span for span in made if key in span.to_json()]
+                spans.clear()
+            with TRACER.start_as_current_span("request"):
+                await cache.get_many(["hunter2", "other"])
+            assert {hashed(span) for span in spans.ended()} == {None}, "of several keys there is none"
+    found = {name: next(iter(hashes)) for name, hashes in of_key.items()}
+    assert all(len(hashes) == 1 for hashes in of_key.values())
+    assert [found[f"one none {key}"] for key in ("hunter2", "other")] == [None, None]
+    four = [found[f"{secret} hash {key}"] for secret in ("one", "two") for key in ("hunter2", "other")]
+    assert len(set(four)) == 4
+    assert all(isinstance(each, str) and len(each) == 32 and int(each, 16) for each in four)
+
+
+async def test_of_responses_the_hash_is_that_of_their_full_key(spans: Spans) -> None:
+    inner = httpx2.MockTransport(lambda _: httpx2.Response(200, headers={"cache-control": "max-age=60"}))
+    async with opened(configuration(secret="s", span_keys="hash")) as cache:
+        async with httpx2.AsyncClient(transport=AsyncCacheTransport(inner, cache=cache)) as client:
+            for _ in range(2):
+                with TRACER.start_as_current_span("request"):
+                    await client.get("http://example.com/hunter2")
+        (fill,) = spans.named(f"fill {cache.config.name}")
+        (get,) = spans.named(f"get {cache.config.name}")
+        _, hit = spans.named("request")
+        assert hashed(fill) == hashed(get) == hashed(hit)
+        assert isinstance(hashed(hit), str)
+        assert hashed(hit) == cache._engine.telemetry.spans.named(next(iter(cache._engine._entries)))[names.KEY_HASH]
+
+
+def test_hashes_of_keys_are_in_no_metric() -> None:
+    with own_counts():
+        metrics = Metrics()
+
+        async def use() -> None:
+            async with opened(configuration(secret="s", span_keys="hash")) as cache:
+                await cache.get_or_compute("k", value)
+                await cache.get("k")
+
+        asyncio.run(use())
+        used = {
+            attribute
+            for metric in metrics.all().values()
+            for point in metric.data.data_points
+            for attribute in point.attributes
+        }
+    assert names.RESULT in used
+    assert names.KEY_HASH not in used

@@ -79,12 +79,12 @@ class Catalog:
         """Open nothing yet; `path` names the file."""
         self._uri = f"{Path(path).resolve().as_uri()}?mode=ro"
 
-    def page(self, number: int) -> Page:
+    def page(self, number: int, size: int = PAGE_SIZE) -> Page:
         """The packages, most required first. Beyond the last page there are no rows."""
         with self._connect() as db:
             (total,) = db.execute("SELECT count(*) FROM package").fetchone()
-            rows = db.execute(_LIST, (PAGE_SIZE, (number - 1) * PAGE_SIZE))
-            return Page(number, -(-total // PAGE_SIZE), total, [dict(row) for row in rows])
+            rows = db.execute(_LIST, (size, (number - 1) * size))
+            return Page(number, -(-total // size), total, [dict(row) for row in rows])
 
     def detail(self, name: str) -> dict[str, Any] | None:
         """Everything about one package, or `None`. The name is normalised as package indexes do it."""

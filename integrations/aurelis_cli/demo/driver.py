@@ -13,7 +13,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +25,14 @@ from .catalog import PAGE_SIZE, Catalog
 from .lifeline import receive
 from .settings import DriverSettings
 
-MIX: Final = {"package": 45, "packages": 20, "search": 25, "ask": 10}
+MIX: Final = {
+    "package": 40, "packages": 18, "search": 21, "ask": 9, "faq": 4, "related": 4, "ratings": 2, "exports": 2,
+}  # fmt: skip
 """Kinds of requests, by the first part of their path, with their weights."""
+OF_THE_STAND_IN: Final = frozenset({"faq", "related"})
+"""Those that only the stand-in is asked; see `app`."""
+WRITES: Final = {"ratings": "PUT"}
+"""Methods of those that are no GET."""
 SKEW: Final = 1.1
 """Exponent of the Zipf distribution: the r-th thing is asked for `r ** -SKEW` times as often as the first."""
 TIMEOUT: Final = 60.0
@@ -39,6 +45,15 @@ WORDS: Final = (
     "crypto", "data", "web", "proxy", "event", "thread", "table", "compress", "lint",
 )  # fmt: skip
 """What is searched for."""
+WORDINGS: Final = (
+    "What is {} for?", "Can you tell me what {} is for?", "Please tell me what {} is for.", "what is {} for",
+    "Tell me: what is {} for?", "Could you tell me what {} is for, please?",
+)  # fmt: skip
+"""How users ask the same."""
+FREQUENT: Final = 4
+"""Packages that users ask about most."""
+USERS: Final = 50
+"""Users who rate packages."""
 
 
 @dataclass(slots=True)
@@ -93,7 +108,9 @@ def cache_result(field_value: str | None) -> str:
     return next((part.removeprefix("fwd=") for part in parameters if part.startswith("fwd=")), "none")
 
 
-def requests(names: Sequence[str], pages: int, seed: int) -> Iterator[tuple[str, str]]:
+def requests(
+    names: Sequence[str], pages: int, seed: int, mix: Mapping[str, int] = MIX, *, careless: bool = False
+) -> Iterator[tuple[str, str]]:
     """An endless sequence of kinds and targets (path with query). The same seed gives the same sequence."""
     chance = random.Random(seed)
     shuffled = chance.sample(names, len(names))
@@ -102,21 +119,36 @@ def requests(names: Sequence[str], pages: int, seed: int) -> Iterator[tuple[str,
         for name in shuffled
         for question in (f"What is {name} for?", f"Which packages here need {name}, and why?")
     ]
+    frequent = [wording.format(name) for wording in WORDINGS for name in names[:FREQUENT]]
+    if careless:
+        frequent = [*_misspelt(names), *frequent]
     targets: dict[str, list[str]] = {
         "package": [f"/packages/{name}" for name in shuffled],
         "packages": [f"/packages?page={number}" for number in range(1, pages + 1)],
         "search": [f"/search?{httpx2.QueryParams(q=word)}" for word in WORDS],
         "ask": [f"/ask?{httpx2.QueryParams(q=question)}" for question in questions],
+        "faq": [f"/faq?{httpx2.QueryParams(q=question)}" for question in frequent],
+        "related": [f"/related/{name}" for name in shuffled],
+        "exports": [f"/exports/{name}" for name in shuffled],
+        "ratings": [f"/ratings/{name}" for name in shuffled],
     }
     weights = {
         kind: list(itertools.accumulate(rank**-SKEW for rank in range(1, len(choices) + 1)))
         for kind, choices in targets.items()
     }
-    kinds, shares = list(MIX), list(itertools.accumulate(MIX.values()))
+    kinds, shares = list(mix), list(itertools.accumulate(mix.values()))
     while True:
         (kind,) = chance.choices(kinds, cum_weights=shares)
         (target,) = chance.choices(targets[kind], cum_weights=weights[kind])
+        if kind == "ratings":
+            target += f"?user=u{chance.randrange(USERS)}&stars={chance.randint(1, 5)}"
         yield kind, target
+
+
+def _misspelt(names: Sequence[str]) -> list[str]:
+    """Questions about packages with a hyphen in their name, each with it and without: similar, and not the same."""
+    hyphened = [name for name in names if "-" in name][:2]
+    return [WORDINGS[0].format(name) for each in hyphened for name in (each, each.replace("-", " "))]
 
 
 class Driver:
@@ -125,7 +157,9 @@ class Driver:
     def __init__(self, settings: DriverSettings) -> None:
         """Open nothing yet."""
         names = Catalog(settings.catalog).names()
-        self._requests = requests(names, -(-len(names) // PAGE_SIZE), settings.seed)
+        mix = {kind: weight for kind, weight in MIX.items() if settings.stand_in or kind not in OF_THE_STAND_IN}
+        pages = -(-len(names) // PAGE_SIZE)
+        self._requests = requests(names, pages, settings.seed, mix, careless=settings.careless)
         self._origins = itertools.cycle(settings.origins)
         # What is kept belongs to a URL. Behind a balancer all workers have one name; so they have here.
         self._host = httpx2.URL(settings.origins[0]).netloc.decode()
@@ -155,7 +189,8 @@ class Driver:
     async def _user(self, client: httpx2.AsyncClient) -> None:
         while await self._turn():
             kind, target = next(self._requests)
-            await self._send(client, self.counts.kinds[kind], next(self._origins) + target)
+            method = WRITES.get(kind, "GET")
+            await self._send(client, self.counts.kinds[kind], method, next(self._origins) + target)
 
     async def _turn(self) -> bool:
         """Wait for the next place in the schedule; false when the traffic has ended."""
@@ -167,10 +202,10 @@ class Driver:
                 await asyncio.wait_for(self._stopped.wait(), self._next - now)
         return not self._stopped.is_set()
 
-    async def _send(self, client: httpx2.AsyncClient, kind: Kind, url: str) -> None:
+    async def _send(self, client: httpx2.AsyncClient, kind: Kind, method: str, url: str) -> None:
         kind.sent += 1
         try:
-            response = await client.get(url, headers={"Host": self._host})
+            response = await client.request(method, url, headers={"Host": self._host})
         except httpx2.HTTPError as error:
             kind.errors[type(error).__name__] += 1
         except asyncio.CancelledError:

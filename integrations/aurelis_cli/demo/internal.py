@@ -1,4 +1,4 @@
-"""The internal port of a worker: `/metrics` for Prometheus, and the origin's own counts at `/origin`.
+"""The internal port of a worker: `/metrics` for Prometheus, the app's own counts, and the switch for faults.
 
 It lies outside the cached app and in a thread of its own, so that looking changes nothing that is looked at.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import urllib.parse
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -15,6 +16,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from .faults import Switch
 from .origin import Origin
 
 
@@ -27,20 +29,27 @@ class _Handler(WSGIRequestHandler):
         """Log nothing."""
 
 
-def serve_internal(listener: socket.socket, registry: CollectorRegistry, origin: Origin) -> None:
+def serve_internal(listener: socket.socket, registry: CollectorRegistry, origin: Origin, faults: Switch) -> None:
     """Answer on `listener` from now on, in a daemon thread. It returns at once."""
     exposition: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        match environ["PATH_INFO"]:
-            case "/metrics":
+        match environ["REQUEST_METHOD"], environ["PATH_INFO"]:
+            case "GET", "/metrics":
                 return exposition(environ, start_response)
-            case "/origin":
+            case "GET", "/origin":  # calls that reached the app, by kind
                 start_response("200 OK", [("Content-Type", "application/json")])
                 return [json.dumps(origin.calls()).encode()]
+            case "GET", "/client":  # calls of models that the app made
+                start_response("200 OK", [("Content-Type", "application/json")])
+                return [json.dumps({"model_calls": origin.model_calls}).encode()]
+            case "PUT", "/faults":
+                faults.set(urllib.parse.parse_qs(environ["QUERY_STRING"]).get("name", []))
+                start_response("204 No Content", [])
+                return []
             case _:
                 start_response("404 Not Found", [("Content-Type", "text/plain")])
-                return [b"here are /metrics and /origin\n"]
+                return [b"here are /metrics, /origin and /client\n"]
 
     host, port = listener.getsockname()
     server = _Server((host, port), _Handler, bind_and_activate=False)

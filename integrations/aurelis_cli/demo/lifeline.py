@@ -7,6 +7,7 @@ behind, and nothing secret on a command line.
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import json
 import os
@@ -60,8 +61,15 @@ def _read_line(pipe: IO[bytes]) -> bytes:
 def _watch(pipe: IO[bytes], folder: str | None) -> None:
     while pipe.read(4096):
         pass
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+
+    def remove() -> None:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # Now, and at the very end, since a process may write until then. What ends at once has nothing to write.
+    remove()
+    atexit.register(remove)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
+    remove()
     os._exit(1)

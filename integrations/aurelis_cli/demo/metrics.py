@@ -45,10 +45,17 @@ class CacheView:
     hits: Mapping[str, float] = field(default_factory=dict)
     """Hits, stale ones included, by layer."""
     coalesced: float = 0.0
+    refreshes: float = 0.0
+    """Loads for which no request counts as a miss."""
+    items: Mapping[str, float] = field(default_factory=dict)
+    """Items of requests for several, by result."""
     errors: float = 0.0
     tokens_saved: float = 0.0
+    cost_saved: float = 0.0
+    """US dollars."""
     seconds_saved: float = 0.0
     entries: float = 0.0
+    """Those in memory, and the next two likewise, in bytes."""
     usage: float = 0.0
     limit: float = 0.0
     hit_seconds: Mapping[str, Buckets] = field(default_factory=dict)
@@ -68,8 +75,9 @@ class CacheView:
 
     @property
     def loads(self) -> float:
-        """Requests that went on to the origin."""
-        return self.results.get(names.MISS, 0) + self.results.get(names.BYPASS, 0) - self.coalesced
+        """How often the origin was asked."""
+        passed_on = self.results.get(names.MISS, 0) + self.results.get(names.BYPASS, 0)
+        return passed_on - self.coalesced + self.refreshes
 
     @property
     def avoided(self) -> float:
@@ -80,6 +88,21 @@ class CacheView:
         """Share of the requests that were hits, in `layer` or in any; NaN without requests."""
         hits = self.hit_total if layer is None else self.hits.get(layer, 0)
         return hits / self.requests if self.requests else math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What the write-behinds report, over all workers, since they started."""
+
+    accepted: float = 0.0
+    settled: Mapping[str, float] = field(default_factory=dict)
+    """Writes that wait no more, by result."""
+    replayed: float = 0.0
+
+    @property
+    def waiting(self) -> float:
+        """Writes that are not settled yet."""
+        return self.accepted + self.replayed - sum(self.settled.values())
 
 
 def parse(text: str) -> Snapshot:
@@ -124,6 +147,7 @@ def total(snapshot: Snapshot, name: str, **labels: str) -> float:
 def view(snapshot: Snapshot, cache: str) -> CacheView:
     """What `snapshot` says about the cache of that name."""
     own = {label(names.NAME): cache}
+    memory = {**own, label(names.LAYER): names.L1}
     results: dict[str, float] = defaultdict(float)
     hits: dict[str, float] = defaultdict(float)
     for labels, value in select(snapshot, series(names.REQUESTS), **own):
@@ -136,15 +160,33 @@ def view(snapshot: Snapshot, cache: str) -> CacheView:
         results=dict(results),
         hits=dict(hits),
         coalesced=total(snapshot, series(names.COALESCED), **own),
+        refreshes=total(snapshot, series(names.REFRESHES), **own),
+        items=_by(snapshot, names.ITEMS, names.RESULT, own),
         errors=total(snapshot, series(names.ERRORS), **own),
         tokens_saved=total(snapshot, series(names.SAVED_TOKENS), **own),
+        cost_saved=total(snapshot, series(names.SAVED_COST), **own),
         seconds_saved=total(snapshot, series(names.SAVED_TIME), **own),
-        entries=total(snapshot, series(names.ENTRIES), **own),
-        usage=total(snapshot, series(names.USAGE), **own),
-        limit=total(snapshot, series(names.LIMIT), **own),
+        entries=total(snapshot, series(names.ENTRIES), **memory),
+        usage=total(snapshot, series(names.USAGE), **memory),
+        limit=total(snapshot, series(names.LIMIT), **memory),
         hit_seconds={layer: _buckets(snapshot, own, operation="get", layer=layer) for layer in layers},
         load_seconds=_buckets(snapshot, own, operation="fill"),
     )
+
+
+def journal(snapshot: Snapshot) -> Journal:
+    """What `snapshot` says about writes to stores behind the caches."""
+    return Journal(
+        accepted=total(snapshot, series(names.WRITES_ACCEPTED)),
+        settled=_by(snapshot, names.WRITES_SETTLED, names.WRITE_RESULT, {}),
+        replayed=total(snapshot, series(names.WRITES_REPLAYED)),
+    )
+
+
+def similar(snapshot: Snapshot) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Searches for similar questions by result, and answers that were compared by verdict."""
+    searches = _by(snapshot, names.SIMILARITY_LOOKUPS, names.SIMILARITY_RESULT, {})
+    return searches, _by(snapshot, names.SIMILARITY_VERDICTS, names.VERDICT, {})
 
 
 def quantile(q: float, buckets: Buckets) -> float:
@@ -166,6 +208,14 @@ def quantile(q: float, buckets: Buckets) -> float:
             return lower + (bound - lower) * ((rank - below) / inside if inside else 1.0)
         lower, below = bound, buckets[bound]
     return lower
+
+
+def _by(snapshot: Snapshot, metric: names.Metric, attribute: str, own: Mapping[str, str]) -> Mapping[str, float]:
+    """The sums of a metric by the values of one attribute."""
+    found: dict[str, float] = defaultdict(float)
+    for labels, value in select(snapshot, series(metric), **own):
+        found[labels.get(label(attribute), "")] += value
+    return dict(found)
 
 
 def _buckets(snapshot: Snapshot, own: Mapping[str, str], *, operation: str, layer: str | None = None) -> Buckets:

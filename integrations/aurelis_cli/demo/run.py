@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import secrets
-import shutil
 import socket
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
 from . import catalog
-from .metrics import CacheView, Snapshot, merged, parse, view
+from .asking import ask
+from .files import DATA, folder, write_json
+from .gate import Gate
+from .metrics import Snapshot, merged, parse
 from .processes import Child, DemoError, Interrupts, Processes, listener
-from .settings import HOST, MODELS, WEB, DriverSettings, ModelSettings, Options, WorkerSettings
-from .summary import Evidence, summarise
+from .settings import HOST, DriverSettings, ModelSettings, Options, WorkerSettings
+from .summary import Evidence, caches_of, summarise
+from .trouble import Trouble
 from .view import Board, Frame
 
 READY: Final = 30.0
@@ -37,9 +39,15 @@ class Demo:
     """One run, inside the contexts that clean up after it."""
 
     def __init__(
-        self, options: Options, console: Console, folder: Path, interrupts: Interrupts, processes: Processes
+        self,
+        options: Options,
+        console: Console,
+        folder: Path,
+        interrupts: Interrupts,
+        gate: Gate | None,
+        processes: Processes,
     ) -> None:
-        """Start nothing yet."""
+        """Start nothing yet. `gate`: in front of Redis, if that is to fail on purpose."""
         self._options = options
         self._console = console
         self._folder = folder
@@ -51,6 +59,7 @@ class Demo:
         self._internal: list[int] = []
         self._model: int | None = None
         self._began = 0.0
+        self._gate = gate
 
     def run(self) -> None:
         """Everything, until the end that was asked for.
@@ -67,7 +76,8 @@ class Demo:
             self._introduce()
             driver = self._start_driver()
             self._began = time.monotonic()
-            self._watch(board, "traffic", self._options.seconds)
+            with self._make_trouble() as trouble:
+                self._watch(board, "traffic", self._options.seconds, trouble)
             self._stop_driver(driver)
             if self._options.hold and not self._interrupts.count:
                 self._watch(board, "no more traffic", self._options.hold)
@@ -98,8 +108,9 @@ class Demo:
                 web_fd=web.fileno(),
                 internal_fd=internal.fileno(),
                 catalog=self._catalog,
+                data=str(self._folder / DATA),
                 namespace=namespace,
-                redis_url=options.redis_url,
+                redis_url=options.redis_url if self._gate is None else self._gate.url,
                 model_url=model_url,
                 model=options.model,
                 real_model=options.upstream is not None,
@@ -122,20 +133,36 @@ class Demo:
             rate=self._options.rate,
             users=self._options.users,
             seed=self._options.seed,
+            stand_in=self._options.upstream is None,
+            careless=self._options.faults is not None,
             temporary=self._temporary,
         )
         return self._processes.start("driver", f"{_PACKAGE}.driver", settings, environment=environment)
 
+    def _make_trouble(self) -> AbstractContextManager[Trouble | None]:
+        if self._options.faults is None:
+            return nullcontext()
+        switches = [*self._internal, *([] if self._model is None else [self._model])]
+        return Trouble(
+            self._options.faults,
+            self._folder,
+            web=self._web[0],
+            switches=switches,
+            gate=self._gate,
+            model=self._model is not None,
+        )
+
     def _write_files(self) -> None:
         """Where everything is: for Prometheus, and for programs that watch the demo."""
         targets = [f"{HOST}:{port}" for port in self._internal]
-        _write_json(self._folder / "targets.json", [{"targets": targets}])
-        _write_json(
+        write_json(self._folder / "targets.json", [{"targets": targets}])
+        write_json(
             self._folder / "demo.json",
             {
                 "web": self._urls(self._web),
                 "metrics": [f"{url}/metrics" for url in self._urls(self._internal)],
                 "origin": [f"{url}/origin" for url in self._urls(self._internal)],
+                "client": [f"{url}/client" for url in self._urls(self._internal)],
                 "model_calls": None if self._model is None else f"http://{HOST}:{self._model}/calls",
                 "targets": str(self._folder / "targets.json"),
                 "driver": str(self._folder / "driver.json"),
@@ -151,7 +178,7 @@ class Demo:
         while waiting:
             self._processes.check()
             try:
-                _fetch(*waiting[0], timeout=0.5)
+                ask(*waiting[0], timeout=0.5)
             except OSError:
                 if time.monotonic() > deadline:
                     raise DemoError(f"the servers did not answer within {READY:.0f} s") from None
@@ -176,24 +203,21 @@ class Demo:
 
     # Watching
 
-    def _watch(self, board: Board, state: str, seconds: float | None) -> None:
+    def _watch(self, board: Board, state: str, seconds: float | None, trouble: Trouble | None = None) -> None:
         """Show what is reported until `seconds` are over (`None`: for ever) or a signal comes."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while deadline is None or time.monotonic() < deadline:
             self._processes.check()
-            board.show(Frame(time.monotonic() - self._began, self._caches(), state))
+            words = ", ".join(filter(None, (state, trouble.words if trouble is not None else "")))
+            board.show(Frame(time.monotonic() - self._began, caches_of(merged(self._scrape())), words))
             remaining = REFRESH if deadline is None else deadline - time.monotonic()
             if self._interrupts.sleep(min(REFRESH, max(remaining, 0))):
                 return
 
-    def _caches(self) -> Mapping[str, CacheView]:
-        snapshot = merged(self._scrape())
-        return {name: view(snapshot, name) for name in (WEB, MODELS)}
-
     def _scrape(self) -> Iterator[Snapshot]:
         for port in self._internal:
             try:
-                text = _fetch(port, "/metrics", timeout=5)
+                text = ask(port, "/metrics")
             except OSError as error:
                 self._processes.check()
                 raise DemoError(f"no metrics from {HOST}:{port}: {type(error).__name__}") from error
@@ -213,16 +237,17 @@ class Demo:
 
     def _evidence(self) -> Evidence:
         """What the caches report, and what everybody else counted."""
-        origin: dict[str, int] = {}
+        origin: Counter[str] = Counter()
+        client = 0
         for port in self._internal:
-            for kind, calls in json.loads(_fetch(port, "/origin", timeout=5)).items():
-                origin[kind] = origin.get(kind, 0) + calls
-        model = None if self._model is None else json.loads(_fetch(self._model, "/calls", timeout=5))["started"]
+            origin.update(json.loads(ask(port, "/origin")))
+            client += json.loads(ask(port, "/client"))["model_calls"]
+        model = None if self._model is None else json.loads(ask(self._model, "/calls"))["started"]
         try:
             driver: dict[str, Any] | None = json.loads((self._folder / "driver.json").read_text())
         except FileNotFoundError:  # it was killed
             driver = None
-        return Evidence(self._caches(), driver, origin, model)
+        return Evidence(merged(self._scrape()), driver, origin, client, model)
 
     @staticmethod
     def _urls(ports: list[int]) -> list[str]:
@@ -234,61 +259,20 @@ def run(options: Options, console: Console | None = None) -> int:
     console = console or Console()
     try:
         with (
-            _folder(options) as folder,
+            folder(options.state_dir) as place,
             Interrupts() as interrupts,
-            Processes(folder, interrupts) as processes,
+            _gate(options) as gate,  # until the last process has ended
+            Processes(place, interrupts) as processes,
         ):
-            Demo(options, console, folder, interrupts, processes).run()
+            Demo(options, console, place, interrupts, gate, processes).run()
     except DemoError as error:
         Console(stderr=True).print(f"aurelis-cache demo: {error}", highlight=False, markup=False, soft_wrap=True)
         return 1
     return 0
 
 
-@contextmanager
-def _folder(options: Options) -> Iterator[Path]:
-    """The folder for files: the user's, which stays, or one that is removed."""
-    if options.state_dir is None:
-        folder = Path(tempfile.mkdtemp(prefix="aurelis-cache-demo-"))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        return
-    folder = Path(options.state_dir).resolve()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("catalog.sqlite", "driver.json"):  # of an earlier run
-            (folder / name).unlink(missing_ok=True)
-        _write_json(folder / "targets.json", [])
-    except OSError as error:
-        raise DemoError(f"cannot write to {folder} ({error.strerror}); choose another --state-dir") from error
-    try:
-        yield folder
-    finally:
-        _write_json(folder / "targets.json", [])  # a Prometheus that reads it stops asking
-        (folder / "catalog.sqlite").unlink(missing_ok=True)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(value, indent=1))
-    os.replace(partial, path)
-
-
-def _fetch(port: int, path: str, *, timeout: float) -> bytes:
-    connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        body = response.read()
-        if response.status != 200:
-            raise ConnectionError(f"{path}: status {response.status}")
-        return body
-    except http.client.HTTPException as error:
-        raise ConnectionError(f"{path}: {type(error).__name__}") from error
-    finally:
-        connection.close()
+def _gate(options: Options) -> AbstractContextManager[Gate | None]:
+    return nullcontext() if options.faults is None or options.redis_url is None else Gate(options.redis_url)
 
 
 def _port(listening: socket.socket) -> int:

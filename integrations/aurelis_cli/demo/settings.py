@@ -10,10 +10,14 @@ HOST: Final = "127.0.0.1"
 
 WEB: Final = "web"
 MODELS: Final = "models"
-"""Names of the two caches, as they appear in telemetry."""
+FAQ: Final = "faq"
+RATINGS: Final = "ratings"
+"""Names of the caches, as they appear in telemetry."""
 
 STAND_IN: Final = "stand-in"
 """Name of the model that the stand-in pretends to be."""
+EMBEDDINGS: Final = "stand-in-embeddings"
+"""Name of its model for embeddings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,8 @@ class Options:
     """Length of the traffic; `None`: until a signal."""
     hold: float = 0.0
     """Seconds that the servers stay up after the traffic has ended."""
+    faults: float | None = None
+    """Seconds of undisturbed traffic, after which things fail on purpose; `None`: nothing does."""
     redis_url: str | None = None
     upstream: str | None = None
     """Base URL of a real OpenAI-compatible endpoint; `None`: the stand-in."""
@@ -49,8 +55,10 @@ class WorkerSettings:
     """Listening socket for metrics and the origin's own counts."""
     catalog: str
     """Path of the SQLite file."""
+    data: str
+    """Folder for what lasts: answers of the model, ratings, and the journal of the ratings that wait."""
     namespace: str
-    """Beginning of the namespaces of both caches; workers with the same one share their entries in Redis."""
+    """Beginning of the namespaces of all caches; workers with the same one share their entries in Redis."""
     redis_url: str | None
     model_url: str
     model: str
@@ -80,4 +88,8 @@ class DriverSettings:
     rate: float
     users: int
     seed: int
+    stand_in: bool
+    """Whether the model is the stand-in; a real one gets fewer kinds of questions."""
+    careless: bool
+    """Whether users leave out hyphens, so that answers to similar questions may be wrong."""
     temporary: str | None

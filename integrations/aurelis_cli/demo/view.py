@@ -128,7 +128,9 @@ def table(caches: Mapping[str, CacheView], *, shared: bool, rates: Mapping[str, 
     row("upstream calls avoided", lambda view: number(view.avoided), "bold green")
     row("  by waiting for another's", lambda view: number(view.coalesced))
     row("tokens saved", lambda view: number(view.tokens_saved) if view.tokens_saved else _DASH)
+    row("US dollars saved", lambda view: f"{view.cost_saved:.4f}" if view.cost_saved else _DASH)
     row("upstream time saved", lambda view: f"{number(view.seconds_saved, 1)} s")
+    row("embeddings not asked for again", _items)
     row("entries", lambda view: number(view.entries))
     row("memory, of its limit", lambda view: f"{size(view.usage)} of {size(view.limit)}")
     row("failures of a layer", lambda view: number(view.errors), "bold red" if _failed(caches) else "")
@@ -198,6 +200,12 @@ def size(count: float) -> str:
         count /= 1024
         step += 1
     return f"{_figures(count)} {units[step]}" if step else f"{count:.0f} B"
+
+
+def _items(view: CacheView) -> str:
+    """Of the items of requests for several, those that were there."""
+    asked = sum(view.items.values())
+    return percent(1 - view.items.get(names.MISS, 0) / asked) if asked else _DASH
 
 
 def _failed(caches: Mapping[str, CacheView]) -> bool:

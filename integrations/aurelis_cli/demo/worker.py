@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 
 from .app import make_app
+from .faults import Switch
 from .internal import serve_internal
 from .lifeline import receive
 from .origin import Origin
@@ -34,13 +35,13 @@ def main() -> None:
     metrics.set_meter_provider(meter_provider)
     if tracer_provider is not None:
         trace.set_tracer_provider(tracer_provider)
-    origin = Origin()
-    app = make_app(settings, origin)
+    origin, faults = Origin(), Switch()
+    app = make_app(settings, origin, faults)
     internal = socket.socket(fileno=settings.internal_fd)
     serve(
         app,
         socket.socket(fileno=settings.web_fd),
-        on_started=lambda: serve_internal(internal, registry, origin),
+        on_started=lambda: serve_internal(internal, registry, origin, faults),
     )
     meter_provider.shutdown()
     if tracer_provider is not None:

@@ -87,7 +87,8 @@ class Bridge:
         """Run the coroutine in the private loop without waiting for it."""
         with self._lock:
             loop = self._running_loop()
-            loop.call_soon_threadsafe(self._begin, loop, coroutine)
+            # What belongs to whoever happens to come first is over before this is.
+            loop.call_soon_threadsafe(self._begin, loop, coroutine, context=Context())
 
     def _begin(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]) -> None:
         task = loop.create_task(coroutine)

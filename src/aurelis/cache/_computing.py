@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeVar
 
 from ._bridge import LentThread
 from ._decisions import Serve
-from ._engine import Engine, result_attributes
+from ._engine import Engine
 from ._entry import Entry
 from ._flight import Abandoned, Failed, Flight, Settled, current
 from ._forking import renew_in_children
@@ -23,7 +23,7 @@ from ._shared_errors import SharedError
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import LoadTimeoutError, RecursiveLoadError
 from .telemetry import names
-from .telemetry.otel import link
+from .telemetry._spans import described, link
 
 T = TypeVar("T")
 
@@ -56,10 +56,12 @@ class Computing:
         options: EntryOptions = DEFAULT_OPTIONS,
         *,
         anew: bool = False,
+        told: Callable[[str], None] | None = None,
     ) -> object:
         """The value, loaded by one caller for all. To be called after `read_memory` found nothing.
 
         Args:
+            told: called with the result, as it is counted, where there is one.
             anew: load whatever there is, which stays if that fails; no load that has begun before is shared.
         """
         engine = self._engine
@@ -70,13 +72,15 @@ class Computing:
         if not anew:
             served = self._from_memory(request, compute, tags, ttl)
             if served is not None:
+                if told is not None:
+                    told(names.HIT)
                 return engine.stack.read(served)
             self._raise_remembered(key)
         engine.telemetry.miss_l1.n += 1
         flight: Flight[Kept] | None = None
         outcome: Settled[Kept] | Failed | Abandoned | None = None
         since = engine.flights.last_anew
-        with engine.telemetry.span("get") as span:
+        with engine.telemetry.spans.around("get", key) as span:
             try:
                 while True:
                     joined_at = engine.stack.generations.latest
@@ -105,9 +109,13 @@ class Computing:
             if isinstance(outcome, Failed):
                 outcome.again()
             kept = outcome.result
+            if told is not None:
+                told(kept.result)
             if span is not None:
-                span.set_attributes({**result_attributes(kept.layer), names.RESULT: kept.result})
-                span.set_attribute(names.COLLAPSED, not leads)
+                collapsed = not leads or kept.collapsed
+                span.set_attributes(
+                    described(kept.result, kept.layer or "", ttl=kept.ttl, collapsed=collapsed, stale=kept.reason)
+                )
                 if not leads:
                     link(span, flight.link)
             return kept.packed.value if leads else engine.stack.unpack(kept.packed)
@@ -189,11 +197,15 @@ class Computing:
             return None
         if decision.refresh in ("early", "revalidate"):
             self._refresh(request, compute, tags, ttl, decision.refresh)
-        if now < entry.fresh_until:
-            engine.count_memory_hit(now)
+        ttl = entry.fresh_until - now
+        if ttl > 0:
+            if engine.count_memory_hit(now):
+                engine.telemetry.spans.note(names.HIT, names.L1, request.key, ttl=ttl)
         else:
             engine.telemetry.lookup(names.L1, names.STALE).n += 1
-            engine.telemetry.stale(decision.refresh or "error").n += 1
+            reason = decision.refresh or "error"
+            engine.telemetry.stale(reason).n += 1
+            engine.note(names.STALE, names.L1, request.key, ttl=ttl, stale=reason)
         return decision.entry
 
     def _refresh(
@@ -209,7 +221,7 @@ class Computing:
         if flight is None:
             return
         flight.tags = tags
-        load = Load(flight, request, compute, tags, ttl, reason)
+        load = Load(flight, request, compute, tags, ttl, reason, started_by=self._engine.telemetry.spans.here())
         # What belongs to the request that happens to come first (its session, its span) is over before this is.
         task = self._engine.flights.start(flight, self._loader.fill(load), Context())
         self._behind.add(task)
@@ -219,6 +231,7 @@ class Computing:
         found = self._engine.failures.find(key, self._engine.clock.monotonic())
         if found is not None and isinstance(error := found[0], SharedError):
             self._engine.count_negative()
+            self._engine.note(names.HIT, names.NEGATIVE, key)
             error.again()
 
     # Counting

@@ -82,6 +82,8 @@ class Record:
         shared: those who wait for the same key may have it. Otherwise each asks for itself, and so do those who come
             later.
         left_out: names of header fields that are for nobody but the caller whose load it is.
+        linger: seconds for which a body that has said all but its end is read on after its last reader has left; 0: it
+            is not.
     """
 
     lifetime: float | None = None
@@ -89,6 +91,7 @@ class Record:
     max_body_bytes: int | None = None
     shared: bool = True
     left_out: frozenset[bytes] = frozenset()
+    linger: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

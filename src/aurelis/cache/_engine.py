@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from secrets import token_hex
 from typing import Any, Final, TypeVar
 
@@ -28,11 +29,12 @@ from ._packing import Keep, Packed
 from ._searching import remove_matching
 from ._softening import soften
 from ._stack import Stack
+from ._trouble import Incidents
 from ._writes import Writes
 from .exceptions import CacheClosedError, CacheError, LayerError
 from .telemetry import names
-from .telemetry._switch import SWITCH
-from .telemetry.otel import SAMPLE_MASK, Telemetry, current_span_context, get_current_context, get_current_span
+from .telemetry._spans import Attributes, current_span_context, described, get_current_context
+from .telemetry.otel import SAMPLE_MASK, Telemetry
 
 T = TypeVar("T")
 
@@ -74,15 +76,16 @@ class Engine:
         self._closer: asyncio.AbstractEventLoop | None = None
         self._ended = Gate()
         self._apart = bytearray(_APART_BITS // 8)
+        self._stood_in = Incidents("a load failed, and what is stale stands in")
+        self._unheard = Incidents("a load that nobody waits for failed")
         # The fast path reads these directly: each attribute hop would show in its budget.
         self._entries = {} if stack.memory is None else stack.memory.entries
         self._loads = stack.read
         self._generations = stack.generations
         self._monotonic = clock.monotonic
         self._hit = telemetry.hit_l1
-        self._observes_hits = telemetry.span_attributes or telemetry.span_on_hit
-        self._makes_spans = telemetry.span_on_hit
-        self._hit_attributes = {names.NAME: telemetry.name, names.RESULT: names.HIT, names.LAYER: names.L1}
+        self._observes_hits = telemetry.spans.attributes or telemetry.spans.on_hit
+        self._makes_spans = telemetry.spans.on_hit
         renew_in_children(self)
 
     # The fast path
@@ -106,7 +109,7 @@ class Engine:
         if not count & SAMPLE_MASK:
             self.telemetry.duration(self._monotonic() - now, "get", names.L1)
         if self._observes_hits and (get_current_context() or self._makes_spans):
-            self._observe_hit()
+            self.telemetry.spans.note(names.HIT, names.L1, key, ttl=entry.fresh_until - now)
         return entry.value if entry.payload is None else self._loads(entry)
 
     def peek(self, key: str, now: float) -> Entry | None:
@@ -118,29 +121,52 @@ class Engine:
         # The stack lets go of what has expired, and looks whether an invalidation has overtaken it.
         return entry if now < entry.expires and entry.mark == self._generations.mark else self.stack.peek(key, now)
 
-    def count_memory_hit(self, begin: float) -> None:
-        """The counting of `read_memory`, for a hit that `exchange` found. `begin`: monotonic, seconds."""
+    def count_memory_hit(self, begin: float) -> bool:
+        """The counting of `read_memory`, for a hit that was found otherwise.
+
+        Args:
+            begin: monotonic, seconds.
+
+        Returns:
+            Whether spans are to be told.
+        """
         hit = self._hit
         hit.n = count = hit.n + 1
         if not count & SAMPLE_MASK:
             self.telemetry.duration(self._monotonic() - begin, "get", names.L1)
+        return self._observes_hits and (bool(get_current_context()) or self._makes_spans)
+
+    def note(
+        self,
+        result: str,
+        layer: str = "",
+        key: str | None = None,
+        *,
+        ttl: float = math.inf,
+        age: int | None = None,
+        fwd: str = "",
+        stale: str = "",
+    ) -> None:
+        """`Spans.note`, where there may be a span to tell."""
         if self._observes_hits and (get_current_context() or self._makes_spans):
-            self._observe_hit()
+            self.telemetry.spans.note(result, layer, key, ttl=ttl, age=age, fwd=fwd, stale=stale)
+
+    def note_failure(self, cause: str | int, *, stale: bool, unheard: bool) -> None:
+        """Tell the log of a load that has failed, if none of those who wait would hear of it.
+
+        Args:
+            cause: the type of an error, or a status of HTTP.
+            stale: what is stale takes the place of the error.
+            unheard: nobody waits for it.
+        """
+        if stale or unheard:
+            cause = f"status {cause}" if isinstance(cause, int) else self.telemetry.error_kind(cause)
+            (self._stood_in if stale else self._unheard).met(cause, self._monotonic())
 
     def count_negative(self) -> None:
         """Count a request that was answered with a failure that is remembered."""
         self.telemetry.lookup(names.L1, names.NEGATIVE).n += 1
         self.telemetry.request(names.HIT, names.NEGATIVE).n += 1
-
-    def _observe_hit(self) -> None:
-        if self.telemetry.span_attributes and SWITCH.on:
-            span = get_current_span()
-            if span.is_recording():
-                span.set_attributes(self._hit_attributes)
-        if self._makes_spans:
-            with self.telemetry.span("get") as own:
-                if own is not None:
-                    own.set_attributes(self._hit_attributes)
 
     # Values
 
@@ -152,13 +178,15 @@ class Engine:
             now = self._monotonic()
             entry = self.peek(key, now)
             if entry is not None and now < entry.fresh_until:
-                self.count_memory_hit(now)
+                if self.count_memory_hit(now):
+                    telemetry.spans.note(names.HIT, names.L1, key, ttl=entry.fresh_until - now)
                 return self.stack.read(entry)
         telemetry.miss_l1.n += 1
         if not self.stack.lower:
             telemetry.miss.n += 1
+            self.note(names.MISS, key=key)
             return MISSING
-        with telemetry.span("get") as span:
+        with telemetry.spans.around("get", key) as span:
             found = None
             try:
                 known = self.listening is None or self.listening.started
@@ -169,7 +197,7 @@ class Engine:
                 else:
                     telemetry.request(names.HIT, found.layer).n += 1
             if span is not None:
-                span.set_attributes(result_attributes(found.layer if found else None))
+                span.set_attributes(self.result_of(found))
         return MISSING if found is None else self.value(found)
 
     async def get_many(self, keys: list[str]) -> dict[str, object]:
@@ -178,33 +206,47 @@ class Engine:
         keys = list(dict.fromkeys(keys))
         if self._entries:
             for key in keys:
-                if key in self._entries and (value := self._read(key)) is not MISSING:
-                    values[key] = value
+                if key in self._entries:
+                    now = self._monotonic()
+                    entry = self.peek(key, now)
+                    if entry is not None and now < entry.fresh_until:
+                        self.count_memory_hit(now)
+                        values[key] = self.stack.read(entry)
         missing = [key for key in keys if key not in values] if values else keys
+        only = keys[0] if len(keys) == 1 else None
         if missing:
             for key in missing:
                 self.check(key)
             self.telemetry.miss_l1.add(len(missing))
             before = len(values)
+            layers = {names.L1} if values else set()
             found: list[tuple[str, Mapping[str, Entry]]] = []
             try:
                 if self.stack.lower:
-                    with self.telemetry.span("get"):
+                    with self.telemetry.spans.around("get", only) as span:
                         found = await self.stack.lookup_many(missing, await self.ready())
                         now = self._monotonic()
-                    for layer, entries in found:
-                        own = layer == names.L1
-                        fresh = {
-                            key: self.stack.read(entry) if own else entry.value
-                            for key, entry in entries.items()
-                            if now < entry.fresh_until
-                        }
-                        self.telemetry.request(names.HIT, layer).add(len(fresh))
-                        values.update(fresh)
+                        for layer, entries in found:
+                            own = layer == names.L1
+                            fresh = {
+                                key: self.stack.read(entry) if own else entry.value
+                                for key, entry in entries.items()
+                                if now < entry.fresh_until
+                            }
+                            if fresh:
+                                layers.add(layer)
+                            self.telemetry.request(names.HIT, layer).add(len(fresh))
+                            values.update(fresh)
+                        if span is not None:
+                            span.set_attributes(_result_of_many(layers, complete=len(values) == len(keys)))
             finally:  # as in `get`
                 self.telemetry.miss.add(len(missing) - (len(values) - before))
+            if not self.stack.lower:
+                self.note(names.MISS, key=only)
             if len(found) == 1 and not before:
                 return values  # in the order asked
+        elif keys:
+            self.note(names.HIT, names.L1, only)
         return {key: values[key] for key in keys if key in values}
 
     async def set_many(self, values: dict[str, object], ttl: float | None, tags: tuple[str, ...] = ()) -> bool:
@@ -290,18 +332,14 @@ class Engine:
         """The value for one reader. What a remote layer decoded is the reader's own copy already."""
         return self.stack.read(found.entry) if found.layer == names.L1 else found.entry.value
 
+    def result_of(self, found: Found | None) -> Attributes:
+        """What the span of a request says that has found this."""
+        if found is None:
+            return described(names.MISS)
+        return described(names.HIT, found.layer, ttl=found.entry.fresh_until - self._monotonic())
+
     def _fresh(self, found: Found | None) -> Found | None:
         return found if found is not None and self._monotonic() < found.entry.fresh_until else None
-
-    def _read(self, key: str) -> object:
-        value = self.read_memory(key)
-        if value is MISSING:
-            now = self._monotonic()
-            entry = self.peek(key, now)
-            if entry is not None and now < entry.fresh_until:
-                self.count_memory_hit(now)
-                return self.stack.read(entry)
-        return value
 
     # Shared with `_computing` and `exchange`
 
@@ -335,26 +373,38 @@ class Engine:
         if not isinstance(key, str):
             raise TypeError(f"a key must be a str, not {type(key).__name__}")
 
-    async def load(self, flight: Flight[Any], load: Awaitable[T]) -> T:
-        """Run a load under its span, and record how long it took."""
-        begin = self._monotonic()
-        error_type: str | None = None
+    async def load(self, flights: Iterable[Flight[Any]], load: Awaitable[T], key: str | None) -> T:
+        """Run a load in the running task, as `filling`."""
         task = asyncio.current_task()
-        with self.telemetry.span("fill"):
-            flight.link = current_span_context()
+        with self.filling(flights, key):
             try:
                 return await load
             except asyncio.CancelledError as error:
-                error_type = "CancelledError"
                 if task is not None and not task.cancelling():
                     # Nobody cancelled this load: something inside it was cancelled. To the callers, who were not, that
                     # is a failure like any other.
                     raise CacheError("the load was cancelled from within") from error
                 raise
+
+    @contextmanager
+    def filling(self, flights: Iterable[Flight[Any]], key: str | None) -> Iterator[None]:
+        """Around a load: its span, to which those link who wait, and how long it took.
+
+        Args:
+            key: of what is loaded; `None`: several.
+        """
+        begin = self._monotonic()
+        error_type: str | None = None
+        with self.telemetry.spans.around("fill", key) as span:
+            if span is not None:
+                for flight in flights:
+                    flight.link = current_span_context(span)
+            try:
+                yield
             except BaseException as error:
                 error_type = type(error).__qualname__
                 raise
-            finally:
+            finally:  # while the span is current, which makes it the exemplar
                 self.telemetry.duration(self._monotonic() - begin, "fill", error_type=error_type)
 
     async def acquire(
@@ -462,5 +512,6 @@ class Engine:
         return budget
 
 
-def result_attributes(layer: str | None) -> dict[str, str]:
-    return {names.RESULT: names.MISS} if layer is None else {names.RESULT: names.HIT, names.LAYER: layer}
+def _result_of_many(layers: set[str], *, complete: bool) -> Attributes:
+    """What the span of a request for several keys says: a hit if all were there, in the lowest layer of them."""
+    return described(names.HIT, max(layers)) if complete else described(names.MISS)

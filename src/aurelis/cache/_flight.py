@@ -94,6 +94,9 @@ class Flight(Generic[T]):
         anew: it loads whatever there is: which one of those, from 1; 0: it does not.
         holds: asks whether nothing has overtaken the load; `None`: nobody can say.
         party: those with the same load; `None`: it has one of its own.
+        linger: seconds for which the load goes on once nobody waits any more, as hardly anything of it is left; 0: it
+            ends then.
+        lingering: opened when that is over; `None`: it has not begun.
     """
 
     __slots__ = (
@@ -112,6 +115,8 @@ class Flight(Generic[T]):
         "generation",
         "holds",
         "key",
+        "linger",
+        "lingering",
         "link",
         "outcome",
         "overtaken",
@@ -135,6 +140,8 @@ class Flight(Generic[T]):
         self.generation = -1
         self.holds: Callable[[], Awaitable[bool]] | None = None
         self.party: Party | None = None
+        self.linger = 0.0
+        self.lingering: Gate | None = None
         self._gate = Gate()
         self._refs = 1
         self._keep = False
@@ -158,13 +165,17 @@ class Flight(Generic[T]):
         """Whether anybody waits for it or reads it."""
         return self._refs > 0
 
+    def lingers(self) -> bool:
+        """Whether it goes on although nobody waits, for a moment."""
+        return self.lingering is not None and not self.lingering.is_open()
+
     def is_of_this_thread(self) -> bool:
         """Whether the load runs in this thread, or in its event loop."""
         return self._thread is threading.current_thread()
 
-    def take_over(self) -> None:
-        """From now on this thread runs the load."""
-        self._thread = threading.current_thread()
+    def take_over(self, thread: threading.Thread | None = None) -> None:
+        """From now on this thread runs the load; `None`: the one that says so."""
+        self._thread = threading.current_thread() if thread is None else thread
 
     def lose(self) -> None:
         """Nobody runs the load any more. Takes no lock: a garbage collector calls this."""
@@ -219,6 +230,17 @@ class Flight(Generic[T]):
         if self.outcome is None and not self._gate.wait_blocking(alive=self.alive):
             self._give_up()
         return self.outcome or ABANDONED
+
+    async def lingered(self) -> None:
+        """Wait in this event loop until it lingers no more."""
+        if self.lingering is not None:
+            foreign = self._loop is not asyncio.get_running_loop()
+            await self.lingering.wait(alive=self.alive if foreign else None)
+
+    def lingered_blocking(self) -> None:
+        """The same in this thread."""
+        if self.lingering is not None:
+            self.lingering.wait_blocking(alive=self.alive)
 
     def _give_up(self) -> None:
         # Its loop may only pause and run on later: what it loads then may be older than an invalidation that no longer

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ._flight import Abandoned, Flight, current
 from ._forking import renew_in_children
-from ._gate import running_loop
+from ._gate import Gate, running_loop
 from .telemetry._cells import Cell
 
 _POLL = 0.02
@@ -189,30 +189,62 @@ class Flights:
         self._own.pop(task, None)
 
     def leave(self, flight: Flight[Any], *, leads: bool) -> None:
-        """One caller less. The last one cancels a load that has no outcome worth keeping."""
+        """One caller less. The last one cancels a load that has no outcome worth keeping, at once or soon."""
         with self._lock:
             flight._refs -= 1
             if not leads:
                 self._waiters.n -= 1
-            together = (flight,) if flight.party is None else flight.party.flights
-            last = all(one._refs == 0 and not one._keep for one in together)
-            for one in together if last else ():
-                self._apart.discard(one)
-                if self._flights.get(one.key) is one:
-                    # First out of the map, then cancelled: nobody can join a load that is about to end.
-                    del self._flights[one.key]
-                # A later invalidation does not find it either, so what resists its cancellation must not be stored.
-                one.fenced = one.fenced or one._task is not None
+            begins = flight.linger > 0 and flight._refs == 0 and not flight._keep and flight.lingering is None
+            if begins:
+                flight.lingering = Gate()
+            last = self._drop_unless_wanted(flight)
         if (own := current()) is not None:
             own.awaits_no_more(flight)
+        if begins or last:
+            self._in_its_loop(flight, partial(self._linger, flight) if begins else partial(_cancel, flight))
+
+    def linger_no_more(self, flight: Flight[Any]) -> None:
+        """What a load has gone on for has not come soon: it ends, unless somebody waits for it again.
+
+        To be called in its event loop, if it has one.
+        """
+        with self._lock:
+            flight.linger = 0.0
+            lingering, flight.lingering = flight.lingering, None
+            last = self._drop_unless_wanted(flight)
+        if lingering is not None:
+            lingering.open()
+        if last:
+            _cancel(flight)
+
+    def _linger(self, flight: Flight[Any]) -> None:
+        asyncio.get_running_loop().call_later(flight.linger, self.linger_no_more, flight)
+
+    def _drop_unless_wanted(self, flight: Flight[Any]) -> bool:
+        """Whether nobody wants the load any more; then nobody can join it either. The lock is held."""
+        together = (flight,) if flight.party is None else flight.party.flights
+        if not all(one._refs == 0 and not one._keep and not one.lingers() for one in together):
+            return False
+        for one in together:
+            self._apart.discard(one)
+            if self._flights.get(one.key) is one:
+                # First out of the map, then cancelled: nobody can join a load that is about to end.
+                del self._flights[one.key]
+            # A later invalidation does not find it either, so what resists its cancellation must not be stored.
+            one.fenced = one.fenced or one._task is not None
+        return True
+
+    def _in_its_loop(self, flight: Flight[Any], step: Callable[[], object]) -> None:
+        """Take a step where the load runs, if it does."""
         task = flight._task
-        if last and task is not None and not task.done():
-            loop = task.get_loop()
-            if loop is running_loop():
-                task.cancel()
-            else:
-                with contextlib.suppress(RuntimeError):  # that loop is closed, and the task with it
-                    loop.call_soon_threadsafe(task.cancel)
+        if task is None or task.done():
+            return
+        loop = task.get_loop()
+        if loop is running_loop():
+            step()
+        else:
+            with contextlib.suppress(RuntimeError):  # that loop is closed, and the task with it
+                loop.call_soon_threadsafe(step)
 
     def land(self, flight: Flight[Any]) -> None:
         """Nobody can join it any more."""
@@ -220,6 +252,21 @@ class Flights:
             self._apart.discard(flight)
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
+        if flight.lingering is not None:
+            flight.lingering.open()
+
+    def lingering(self, key: str, *, blocking: bool) -> Flight[Any] | None:
+        """The flight of the key if it goes on although nobody waits, and the caller can wait until that is over.
+
+        What it brings then is stored, or was nothing to share: it may lack its end.
+
+        Args:
+            blocking: the caller's thread does nothing else meanwhile.
+        """
+        flight = self._flights.get(key)
+        if flight is None or not flight.lingers() or (blocking and flight.is_of_this_thread()):
+            return None
+        return flight
 
     def is_loading(self, key: str) -> bool:
         """Whether a load of the key is under way that others can join."""
@@ -332,6 +379,11 @@ class Flights:
     def _under_way(self) -> list[asyncio.Task[None]]:
         # A copy, because other threads change the set.
         return [task for task in list(self._tasks) if not task.done() and task.get_loop().is_running()]
+
+
+def _cancel(flight: Flight[Any]) -> None:
+    if flight._task is not None:
+        flight._task.cancel()
 
 
 async def _first_of(tasks: list[asyncio.Task[None]], loop: asyncio.AbstractEventLoop, timeout: float) -> None:

@@ -10,6 +10,7 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -27,6 +28,7 @@ from ._packing import Keep, Packed
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import UnstorableValueError
 from .telemetry import names
+from .telemetry._spans import Made, mark_failed
 
 _LOG = logging.getLogger("aurelis.cache")
 
@@ -47,12 +49,16 @@ class Kept:
         packed: where followers read it from.
         result: `hit`, `stale` or `miss`.
         layer: the layer that had it; `None` when it was loaded, or is stale.
+        ttl: seconds of freshness that were left; infinite: not known, or for ever.
+        collapsed: another process has loaded it, while this one waited.
         reason: why it is stale, by the names of telemetry; empty: it is not.
     """
 
     packed: Packed
     result: str
     layer: str | None = None
+    ttl: float = math.inf
+    collapsed: bool = False
     reason: str = ""
 
 
@@ -62,6 +68,8 @@ class Load:
 
     Attributes:
         behind: why it is a refresh in the background; empty: somebody waits for it.
+        started_by: where that was begun, as `Spans.here` says it.
+        span: of the refresh; `None`: it is none, or has none.
         anew: whatever there is, however fresh, is no reason not to load, and takes the place of no error.
         overtaken: the load of the same key whose place this one takes.
         present: what memory has when a load begins that is to replace it.
@@ -80,6 +88,8 @@ class Load:
     begin: float = 0.0
     state: int = 0
     generation: int = 0
+    started_by: object = None
+    span: Made = None
 
     @property
     def memory_ttl(self) -> float:
@@ -105,14 +115,14 @@ class Loader:
     async def fill(self, load: Load) -> None:
         flight = load.flight
         enter(flight)
-        permit: Permit | None = None
         try:
             if load.overtaken is not None:
                 await load.overtaken.stored()  # otherwise it could be stored over what is loaded now
-            budget = await self._engine.ready()
-            found, permit = await self._find(load, budget)
-            if found is None and permit is not None:
-                await self._run(load, permit, budget)
+            if load.behind:
+                with self._apart(load, load.behind, load.started_by) as load.span:
+                    await self._find_or_run(load)
+            else:
+                await self._find_or_run(load)
         except (asyncio.CancelledError, GeneratorExit):
             flight.abandon()
             raise
@@ -122,6 +132,17 @@ class Loader:
                 raise  # KeyboardInterrupt and SystemExit are for the event loop, too
         finally:
             self._engine.flights.land(flight)
+
+    def _apart(self, load: Load, reason: str, started_by: object) -> AbstractContextManager[Made]:
+        """Around a refresh in the background, which is no part of the trace that began it."""
+        spans = self._engine.telemetry.spans
+        return spans.apart("revalidate", started_by, load.request.key, {names.REFRESH_REASON: reason})
+
+    async def _find_or_run(self, load: Load) -> None:
+        budget = await self._engine.ready()
+        found, permit = await self._find(load, budget)
+        if found is None and permit is not None:
+            await self._run(load, permit, budget)
 
     async def _find(self, load: Load, budget: Budget) -> tuple[Found | None, Permit | None]:
         """What has become known since the caller looked; or else the permit to load. Neither: the flight is settled."""
@@ -154,7 +175,7 @@ class Loader:
         """Agree with other processes who loads."""
         engine, stack, request = self._engine, self._engine.stack, load.request
         patience = request.options.lease_wait
-        pause = _FIRST_POLL
+        pause, waited = _FIRST_POLL, False
         while True:
             found, permit = await engine.acquire(
                 request.key,
@@ -166,7 +187,7 @@ class Loader:
             )
             if found is not None:
                 if self._settles(load, found):
-                    self._settle(load, found)
+                    self._settle(load, found, collapsed=waited)
                     return found, None
                 load.fallback = load.flight.stale = found.entry
                 budget = stack.budget()
@@ -176,7 +197,7 @@ class Loader:
                 found = await stack.lookup(request.key, budget, load.memory_ttl)
                 if found is not None and self._settles(load, found):
                     await engine.release(permit, budget)
-                    self._settle(load, found)
+                    self._settle(load, found, collapsed=waited)
                     return found, None
             if permit.fence is None or permit.owner:
                 return None, permit
@@ -187,11 +208,11 @@ class Loader:
             if patience is not None and engine.clock.monotonic() - begin >= seconds(patience):
                 return None, permit
             await asyncio.sleep(pause * (0.5 + random.random()))
-            pause = min(pause * 2, _LAST_POLL)
+            pause, waited = min(pause * 2, _LAST_POLL), True
             budget = stack.budget()
 
     async def _run(self, load: Load, permit: Permit, budget: Budget) -> None:
-        engine, flight, options = self._engine, load.flight, load.request.options
+        engine, flight = self._engine, load.flight
         load.begin = engine.clock.monotonic()
         load.generation = flight.generation = permit.generation
         if engine.stack.shared is not None:
@@ -203,13 +224,20 @@ class Loader:
         elif load.fallback is not None and not load.anew and self._is_due(load):
             # Stale, and to be refreshed in the background: this caller has it, and the load goes on for the next.
             flight.keep()
-            self._stand_in(load, load.fallback, "revalidate")
+            if self._stand_in(load, load.fallback, "revalidate"):
+                with self._apart(load, "revalidate", engine.telemetry.spans.here()) as load.span:
+                    await self._load(load, permit, budget)
+                return
+        await self._load(load, permit, budget)
+
+    async def _load(self, load: Load, permit: Permit, budget: Budget) -> None:
+        engine, flight, options = self._engine, load.flight, load.request.options
         context = self._context(load)
         _loading.begin(context)
         heartbeat = _Heartbeat(self, permit) if permit.owner else None
         released = False
         try:
-            value = await engine.load(flight, load.compute())
+            value = await engine.load((flight,), load.compute(), load.request.key)
             flight.keep()  # whoever leaves now, what was loaded is stored
             kept, stored = await self._keep(load, permit, context, value, budget)
             if not stored:
@@ -219,7 +247,11 @@ class Loader:
         except Exception as error:
             await engine.release(permit, budget)
             released = True
-            if not self._survives(load, error):
+            unheard = flight.outcome is not None or not flight.has_callers()
+            survives = self._survives(load, error)
+            mark_failed(load.span, type(error).__qualname__)
+            engine.note_failure(type(error).__qualname__, stale=survives, unheard=unheard)
+            if not survives:
                 if options.negative_ttl:
                     until = engine.clock.monotonic() + seconds(options.negative_ttl)
                     if not flight.fenced:
@@ -328,7 +360,8 @@ class Loader:
 
     def stale(self, entry: Entry, reason: str) -> Kept:
         packed = Packed(self._engine.stack.read(entry), entry.payload, entry.payload is None)
-        return Kept(packed, names.STALE, reason=reason)
+        ttl = entry.fresh_until - self._engine.clock.monotonic()
+        return Kept(packed, names.STALE, reason=reason, ttl=ttl)
 
     def _survives(self, load: Load, error: Exception) -> bool:
         """After a failed load: whether a stale value takes the place of the error."""
@@ -348,14 +381,16 @@ class Loader:
         self._stand_in(load, entry, "error")
         return True
 
-    def _settle(self, load: Load, found: Found) -> None:
+    def _settle(self, load: Load, found: Found, *, collapsed: bool = False) -> None:
         entry = found.entry
-        fresh = self._engine.clock.monotonic() < entry.fresh_until
+        ttl = entry.fresh_until - self._engine.clock.monotonic()
+        fresh = ttl > 0
         value = self._engine.value(found)
         packed = Packed(value, entry.payload, entry.payload is None)
         result = names.HIT if fresh else names.STALE
         # What is stale settles a flight only where a load has failed a moment ago.
-        load.flight.settle(Kept(packed, result, found.layer if fresh else None, reason="" if fresh else "error"))
+        reason, layer = ("", found.layer) if fresh else ("error", None)
+        load.flight.settle(Kept(packed, result, layer, ttl, collapsed, reason))
 
     def count_refresh(self, flight: Flight[Kept], reason: str) -> None:
         # A load that no request is counted for. Where none has begun, there is none to count.

@@ -166,7 +166,9 @@ class Recovery:
             while self.pending and not self.closed:
                 # Not all processes at once, when the layer has just come back.
                 await asyncio.sleep(pause * (0.5 + random.random()))
-                pause = _FIRST_PAUSE if await self.attempt() else min(pause * 2, _LAST_PAUSE)
+                with self._telemetry.spans.apart("recover", None):
+                    told = await self.attempt()
+                pause = _FIRST_PAUSE if told else min(pause * 2, _LAST_PAUSE)
         finally:
             with self._lock:
                 self._running = False

@@ -1,18 +1,21 @@
-"""Tells whoever reads the log that something outside fails: once for each cause, and once when it is over."""
+"""Tells whoever reads the log that something outside fails, and not again and again."""
 
 from __future__ import annotations
 
 import logging
+import math
 from typing import Final
 
 _LOG = logging.getLogger("aurelis.cache")
 
 _QUIET: Final = 60.0
 """Seconds for which a cause is not told again, however often it comes and goes. One that stays longer is."""
+_CAUSES: Final = 100
+"""Causes of incidents that are kept apart."""
 
 
 class Trouble:
-    """What fails, and what has been told of it.
+    """What fails for some time: told once for each cause, and once when it is over.
 
     Args:
         subject: what it is about, as the message begins.
@@ -47,3 +50,29 @@ class Trouble:
         if self._troubled:
             self._troubled = False
             _LOG.warning("%s works again", self._subject)
+
+
+class Incidents:
+    """What fails now and then, without a state that would be over: each cause is told once a minute at most.
+
+    Args:
+        what: has happened, as the message begins.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._told: dict[str, tuple[float, int]] = {}
+
+    def met(self, cause: str, now: float) -> None:
+        """It has happened. Arguments as those of `Trouble.met`."""
+        told, untold = self._told.get(cause, (-math.inf, 0))
+        if now - told < _QUIET:
+            self._told[cause] = told, untold + 1
+            return
+        if len(self._told) >= _CAUSES:  # names of types are not bounded
+            self._told.clear()
+        self._told[cause] = now, 0
+        if untold:
+            _LOG.warning("%s (%s), also %d times before that were not told", self._what, cause, untold)
+        else:
+            _LOG.warning("%s (%s)", self._what, cause)

@@ -162,4 +162,4 @@ class CompressedCache:
         return self.manager._engine.stack.codec.loads(payload)
 
     def _refused(self, error: FrameError) -> None:
-        self.manager._engine.telemetry.error(_LAYER, "get", f"frame_{error.reason}")
+        self.manager._engine.telemetry.incident(_LAYER, "get", f"frame_{error.reason}")

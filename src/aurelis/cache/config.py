@@ -98,6 +98,8 @@ class CacheConfig:
         categories: `EntryOptions` by category, for `UnifiedCacheManager`. What a call says itself wins.
         spans: `io`: spans for what leaves memory; `all`: also for hits in memory; `none`.
         span_attributes: whether the result of a hit in memory is set on the current span.
+        span_keys: `none`: spans say nothing of keys; `hash`: they have a hash of the key, by which those of one key are
+            found. Needs a `secret`, without which keys could be found out by trying.
 
     Raises:
         ConfigurationError: a value is out of range or two contradict each other.
@@ -134,6 +136,7 @@ class CacheConfig:
     categories: Mapping[str, EntryOptions] | None = None
     spans: Literal["none", "io", "all"] = "io"
     span_attributes: bool = True
+    span_keys: Literal["none", "hash"] = "none"
 
     def __post_init__(self) -> None:
         _text("namespace", self.namespace)
@@ -162,8 +165,12 @@ class CacheConfig:
             raise ConfigurationError(f"redis_password must be a str, not {type(self.redis_password).__name__}")
         if self.spans not in ("none", "io", "all"):
             raise ConfigurationError(f"spans must be 'none', 'io' or 'all', not {self.spans!r}")
+        if self.span_keys not in ("none", "hash"):
+            raise ConfigurationError(f"span_keys must be 'none' or 'hash', not {self.span_keys!r}")
         if self.secret is not None:
             _check_secret(self.secret)
+        elif self.span_keys == "hash":
+            raise ConfigurationError("span_keys='hash' needs secret=: without one, keys could be found out by trying")
         _sequence("types", self.types, "classes", type)
         if self.categories is not None:
             require_categories("categories", self.categories)
@@ -199,7 +206,7 @@ class CacheConfig:
         )
 
     def hash_key(self) -> bytes:
-        """32 bytes that key the hashes of credentials."""
+        """32 bytes that key the hashes of credentials, and those of keys in spans."""
         if self.secret is None:
             return hashlib.blake2b(self.namespace.encode("utf-8", "surrogatepass"), digest_size=32).digest()
         secret = self.secret.encode() if isinstance(self.secret, str) else self.secret

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import copy_context
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
@@ -143,7 +144,8 @@ class FileCacheManager:
             TypeError: the key is no string.
         """
         folder, digest = _split(cache_key)
-        opening = asyncio.get_running_loop().run_in_executor(None, self._open, folder, digest)
+        act = partial(copy_context().run, self._open, folder, digest)
+        opening = asyncio.get_running_loop().run_in_executor(None, act)
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:

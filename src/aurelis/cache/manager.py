@@ -149,12 +149,26 @@ class CacheManager:
             LoadTimeoutError: it took longer than the options allow, and there was nothing stale to serve.
             ValueError: the ttl is negative or not a number.
         """
+        return await self._computed(key, compute, ttl, tags, options)
+
+    async def _computed(
+        self,
+        key: str,
+        compute: Callable[[], Awaitable[T]],
+        ttl: Duration | None,
+        tags: Iterable[str],
+        options: EntryOptions | None,
+        told: Callable[[str], None] | None = None,
+    ) -> T:
+        """`get_or_compute`, which says how the request was counted."""
         life = None if ttl is None else seconds(ttl)
         value = self._read_memory(key)
         if value is MISSING:
             value = await self._computing.get_or_compute(
-                key, compute, life, _tags.tags(tags), options or DEFAULT_OPTIONS
+                key, compute, life, _tags.tags(tags), options or DEFAULT_OPTIONS, told=told
             )
+        elif told is not None:
+            told(names.HIT)
         return value  # type: ignore[return-value]  # what is stored under the key is what `compute` gives
 
     async def delete(self, key: str, *, soft: bool = False) -> bool:
@@ -505,7 +519,12 @@ def set_cache_manager(manager: AnyManager | None) -> UnifiedCacheManager | None:
 
 
 def _build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> Engine:
-    telemetry = Telemetry(config.name, spans=config.spans, span_attributes=config.span_attributes)
+    telemetry = Telemetry(
+        config.name,
+        spans=config.spans,
+        span_attributes=config.span_attributes,
+        span_hash_key=config.hash_key() if config.span_keys == "hash" else None,
+    )
     codec = ValueCodec((*config.types, StoredPart, StoredResponse, VariantIndex))
     framing = config.framing()
     memory: MemoryBackend | None = None
@@ -577,7 +596,7 @@ def _redis(
         codec=codec,
         framing=framing,
         clock=clock,
-        damaged=lambda error: telemetry.error(names.L2, "get", f"frame_{error.reason}"),
+        damaged=lambda error: telemetry.incident(names.L2, "get", f"frame_{error.reason}"),
     )
     return _guarded(backend, seconds(layer.ttl), config, clock, telemetry)
 
@@ -600,7 +619,7 @@ def _disk(
     max_size, patience = layer.max_size or config.disk_max_size, min(seconds(config.timeout), _LONGEST_WAIT)
 
     def damaged(error: FrameError) -> None:
-        telemetry.error(names.L3, "get", f"frame_{error.reason}")
+        telemetry.incident(names.L3, "get", f"frame_{error.reason}")
 
     disk: DiskEntries
     if shared is None:

@@ -6,51 +6,23 @@ For calls that go through an HTTP client a caching transport does all of this, a
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
+from ._answer_lives import life_of
+from ._answer_places import CATEGORY, Place, checked_name, model_tag, namespace_tag, provider_tag
+from ._answer_savings import AnswerSavings
 from ._canonical import digest
 from ._keys import CacheKeyBuilder
 from ._loading import LoadContext, current_load
 from ._options import Duration, EntryOptions, seconds
 from ._tags import tags as checked
 from ._watching import Answered
-from .exceptions import ConfigurationError, type_name
 from .manager import AnyManager, UnifiedCacheManager, get_cache_manager, manager_of
+from .models import Cost
 from .telemetry import names
 from .typing import ModelResponse
 
 R = TypeVar("R", bound=ModelResponse)
-
-CATEGORY: Final = "model_responses"
-"""Category of the entries."""
-SUCCESS_TTL: Final = 3600.0
-"""Seconds that an answer lives whose status is `success`, if the caller does not say."""
-OTHER_TTL: Final = 300.0
-"""Likewise with any other status."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the answer to a prompt is kept.
-
-    Attributes:
-        apart: what keeps it apart from those of other providers and namespaces; begins the identifier.
-        model_key: by `CacheKeyBuilder.build_model_key`.
-        tags: those of the model, the provider and the namespace.
-        namespace: that counts for this call.
-    """
-
-    apart: str
-    model_key: str
-    tags: tuple[str, ...]
-    namespace: str | None
-
-    @property
-    def identifier(self) -> str:
-        """In `CATEGORY`."""
-        return self.apart + self.model_key
 
 
 class ModelResponseCache:
@@ -63,6 +35,13 @@ class ModelResponseCache:
         cache: manager; `None` means the process's. It is never closed here.
         namespace: answers of different namespaces are never shared: a name, or a function that is called each time,
             such as the `get` of a context variable; `None`, also from the function: none.
+        cost: what answers have cost that are used again, as that of transports: `genai-prices`, or a function of a
+            `BilledCall`, whose protocol is the provider that the call names, and whose address is empty. Asked at each
+            hit.
+
+    Each answer that is used again counts as saved what is known of it: the seconds that `compute` took, if it was this
+    object that had it computed, and the tokens that a `usage` or `usage_metadata` of its own says, in the words of
+    OpenAI, Anthropic or Gemini.
 
     Attributes:
         cache: the `UnifiedCacheManager` below, which is the one that was given, if one was.
@@ -70,7 +49,8 @@ class ModelResponseCache:
 
     Raises:
         ConfigurationError: `namespace` is neither a name nor a function; from each method also if the function gives
-            something else.
+            something else. Or `cost` gives no prices.
+        MissingExtraError: `cost` is a price list that is not installed.
         TypeError: `cache` is no manager.
 
     Example:
@@ -91,12 +71,17 @@ class ModelResponseCache:
     """
 
     def __init__(
-        self, cache: AnyManager | None = None, *, namespace: str | Callable[[], str | None] | None = None
+        self,
+        cache: AnyManager | None = None,
+        *,
+        namespace: str | Callable[[], str | None] | None = None,
+        cost: Cost = None,
     ) -> None:
         if namespace is not None and not callable(namespace):
-            _name("namespace", namespace)
+            checked_name("namespace", namespace)
         self._given = unified(cache)
         self._namespace = namespace
+        self._savings = AnswerSavings(cost)
 
     @property
     def cache(self) -> UnifiedCacheManager:
@@ -126,7 +111,10 @@ class ModelResponseCache:
             UnkeyableError: something in `parameters` cannot be part of a key.
         """
         place = self.place(model_type, prompt, parameters, provider)
-        return await self.cache.get(CATEGORY, place.identifier)
+        response = await self.cache.get(CATEGORY, place.identifier)
+        if response is not None:
+            self.count_hit(self._key(place), model_type, provider, response)
+        return response
 
     async def cache_response(
         self,
@@ -157,12 +145,14 @@ class ModelResponseCache:
             ValueError: the ttl is negative or not a number.
         """
         place = self.place(model_type, prompt, parameters, provider)
-        life = _life_of(response, ttl, self._usual())
+        life = life_of(response, ttl, self._usual())
         every = (*place.tags, *_names(tags))
         if life is None:
             return False
         kept = await self.cache.set(CATEGORY, place.identifier, response, life, tags=every)
+        self._savings.forget(self._key(place))
         if life > 0:
+            self.cache.manager._engine.telemetry.expect_savings(model_type)
             await tell(self.cache, place, model_type, prompt, parameters, provider, life, every)
         return kept and life > 0
 
@@ -199,22 +189,32 @@ class ModelResponseCache:
         given = None if ttl is None else seconds(ttl)
         usual = self._usual()
         every = (*place.tags, *_names(tags))
-        loaded: list[tuple[LoadContext, float]] = []
+        loaded: list[tuple[LoadContext, float, float]] = []
+        results: list[str] = []
+        cache, key = self.cache, self._key(place)
+        clock = cache.manager._engine.clock
 
         async def load() -> R:
             context = current_load()
+            begin = clock.monotonic()
             response = await compute()
-            life = _life_of(response, given, usual)
+            life = life_of(response, given, usual)
             if life is None:
                 context.skip()
             else:
                 context.set_ttl(life)
-                loaded.append((context, life))
+                loaded.append((context, life, clock.monotonic() - begin))
             return response
 
-        response = await self.cache.get_or_compute(CATEGORY, place.identifier, load, None, given, every, options)
-        for context, life in loaded:
+        response = await cache.manager._computed(
+            key, load, given, every, options or cache._options.get(CATEGORY), results.append
+        )
+        if results and results[-1] in (names.HIT, names.STALE):
+            self.count_hit(key, model_type, provider, response)
+        for context, life, took in loaded:
             if context.outcome in (names.KEPT, names.LAYER_FAILED, names.BEYOND_MEMORY):
+                self._savings.took(key, took)
+                cache.manager._engine.telemetry.expect_savings(model_type)
                 await tell(self.cache, place, model_type, prompt, parameters, provider, life, every)
         return response
 
@@ -237,6 +237,13 @@ class ModelResponseCache:
     async def clear(self, *, soft: bool = False) -> None:
         """Make all answers of all models out of date. Raises as `CacheManager.invalidate_tags`."""
         await self.cache.invalidate_category(CATEGORY, soft=soft)
+
+    def count_hit(self, key: str, model_type: str, provider: str | None, response: object) -> None:
+        """The answer under a key was used again, here or by a face that stands on this one."""
+        self._savings.hit(self.cache.manager._engine, key, model_type, provider, response)
+
+    def _key(self, place: Place) -> str:
+        return self.key_builder.build_key(CATEGORY, place.identifier)
 
     def _usual(self) -> float | None:
         """Seconds that the options of the category say; `None`: they don't."""
@@ -306,77 +313,7 @@ def unified(cache: AnyManager | None) -> UnifiedCacheManager | None:
     return UnifiedCacheManager(manager_of(cache))
 
 
-def model_tag(model_type: str) -> str:
-    """The tag of all answers of a model."""
-    return "model:" + _name("model_type", model_type)
-
-
-def provider_tag(provider: str) -> str:
-    """The tag of all answers of a provider."""
-    return "provider:" + _name("provider", provider)
-
-
-def namespace_tag(namespace: str) -> str:
-    """The tag of all answers of a namespace."""
-    return "namespace:" + _name("namespace", namespace)
-
-
-def _life_of(response: ModelResponse, ttl: Duration | None, usual: float | None) -> float | None:
-    """Seconds for which an answer is kept; `None`: it is not.
-
-    Args:
-        ttl: what the call says; `None`: nothing.
-        usual: what the category says; `None`: nothing.
-
-    Raises:
-        TypeError: it has no status.
-        ValueError: the ttl is negative or not a number.
-    """
-    life = None if ttl is None else seconds(ttl)
-    status = status_of(response)
-    if status == "error":
-        return None
-    if life is not None:
-        return life
-    success = SUCCESS_TTL if usual is None else usual
-    return success if status == "success" else min(success, OTHER_TTL)
-
-
-def status_of(response: object) -> str:
-    """The status of an answer, in lower case.
-
-    Raises:
-        TypeError: it has none, or one that is no text.
-    """
-    status = _status(response)
-    if not isinstance(status, str):
-        raise TypeError(
-            f"a model response needs a status that is a str, such as 'success' or 'error'; "
-            f"{type_name(type(response))} has {'none' if status is None else 'one of type ' + type_name(type(status))}"
-        )
-    return status.lower()
-
-
-def is_error(response: object) -> bool:
-    """Whether something says that it is an answer that must not be kept."""
-    status = _status(response)
-    return isinstance(status, str) and status.lower() == "error"
-
-
-def _status(response: object) -> object:
-    status: object = getattr(response, "status", None)
-    return status.value if isinstance(status, Enum) else status
-
-
-def _name(argument: str, name: object) -> str:
-    # Whoever keeps tenants apart by a name must not share by accident.
-    if not isinstance(name, str) or not name:
-        found = "an empty one" if name == "" else type_name(type(name))
-        raise ConfigurationError(f"{argument} must be a str that is not empty, not {found}")
-    return name
-
-
 def _names(tags: Iterable[str]) -> tuple[str, ...]:
-    names = tags if isinstance(tags, str) else tuple(tags)
-    checked(names)
-    return tuple(names)
+    given = tags if isinstance(tags, str) else tuple(tags)
+    checked(given)
+    return tuple(given)

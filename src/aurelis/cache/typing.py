@@ -40,7 +40,14 @@ class Policy(Protocol[Q_contra, R_contra]):
 
 
 class Terminator(Protocol):
-    """Watches a body for the end that its own protocol defines."""
+    """Watches a body for the end that its own protocol defines.
+
+    Attributes:
+        is_near: all has been said but the end itself, as far as can be told without reading everything.
+    """
+
+    @property
+    def is_near(self) -> bool: ...
 
     def feed(self, chunk: bytes) -> bool:
         """Take the next chunk; true once the end has been seen. Any split into chunks gives the same answer."""

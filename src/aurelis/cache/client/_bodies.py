@@ -13,6 +13,7 @@ from typing import Any
 from aurelis.cache.exchange import Lead, Live, WaitTimeout
 
 from ._library import Library, Response
+from ._lingering import Lingering
 
 _FAMILY = "httpx"  # the modules of both libraries begin so
 
@@ -214,25 +215,42 @@ class LedBody:
 
     Args:
         chunks: of the body, where they have been begun to be read.
+        lingering: reads on where next to nothing is left when this reader leaves.
     """
 
-    def __init__(self, lead: Lead, response: Response, chunks: Iterator[bytes] | None = None) -> None:
+    def __init__(self, lead: Lead, response: Response, chunks: Iterator[bytes] | None, lingering: Lingering) -> None:
         self._closed = False
+        self._is_elsewhere = False  # another thread reads it, and ends it
+        self._lingering = lingering
         self._lead = lead
         self._response = response
         self._chunks = response.iter_bytes() if chunks is None else chunks
 
     def __iter__(self) -> Iterator[bytes]:
-        while (chunk := self._load()) is not None:
+        while (chunk := self.load()) is not None:
             yield chunk
 
     def close(self) -> None:
-        """Let go. While others read what has not come yet, this loads it for them and blocks."""
+        """Let go. While others read what has not come yet, this loads it for them and blocks.
+
+        Where nothing but the end lacks, another thread reads on for a moment, so that the body can be kept.
+        """
         self._closed = True
+        if self._is_elsewhere:
+            return
+        seconds = self._lead.lingers()
+        if seconds and self._lingering.begin(self, self._lead, self._response, seconds):
+            self._is_elsewhere = True
+        else:
+            self._lead.forgo()
+            self.finish()
+
+    def finish(self) -> None:
+        """Load what others still read, and close the response."""
         try:
             while self._lead.close():
                 with suppress(Exception):  # they get the error; this reader has left
-                    self._load()
+                    self.load()
         finally:
             self._response.close()
 
@@ -241,7 +259,8 @@ class LedBody:
         if not self._closed:
             self._lead.lose()
 
-    def _load(self) -> bytes | None:
+    def load(self) -> bytes | None:
+        """Take the next chunk from the origin; `None` after the last."""
         handled = sys.exc_info()[1]
         try:
             chunk = next(self._chunks, None)

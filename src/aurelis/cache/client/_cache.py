@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, repeat
 from secrets import token_hex
 from threading import BoundedSemaphore, Thread
@@ -47,6 +48,7 @@ from aurelis.cache.typing import Bypass, Pass, Record
 
 from ._calls import Call, Recogniser, decoded_head, patience_for_chunk, patience_for_head, shared_fields
 from ._library import Library, Request, Response
+from ._lingering import Lingering
 from ._load import EXTENSIONS, Load, asking
 from ._options import ClientOptions
 from ._recall import Known, Recall
@@ -77,6 +79,7 @@ class ClientCache(Generic[Q, R]):
         self._options = options
         self._of_process = cache is None
         self._refreshing = BoundedSemaphore(MAX_REFRESHES)
+        self._lingering = Lingering()
         # The hot path: for most transports it need not look for what they don't have.
         self._named = options.namespace is not None
         self._varied = options.variants > 1
@@ -110,6 +113,7 @@ class ClientCache(Generic[Q, R]):
             throttle=seconds(options.throttle),
             negative_ttl=seconds(options.negative_ttl),
             cost=options.cost,
+            linger=seconds(options.linger),
         )
         self._models: Exchange[ModelRequest] = Exchange(manager, models, max_body_bytes=options.max_body_bytes)
         if options.cost is not None:
@@ -270,14 +274,12 @@ class ClientCache(Generic[Q, R]):
     ) -> None:
         """Load a stale response anew in a thread that nobody waits for, if not too many do so already."""
 
-        def refresh() -> None:
-            lead = exchange.lead_refresh(call, hit)
-            if lead is not None:
-                response = self._lead(request, call, lead, ask)
-                # What is not kept is of no use to anybody.
-                response.close() if lead.recorder.over else response.read()
+        def load(lead: Lead) -> None:
+            response = self._lead(request, call, lead, ask)
+            # What is not kept is of no use to anybody.
+            response.close() if lead.recorder.over else response.read()
 
-        self._run_behind(refresh)
+        self._run_behind(partial(exchange.refresh_blocking, call, hit, load, exchange.here()))
 
     def _run_behind(self, refresh: Callable[[], None]) -> None:
         """Run something in a thread that nobody waits for, if not too many do so already."""
@@ -455,7 +457,9 @@ class ClientCache(Generic[Q, R]):
         if isinstance(decision, Pass):
             lead.close()
             return _mark(response, member)
-        return self._response(request, head, member, self._library.led(lead, response, chunks), response.extensions)
+        return self._response(
+            request, head, member, self._library.led(lead, response, chunks, self._lingering), response.extensions
+        )
 
     def _response(
         self,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from aurelis.cache.exchange import Lead, Live, ReaderClosed, WaitTimeout
+from aurelis.cache.exchange import Live, ReaderClosed, WaitTimeout
 
 _FAMILIES = ("httpx", "httpx2")
 
@@ -96,7 +96,7 @@ class Library(Generic[R]):
     bytes_stream: type[Any]
     replayed: Callable[..., Any]
     live: Callable[[Live, Library[Any], float | None], Any]
-    led: Callable[[Lead, Response, Iterator[bytes] | None], Any]
+    led: Callable[..., Any]
     errors: Mapping[str, Callable[[str], Exception]]
     decodes: frozenset[bytes]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Final, Literal, TypedDict
 
 from aurelis.cache._options import Duration, seconds, whole, yes_or_no
 from aurelis.cache.exceptions import ConfigurationError
@@ -34,6 +34,9 @@ _SWITCHES = (
     *("shared", "share_across_credentials", "honour_cache_control", "honour_request_directives"),
     "partition_by_user",
 )
+
+LONGEST_LINGER: Final = 60.0
+"""Seconds for which a connection is held for nobody at most."""
 
 Pacing = Literal["burst", "recorded"] | float
 """How fast a stored stream is given: at once, as it came, or so many chunks a second."""
@@ -66,6 +69,8 @@ class ModelOptions(TypedDict, total=False):
         throttle: seconds after such a failure in which it is given without trying again.
         negative_ttl: seconds at most for which a failure itself is given again to those who make the same call, where
             there is no answer to give.
+        linger: seconds (or timedelta) at most for which a stream is read on after its last reader has left, if it lacks
+            nothing but its terminator by then, so that it can be kept; 0: it is not read on.
         cost: what calls have cost whose answers are used again: `genai-prices` (the list prices of providers, by the
             extra `cost`), or a function of a `BilledCall` that gives US dollars, or `None` where they are not known.
     """
@@ -83,6 +88,7 @@ class ModelOptions(TypedDict, total=False):
     stale_if_error: Duration
     throttle: Duration
     negative_ttl: Duration
+    linger: Duration
     cost: Cost
 
 
@@ -128,12 +134,15 @@ class ClientOptions:
     stale_if_error: Duration = 0.0
     throttle: Duration = 30.0
     negative_ttl: Duration = 0.0
+    linger: Duration = 1.0
     cost: Cost = None
 
     def __post_init__(self) -> None:
         seconds(self.ttl)
-        for name in ("stale_while_revalidate", "stale_if_error", "throttle", "negative_ttl"):
+        for name in ("stale_while_revalidate", "stale_if_error", "throttle", "negative_ttl", "linger"):
             seconds(getattr(self, name), name)
+        if seconds(self.linger) > LONGEST_LINGER:
+            raise ConfigurationError(f"linger must be {LONGEST_LINGER:g} seconds at most, not {self.linger!r}")
         if not (self.namespace is None or isinstance(self.namespace, str) or callable(self.namespace)):
             raise ConfigurationError("namespace must be a str or a function that returns one")
         self._check_pacing()

@@ -19,6 +19,7 @@ from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.manager import AnyManager, manager_of
 from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry._spans import Attributes, Made, described, link
 from aurelis.cache.typing import ExchangePolicy
 
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused, hit_of
@@ -46,8 +47,6 @@ _MAX_LEADERS: Final = 3
 """Loads of others that a request waits for, one after the other, before it asks for itself."""
 _UNSHAREABLE_SECONDS: Final = 30.0
 _MAX_UNSHAREABLE: Final = 4096
-GIVEN_AGAIN: Final = {names.RESULT: names.HIT, names.LAYER: names.NEGATIVE}
-"""Attributes of the span of a request that is answered with a failure."""
 _FAILURE: Final = ConnectionError("the origin has failed")
 
 
@@ -100,8 +99,11 @@ class Exchange(Generic[Q]):
         entry = self.engine.peek(key, now)
         if entry is None or now >= entry.fresh_until or type(entry.value) is not StoredResponse:
             return None
-        self.engine.count_memory_hit(now)
-        return hit_of(entry, names.L1, now, self._telemetry, key)
+        observed = self.engine.count_memory_hit(now)
+        hit = hit_of(entry, names.L1, now, self._telemetry, key)
+        if observed:
+            self._telemetry.spans.note(names.HIT, names.L1, key, ttl=hit.ttl, age=hit.age)
+        return hit
 
     def peek(self, request: Q) -> Hit | Pending[Q]:
         """Answer from memory, or say what is known so far. Never waits."""
@@ -121,12 +123,16 @@ class Exchange(Generic[Q]):
 
     def _from_memory(self, request: Q, decision: Serve, now: float, key: str) -> Hit:
         entry = decision.entry
+        hit = hit_of(entry, names.L1, now, self._telemetry, key, decision.refresh, body=wants_body(request))
         if now < entry.fresh_until:
-            self.engine.count_memory_hit(now)
+            if self.engine.count_memory_hit(now):
+                self._telemetry.spans.note(names.HIT, names.L1, key, ttl=hit.ttl, age=hit.age)
         else:
             self._telemetry.lookup(names.L1, names.STALE).n += 1
-            self._telemetry.stale(stale_reason(decision, now)).n += 1
-        return hit_of(entry, names.L1, now, self._telemetry, key, decision.refresh, body=wants_body(request))
+            reason = stale_reason(decision, now)
+            self._telemetry.stale(reason).n += 1
+            self.engine.note(names.STALE, names.L1, key, ttl=hit.ttl, age=hit.age, stale=reason)
+        return hit
 
     async def open(
         self, pending: Pending[Q], load: Callable[[Recorder[Q]], Awaitable[None]], *, patience: float | None = None
@@ -147,6 +153,7 @@ class Exchange(Generic[Q]):
 
     def bypass(self, decision: Bypass) -> Alone:
         """Count a request that the cache could have answered and must not."""
+        self.engine.note(_result_alone(decision.reason), fwd=decision.reason)
         return self._alone(decision.reason, decision.detail)
 
     def open_blocking(
@@ -172,7 +179,7 @@ class Exchange(Generic[Q]):
                 raise
         request, key, entry, decision = pending.request, pending.key, pending.entry, pending.decision
         layer = names.L1
-        with engine.telemetry.span("get") as span:
+        with engine.telemetry.spans.around("get", key) as span:
             for _ in range(_MAX_HOPS):
                 now = engine.clock.monotonic()
                 failure = None
@@ -196,21 +203,16 @@ class Exchange(Generic[Q]):
                     continue
                 if isinstance(decision, Serve):
                     fresh = now < decision.entry.fresh_until
+                    reason = "" if fresh else stale_reason(decision, now)
                     if fresh:
                         engine.telemetry.request(names.HIT, layer).n += 1
                     else:
-                        engine.telemetry.stale(stale_reason(decision, now)).n += 1
+                        engine.telemetry.stale(reason).n += 1
                     body = wants_body(request)
                     hit = hit_of(decision.entry, layer, now, self._telemetry, key, decision.refresh, body=body)
                     if span is not None:
-                        span.set_attributes(
-                            {
-                                names.RESULT: names.HIT if fresh else names.STALE,
-                                names.LAYER: layer,
-                                names.AGE: hit.age,
-                                names.TTL: hit.ttl,
-                            }
-                        )
+                        result = names.HIT if fresh else names.STALE
+                        span.set_attributes(described(result, layer, ttl=hit.ttl, age=hit.age, stale=reason))
                     return hit
                 if isinstance(decision, Refuse):
                     engine.telemetry.bypass.n += 1
@@ -219,13 +221,16 @@ class Exchange(Generic[Q]):
                         span.set_attributes(_described(refused))
                     return refused
                 if isinstance(decision, Bypass):
-                    return self._alone(decision.reason, decision.detail)
+                    alone = self._alone(decision.reason, decision.detail)
+                    if span is not None:
+                        span.set_attributes(_described(alone))
+                    return alone
                 if failure is not None:
                     if span is not None:
-                        span.set_attributes(GIVEN_AGAIN)
+                        span.set_attributes(described(names.HIT, names.NEGATIVE))
                     return self.failed(*failure)
                 engine.telemetry.miss_l1.n += 1
-                answer = await self._join(request, key, entry, decision, ways, load, patience)
+                answer = await self._join(request, key, entry, decision, ways, load, patience, span)
                 if span is not None:
                     span.set_attributes(_described(answer))
                 match answer:
@@ -250,11 +255,14 @@ class Exchange(Generic[Q]):
         ways: Ways,
         load: Callable[[Recorder[Q]], Awaitable[None]] | None,
         patience: float | None,
+        span: Made,
     ) -> Found | Follow | Hit | Alone | Live | Lead:
         engine = self.engine
         flights = engine.flights
         tries = _MAX_LEADERS
         while True:
+            if (lingering := flights.lingering(key, blocking=load is None)) is not None:
+                await ways.lingered(lingering)
             try:
                 flight, leads = (flights.apart(key), True) if self._is_unshareable(key) else flights.join(key)
             except RecursiveLoadError:
@@ -295,6 +303,8 @@ class Exchange(Generic[Q]):
                     if leads or self._fits(request, result):
                         own = flight if leads and load is not None else None
                         reason = why(decision, result.found)
+                        if not leads:
+                            link(span, flight.link)
                         return answer_of(result, reason, engine, collapsed=not leads, flight=own)
                     if tries := tries - 1:
                         continue
@@ -307,6 +317,8 @@ class Exchange(Generic[Q]):
                     continue
                 followed = self._share(request, result, decision, leave, flight)
                 stays = isinstance(followed, Live)
+                if stays:
+                    link(span, flight.link)
                 return followed
             finally:
                 if not stays:
@@ -358,9 +370,17 @@ class Exchange(Generic[Q]):
         """
         self._loads.refresh(request, hit, load)
 
-    def lead_refresh(self, request: Q, hit: Hit) -> Lead | None:
-        """The same for a thread of its own, which then loads; `None`: there is nothing to load."""
-        return self._loads.lead_refresh(request, hit)
+    def refresh_blocking(self, request: Q, hit: Hit, load: Callable[[Lead], object], started_by: object) -> None:
+        """The same for a thread of its own, in which `load` does it, if there is something to load.
+
+        Args:
+            started_by: what `here` has said where the thread was begun.
+        """
+        self._loads.refresh_blocking(request, hit, load, started_by)
+
+    def here(self) -> object:
+        """The span that is current, for what a request leaves to a thread to link to."""
+        return self._telemetry.spans.here()
 
     def watch(self, task: asyncio.Task[None]) -> None:
         """A task loads in the background: it is one of those of which there may be so many at once."""
@@ -402,35 +422,36 @@ class Exchange(Generic[Q]):
         return Live(loading.head, loading.decision, reason, True, reader, None, leave, flight, route)
 
     def _alone(self, reason: str, detail: str = "") -> Alone:
-        if reason in MISSES or reason == "request":
-            self.engine.telemetry.miss.n += 1
-        else:
-            self.engine.telemetry.bypass.n += 1
+        telemetry = self.engine.telemetry
+        (telemetry.miss if _result_alone(reason) == names.MISS else telemetry.bypass).n += 1
         return Alone(reason, detail)
 
 
-def _described(answer: Found | Follow | Hit | Alone | Refused | Live | Lead) -> dict[str, str | bool]:
+def _result_alone(reason: str) -> str:
+    """The result of a request that asks the origin for itself alone."""
+    return names.MISS if reason in MISSES or reason == "request" else names.BYPASS
+
+
+def _described(answer: Found | Follow | Hit | Alone | Refused | Live | Lead) -> Attributes:
     match answer:
         case Live():
-            return {
-                names.RESULT: names.MISS,
-                names.FWD: answer.reason,
-                names.COLLAPSED: answer.collapsed,
-                names.STORED: isinstance(answer.decision, Record),
-            }
+            stored = isinstance(answer.decision, Record)
+            return described(names.MISS, fwd=answer.reason, collapsed=answer.collapsed, stored=stored)
         case Lead():
-            return {names.RESULT: names.MISS, names.FWD: answer.reason}
+            return described(names.MISS, fwd=answer.reason)
         case Hit(forwarded=Forwarded() as forwarded):
-            return {
-                names.RESULT: answer.layer,
-                names.FWD: forwarded.reason,
-                names.COLLAPSED: forwarded.collapsed,
-                names.STORED: forwarded.stored,
-            }
+            return described(
+                answer.layer,
+                ttl=answer.ttl,
+                age=answer.age,
+                fwd=forwarded.reason,
+                collapsed=forwarded.collapsed,
+                stored=forwarded.stored,
+                stale="error" if answer.layer == names.STALE else "",
+            )
         case Refused():
-            return {names.RESULT: names.BYPASS}
+            return described(names.BYPASS)
         case Alone():
-            result = names.MISS if answer.reason in MISSES else names.BYPASS
-            return {names.RESULT: result, names.FWD: answer.reason}
+            return described(_result_alone(answer.reason), fwd=answer.reason)
         case _:
             return {}

@@ -16,9 +16,10 @@ from aurelis.cache._recording import Reader, WaitTimeout
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import ResponseHead, StoredResponse
 from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry._spans import Made, described, link
 
 from ._answers import Hit, Refused, body_size
-from ._exchange import GIVEN_AGAIN, Exchange
+from ._exchange import Exchange
 from ._judgements import would_block_itself
 from ._outcomes import Loading, Substitute
 from ._party import Ask, Board, Declined, PartyLoad
@@ -67,6 +68,10 @@ class Gathering(Generic[Q]):
         self._begin = self.board.now()
         self.loads: list[PartyLoad[Q]] = []
         self.result = names.MISS
+        self._layer = self._stale = ""
+        self._span: Made = None
+        self._linked: list[object] = []
+        self._waited = False
         self.present = 0
 
     def asked(self) -> int:
@@ -98,7 +103,8 @@ class Gathering(Generic[Q]):
         engine, board = self._engine, self.board
         engine.check(board.key)
         complete = False
-        with engine.telemetry.span("get") as span:
+        with engine.telemetry.spans.around("get", board.keys[0] if len(board.places) == 1 else None) as span:
+            self._span = span
             try:
                 missing = await self._look()
                 self.present = sum(key in board.found for key in board.keys)
@@ -111,9 +117,7 @@ class Gathering(Generic[Q]):
                     failure = engine.failures.find(key, board.now(), self._patience)
                     if failure is not None:
                         self._counted = True
-                        self.result = names.HIT
-                        if span is not None:
-                            span.set_attributes(GIVEN_AGAIN)
+                        self.result, self._layer = names.HIT, names.NEGATIVE
                         return self._exchange.failed(*failure)
                 declined = await self._load(missing) if missing else None
                 complete = declined is None
@@ -121,7 +125,8 @@ class Gathering(Generic[Q]):
             finally:
                 self._count(complete=complete)
                 if span is not None:
-                    span.set_attribute(names.RESULT, self.result)
+                    collapsed = not self.asked() if self._waited or self.loads else None
+                    span.set_attributes(described(self.result, self._layer, collapsed=collapsed, stale=self._stale))
 
     async def _look(self) -> list[str]:
         """Look for the items in memory and below; returns those that are not there."""
@@ -202,7 +207,11 @@ class Gathering(Generic[Q]):
 
     async def _follow(self, key: str, flight: Flight[Any]) -> object:
         """Wait for another's load of an item; returns its failure, if that would have been this caller's as well."""
+        self._waited = True
         outcome = await self._ways.outcome(flight, self._left())
+        if not any(known is flight.link for known in self._linked):  # one load may bring several
+            self._linked.append(flight.link)
+            link(self._span, flight.link)
         request = self.board.request(key)
         if isinstance(outcome, Settled):
             result = outcome.result
@@ -268,15 +277,27 @@ class Gathering(Generic[Q]):
         """Whether something stale was given that is to be loaded anew."""
         return bool(self.board.due)
 
-    def behind(self) -> PartyLoad[Q] | None:
-        """What loads anew in the background what was stale; `None`: nothing was, or it is being loaded already."""
+    def behind(self, started_by: object) -> PartyLoad[Q] | None:
+        """What loads anew in the background what was stale; `None`: nothing was, or it is being loaded already.
+
+        Args:
+            started_by: what `Spans.here` has said where it is begun.
+        """
         board = self.board
         led = {key: flight for key in board.due if (flight := self._exchange.load_behind(key)) is not None}
         if not led:
             return None
         own: Board[Q] = Board(self._policy, board.whole, board.requests, board.now)
         return PartyLoad(
-            self._exchange, own, self._ask, self._ways, self._limit, led, blocking=self._blocking, behind="revalidate"
+            self._exchange,
+            own,
+            self._ask,
+            self._ways,
+            self._limit,
+            led,
+            blocking=self._blocking,
+            behind="revalidate",
+            started_by=started_by,
         )
 
     # Counting
@@ -299,11 +320,12 @@ class Gathering(Generic[Q]):
         kinds = {result for result, _ in results}
         if complete and kinds <= {names.HIT, names.STALE}:
             self.result = names.STALE if names.STALE in kinds else names.HIT
-            layer = max(layer for _, layer in results)
+            self._layer = layer = max(layer for _, layer in results)
             if self.result == names.HIT:
                 telemetry.request(names.HIT, layer).n += 1
             else:
-                telemetry.stale(board.stale_reason()).n += 1
+                self._stale = board.stale_reason()
+                telemetry.stale(self._stale).n += 1
             if asked:  # in vain, and what was stored stands in for the answer
                 telemetry.refresh("error")
         else:

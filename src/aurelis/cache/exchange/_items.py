@@ -97,7 +97,7 @@ class Items(Generic[Q]):
         answer = await gathering.gather()
         if answer is not None:
             return answer
-        behind = gathering.behind()
+        behind = gathering.behind(self._exchange.here())
         if behind is not None:
             task = self._exchange.engine.flights.start_party(behind.party.flights, behind.fill(), Context())
             self._exchange.watch(task)
@@ -120,8 +120,10 @@ class Items(Generic[Q]):
         if answer is not None:
             return answer
 
+        started_by = self._exchange.here()
+
         def refresh() -> None:
-            if (behind := gathering.behind()) is not None:
+            if (behind := gathering.behind(started_by)) is not None:
                 run_inline(behind.fill())
 
         return _gathered(gathering, refresh if gathering.is_due() else None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Any
 
 from aurelis.cache._bridge import run_inline
@@ -53,10 +54,12 @@ class Lead:
         Returns:
             Instead of `None` what takes the place of the response.
         """
-        decision = run_inline(self.recorder.take(head, raw, refused=refused))
+        with self.asking():
+            decision = run_inline(self.recorder.take(head, raw, refused=refused))
+            if self.recorder.over:
+                run_inline(self.recorder.release())
         if self.recorder.over:
             self.recorder.report()
-            run_inline(self.recorder.release())
         if decision is not None:
             return decision
         hit = self.recorder.stand_in(self.reason)
@@ -66,14 +69,16 @@ class Lead:
     def chunk(self, data: bytes) -> None:
         """Record the next piece of the body. Waits only when nothing is recorded and other readers are behind."""
         self._flight.take_over()  # a body may be read by another thread than asked for it
-        run_inline(self.recorder.chunk(data))
+        with self.asking():
+            run_inline(self.recorder.chunk(data))
 
     def end(self) -> None:
         """The body is complete: store it. Twice is harmless."""
         if not self.recorder.over:
-            run_inline(self.recorder.end())
+            with self.asking():
+                run_inline(self.recorder.end())
+                run_inline(self.recorder.release())
             self.recorder.report()
-            run_inline(self.recorder.release())
 
     def fail(self, error: BaseException, handled: BaseException | None) -> Hit | None:
         """The load failed: others get the error, or what stands in for the response.
@@ -86,23 +91,29 @@ class Lead:
         """
         if self.recorder.over:
             return None
+        if self._left and not self._flight.has_callers():
+            self.linger_no_more()
+            self.close()  # nobody is left whom it concerns
+            return None
         detach(error, handled)
-        self.recorder.report(error)
         if not isinstance(error, Exception):
             # The thread is being interrupted. The origin has not failed, so those who wait ask it again.
+            self.recorder.report(error)
             self.recorder.abort()
             self._flight.abandon()
             return None
-        self.recorder.fail(error)
-        run_inline(self.recorder.release())
+        with self.asking():
+            self.recorder.fail(error)
+            run_inline(self.recorder.release())
+        self.recorder.report(error)
         return self.recorder.stand_in(self.reason)
 
     def close(self) -> bool:
         """Let go of the load. Calling it again is harmless.
 
         Returns:
-            Whether others still read what has not come yet: then load on, and ask again after each chunk. Otherwise the
-            load is over, and nothing is stored of a body that has not reached its end.
+            Whether others still read what has not come yet, or it lingers: then load on, and ask again after each
+            chunk. Otherwise the load is over, and nothing is stored of a body that has not reached its end.
         """
         if not self._left:
             self._left = True
@@ -112,12 +123,32 @@ class Lead:
         if self.recorder.over:
             return False
         # Once nobody is left nobody can come: the last to leave took the flight out of the map.
-        if self._flight.has_callers():
+        if self._flight.has_callers() or self._flight.lingers():
             return True
         self.recorder.report(ConnectionAbortedError())
         self.recorder.abort()
         run_inline(self.recorder.release())
         return False
+
+    def lingers(self) -> float:
+        """Seconds for which the body may be read on once nobody reads it; 0: it may not, or there is no need."""
+        is_over = self._left or self.recorder.over or self.recorder.terminated
+        return 0.0 if is_over else self._flight.linger
+
+    def hand_over(self, thread: Thread) -> None:
+        """From now on another thread, which runs, takes what comes, and closes this. The caller leaves."""
+        self._flight.take_over(thread)
+        self._left = True
+        self._leave()
+
+    def forgo(self) -> None:
+        """Nobody can read on: when no reader is left the load is over."""
+        self.recorder.forgo()
+
+    def linger_no_more(self) -> bool:
+        """The time is up; whether there are readers nevertheless."""
+        self.recorder.linger_no_more()
+        return self._flight.has_callers()
 
     def lose(self) -> None:
         """The caller has dropped the response unread and unclosed. Takes no lock: a garbage collector calls this."""

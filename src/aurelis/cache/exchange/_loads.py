@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from contextvars import Context
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
@@ -15,6 +16,7 @@ from aurelis.cache._first_layer import Found
 from aurelis.cache._flight import Flight, enter
 from aurelis.cache._guard import Budget
 from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry._spans import Made, mark_failed
 
 from ._answers import Hit
 from ._judgements import answers
@@ -53,9 +55,42 @@ class Loads(Generic[Q]):
         below: bool,
         load: Callable[[Recorder[Q]], Awaitable[None]],
         seat: Seat,
-        behind: str = "",
     ) -> None:
         """Load in the running task, and end the flight. `below`: look into lower layers before the origin is asked."""
+        await self._run(flight, request, key, stale, below, load, seat)
+
+    async def _run_behind(
+        self,
+        flight: Flight[Any],
+        request: Q,
+        hit: Hit,
+        load: Callable[[Recorder[Q]], Awaitable[None]],
+        seat: Seat,
+        started_by: object,
+    ) -> None:
+        below = bool(self._engine.stack.lower)
+        with self._apart(hit, started_by) as span:
+            error = await self._run(flight, request, hit.key, None, below, load, seat, hit.refresh)
+            if error is not None:
+                mark_failed(span, type(error).__qualname__)
+
+    def _apart(self, hit: Hit, started_by: object) -> AbstractContextManager[Made]:
+        """Around a refresh in the background, which is no part of the trace that began it."""
+        spans = self._engine.telemetry.spans
+        return spans.apart("revalidate", started_by, hit.key, {names.REFRESH_REASON: hit.refresh})
+
+    async def _run(
+        self,
+        flight: Flight[Any],
+        request: Q,
+        key: str,
+        stale: Entry | None,
+        below: bool,
+        load: Callable[[Recorder[Q]], Awaitable[None]],
+        seat: Seat,
+        behind: str = "",
+    ) -> Exception | None:
+        """The same; what the load raised, which those who wait get."""
         enter(flight)
         recorder: Recorder[Q] | None = None
         try:
@@ -63,7 +98,7 @@ class Loads(Generic[Q]):
             recorder = await self._look_below(flight, request, key, stale, below, budget, Async(), seat, behind)
             if recorder is not None:
                 seat.loads = True
-                await self._engine.load(flight, load(recorder))
+                await self._engine.load((flight,), load(recorder), key)
                 await recorder.end()
         except asyncio.CancelledError:
             if recorder is not None:
@@ -77,10 +112,12 @@ class Loads(Generic[Q]):
                 recorder.fail(error)
             if not isinstance(error, Exception) or (recorder is not None and recorder.ended):
                 raise  # what an app raises after its response belongs to whoever runs the app
+            return error
         finally:
             self._engine.flights.land(flight)
             if recorder is not None:
                 await recorder.release()
+        return None
 
     async def begin(
         self,
@@ -147,20 +184,21 @@ class Loads(Generic[Q]):
             return
         seat = Seat()
         seat.leave()
-        below = bool(self._engine.stack.lower)
+        work = self._run_behind(flight, request, hit, load, seat, self._engine.telemetry.spans.here())
         # What belongs to the request that happens to come first (its span, its context) is over before this is.
-        work = self.run(flight, request, hit.key, None, below, load, seat, hit.refresh)
         self.watch(self._engine.flights.start(flight, work, Context()))
 
-    def lead_refresh(self, request: Q, hit: Hit) -> Lead | None:
-        """As `Exchange.lead_refresh`."""
+    def refresh_blocking(self, request: Q, hit: Hit, load: Callable[[Lead], object], started_by: object) -> None:
+        """As `Exchange.refresh_blocking`."""
         flight = self.behind(hit.key)
         if flight is None:
-            return None
+            return
         ways = Blocking(self._engine)
         below = bool(self._engine.stack.lower)
-        recorder = run_inline(self.begin(flight, request, hit.key, None, below, ways, hit.refresh))
-        return None if recorder is None else Lead(recorder, "stale", _nothing, flight)
+        with self._apart(hit, started_by):
+            recorder = run_inline(self.begin(flight, request, hit.key, None, below, ways, hit.refresh))
+            if recorder is not None:
+                load(Lead(recorder, "stale", _nothing, flight))
 
     def watch(self, task: asyncio.Task[None]) -> None:
         """As `Exchange.watch`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ from aurelis.cache._packing import Keep, Packed
 from aurelis.cache._shared_errors import detach
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry._spans import mark_failed
 from aurelis.cache.typing import ExchangePolicy
 
 from ._exchange import Exchange
@@ -168,6 +169,7 @@ class PartyLoad(Generic[Q]):
     Args:
         led: their flights by key.
         behind: why it runs in the background; empty: its caller waits.
+        started_by: where that was begun, as `Spans.here` says it.
 
     Attributes:
         party: the flights.
@@ -189,6 +191,7 @@ class PartyLoad(Generic[Q]):
         *,
         blocking: bool,
         behind: str = "",
+        started_by: object = None,
     ) -> None:
         self._exchange = exchange
         self._engine = exchange.engine
@@ -200,6 +203,8 @@ class PartyLoad(Generic[Q]):
         self._led = led
         self._blocking = blocking
         self._behind = behind
+        self._started_by = started_by
+        self._error = ""
         self._stores: dict[str, Store] = {}
         self._begin = self._request_time = self._response_time = 0.0
         self.party = Party(tuple(led.values()))
@@ -213,6 +218,19 @@ class PartyLoad(Generic[Q]):
 
     async def fill(self) -> None:
         """Load. What the origin raises is left to those who wait, by the party."""
+        if not self._behind:
+            await self._fill()
+            return
+        reason = {names.REFRESH_REASON: self._behind}
+        with self._engine.telemetry.spans.apart("revalidate", self._started_by, self._only(self._led), reason) as span:
+            await self._fill()
+            if self._error:
+                mark_failed(span, self._error)
+
+    def _only(self, keys: Collection[str]) -> str | None:
+        return next(iter(keys)) if len(keys) == 1 else None
+
+    async def _fill(self) -> None:
         engine, led = self._engine, self._led
         handled = sys.exc_info()[1]  # by the thread that this blocks
         if not self._blocking:
@@ -283,18 +301,12 @@ class PartyLoad(Generic[Q]):
             engine.telemetry.refresh(ITEMS)
         begin, self._request_time = self._board.now(), engine.clock.time()
         asking = self._ask.items([self._board.places[key] for key in part])
+        flights, only = [self._led[key] for key in part], self._only(part)
         if not self._blocking:
-            answer = await engine.load(self._led[part[0]], asking)
+            answer = await engine.load(flights, asking, only)
         else:
-            error_type: str | None = None
-            try:
-                with engine.telemetry.span("fill"):
-                    answer = await asking
-            except BaseException as error:
-                error_type = type(error).__qualname__
-                raise
-            finally:
-                engine.telemetry.duration(self._board.now() - begin, "fill", error_type=error_type)
+            with engine.filling(flights, only):
+                answer = await asking
         self._response_time = engine.clock.time()
         return answer, self._board.now() - begin
 
@@ -372,7 +384,7 @@ class PartyLoad(Generic[Q]):
             for key in missing
             if (stale := self._left(key)) is not None
         }
-        if self._stand_in(missing, substitutes, answer.head.status):
+        if self._stand_in(missing, substitutes, answer.head.status, answer.head.status):
             return
         if answer.head.status != 200 and not answer.own:
             decision = self._policy.on_loaded(self._board.request(missing[0]), self._loaded((answer.body,), seconds))
@@ -387,8 +399,11 @@ class PartyLoad(Generic[Q]):
         decisions = {
             key: self._policy.on_error(self._board.request(key), self._left(key), error, now) for key in missing
         }
-        if self._stand_in(missing, decisions, None):
+        cause = self._error = type(error).__qualname__
+        if self._stand_in(missing, decisions, None, cause):
             return
+        unheard = not any(flight.has_callers() for flight in self.party.flights)
+        self._engine.note_failure(cause, stale=False, unheard=unheard)
         first = next((one for one in decisions.values() if isinstance(one, Reraise)), None)
         if first is not None and first.remember_for:
             self._remember(missing, bare(error), now + first.remember_for, first.patience)
@@ -400,12 +415,15 @@ class PartyLoad(Generic[Q]):
         gone = entry is None or self._led[key].fenced or self._engine.stack.is_invalid(key, entry)
         return None if gone else entry
 
-    def _stand_in(self, missing: Sequence[str], substitutes: Mapping[str, object], status: int | None) -> bool:
+    def _stand_in(
+        self, missing: Sequence[str], substitutes: Mapping[str, object], status: int | None, cause: str | int
+    ) -> bool:
         """Answer with what was stored, if there is something for each item; whether there is."""
         serves = {key: one for key, one in substitutes.items() if isinstance(one, Serve)}
         if not missing or len(serves) < len(missing):
             return False
         self.failed_with = status
+        self._engine.note_failure(cause, stale=True, unheard=False)
         for key, serve in serves.items():
             if serve.retry_in:
                 self._engine.stack.rearm(key, serve.entry, self._board.now() + serve.retry_in)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, suppress
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from aurelis.cache._decisions import Confirm, Pass, Record, Serve, Store
 from aurelis.cache._engine import Engine
@@ -16,7 +16,7 @@ from aurelis.cache._recording import Recording
 from aurelis.cache.exceptions import LayerError
 from aurelis.cache.http import Fields, LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.telemetry import names
-from aurelis.cache.telemetry.otel import close_span, current_in, current_span_context
+from aurelis.cache.telemetry._spans import close_span, current_in, current_span_context
 from aurelis.cache.typing import ExchangePolicy, Terminator
 
 from ._answers import Hit
@@ -40,6 +40,8 @@ class Exchanging(Protocol[Q]):
 
 
 _GONE = frozenset({404, 410})
+_MAX_LINGERED: Final = 16 * 1024
+"""Bytes that are read of a body at most when nobody is left to read it: its end is short."""
 _BROKEN = ConnectionError("the origin has broken off its response")
 
 
@@ -83,7 +85,7 @@ class Recorder(Generic[Q]):
         self._published = False
         self.conditions: Fields = tuple(exchange.policy.conditions(request, stale))
         # One that loads in a thread has a span of its own; one that runs in a task is inside of the engine's.
-        self._span = self._engine.telemetry.open_span("fill") if seat is None else None
+        self._span = self._engine.telemetry.spans.open("fill", key) if seat is None else None
         if self._span is not None:
             flight.link = current_span_context(self._span)
         self._begin = self._engine.clock.monotonic()
@@ -95,6 +97,8 @@ class Recorder(Generic[Q]):
         self._terminator: Terminator | None = None
         self._head_at = 0.0
         self._times: list[float] = []
+        self._linger = 0.0
+        self._lingered = 0
         self.terminated = False
         self.ended = False
         self.over = False
@@ -152,15 +156,16 @@ class Recorder(Generic[Q]):
         stand_in = policy.on_refused(self._request, stale, head, engine.clock.monotonic())
         if stand_in is None:
             return False
-        self._stand_in(stand_in, head.status)
+        self._stand_in(stand_in, head.status, head.status)
         return True
 
     def _is_gone(self, stale: Entry | None) -> bool:
         """Whether what was stored has been removed or invalidated while the load went on."""
         return self._flight.fenced or (stale is not None and self._engine.stack.is_invalid(self._key, stale))
 
-    def _stand_in(self, decision: Serve, status: int | None) -> None:
+    def _stand_in(self, decision: Serve, status: int | None, cause: str | int) -> None:
         """Answer with what is stored, since the origin has failed."""
+        self._engine.note_failure(cause, stale=True, unheard=False)
         if decision.retry_in:
             self._engine.stack.rearm(self._key, decision.entry, self._engine.clock.monotonic() + decision.retry_in)
         self._substitute(Substitute(decision.entry, names.STALE, status, found=self.found), "error")
@@ -207,6 +212,7 @@ class Recorder(Generic[Q]):
         if isinstance(decision, Record):
             self._flight.tags = decision.tags
             self._terminator = policy.terminator(self._request, head)
+            self._linger = decision.linger
             self._head_at = self._engine.clock.monotonic()
             self._recording = Recording(limit, self._flight.alive, self._flight.loop)
         else:
@@ -248,6 +254,13 @@ class Recorder(Generic[Q]):
                 # for those who read it now.
                 self.terminated = True
                 await self._store_if_kept(recording, data)
+                self._flight.linger = 0.0  # who leaves from now on leaves nothing behind that is worth it
+            elif self._linger and self._terminator.is_near:
+                self._flight.linger, self._linger = self._linger, 0.0
+        if self._flight.lingering is not None:
+            self._lingered += len(data)
+            if self._lingered > _MAX_LINGERED:
+                self.linger_no_more()
         if last:
             self._flight.keep()  # readers may leave once they have it
         recording.append(data, last=last)
@@ -269,23 +282,34 @@ class Recorder(Generic[Q]):
         recording.finish()
         self._engine.flights.land(self._flight)
 
+    def linger_no_more(self) -> None:
+        """What it was read on for has not come soon."""
+        self._engine.flights.linger_no_more(self._flight)
+
+    def forgo(self) -> None:
+        """Whoever loads cannot go on once nobody reads any more."""
+        self._linger = self._flight.linger = 0.0
+
     def fail(self, error: BaseException) -> None:
         """The load failed: callers get a stale response where the policy allows it, or the error."""
         self.over = True
+        cause, unheard = type(error).__qualname__, not self._flight.has_callers()
         if self._recording is not None:
             self._recording.fail(error)
+            self._engine.note_failure(cause, stale=False, unheard=unheard)
         elif self._flight.outcome is None:
             policy, now = self._exchange.policy, self._engine.clock.monotonic()
             stale = None if self._is_gone(self._stale) else self._stale
             decision = policy.on_error(self._request, stale, error, now)
             if isinstance(decision, Serve):
                 ended = self.ended
-                self._stand_in(decision, None)
+                self._stand_in(decision, None, cause)
                 self.ended = ended  # nothing of the error is left to be raised
             else:
                 if decision.remember_for and not self._flight.fenced:
                     failures = self._engine.failures
                     failures.note(self._key, bare(error), now + decision.remember_for, decision.patience)
+                self._engine.note_failure(cause, stale=False, unheard=unheard)
                 self._count_load()
                 self._flight.fail(error)
         self._engine.flights.land(self._flight)
@@ -314,7 +338,8 @@ class Recorder(Generic[Q]):
         """Record how long a blocking load took; one that runs in a task is timed by the engine."""
         elapsed = self._engine.clock.monotonic() - self._begin
         error_type = None if error is None else type(error).__qualname__
-        self._engine.telemetry.duration(elapsed, "fill", error_type=error_type)
+        with self.asking():
+            self._engine.telemetry.duration(elapsed, "fill", error_type=error_type)
         close_span(self._span, error_type)
 
     def asking(self) -> AbstractContextManager[object]:

@@ -25,6 +25,8 @@ class Ways(Protocol):
 
     async def room(self, recording: Recording) -> None: ...
 
+    async def lingered(self, flight: Flight[Any]) -> None: ...
+
 
 class Async:
     """Waits in the running event loop."""
@@ -41,6 +43,9 @@ class Async:
 
     async def room(self, recording: Recording) -> None:
         await recording.room()
+
+    async def lingered(self, flight: Flight[Any]) -> None:
+        await flight.lingered()
 
 
 class Blocking:
@@ -61,3 +66,6 @@ class Blocking:
 
     async def room(self, recording: Recording) -> None:
         recording.room_blocking()
+
+    async def lingered(self, flight: Flight[Any]) -> None:
+        flight.lingered_blocking()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
@@ -12,15 +11,15 @@ from typing import Final
 
 from aurelis.cache._clock import Clock
 from aurelis.cache._entry import Entry
+from aurelis.cache._trouble import Incidents
 from aurelis.cache.codecs import Framing, ValueCodec, to_bytes
 from aurelis.cache.exceptions import FrameError
 
 from . import _disk_rows as rows
 from ._database import Database
-from ._framed import Framed
+from ._framed import Framed, note_damage
 from ._sqlite_file import Connection
 
-_LOG = logging.getLogger("aurelis.cache")
 _PAUSE: Final = 0.001
 """Seconds between two steps of removing everything, for other processes to write meanwhile."""
 
@@ -51,7 +50,9 @@ class DiskEntries(Framed):
         self._codec = codec
         self._framing = framing or self._framing
         self._clock = clock
-        self._damaged = damaged or _log_damage
+        self._incidents = Incidents("disk: something failed")
+        # Not a method of its own, which would keep it alive until the garbage collector comes.
+        self._damaged = damaged or partial(note_damage, self._incidents, clock)
         # Who forgets a cache without closing it keeps no thread, and a program that ends leaves its file in order.
         weakref.finalize(self, database.close)
 
@@ -157,7 +158,3 @@ class DiskEntries(Framed):
         if entry is not None:
             entry.stored = now - age / 1000
         return entry
-
-
-def _log_damage(error: FrameError) -> None:
-    _LOG.warning("disk: an entry is damaged or not ours (%s) and counts as missing", error.reason)

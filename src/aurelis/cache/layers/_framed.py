@@ -8,11 +8,17 @@ from typing import Any, Final
 
 from aurelis.cache._clock import Clock
 from aurelis.cache._entry import Entry
+from aurelis.cache._trouble import Incidents
 from aurelis.cache.codecs import Frame, Framing, ValueCodec, is_immutable, open_frame
 from aurelis.cache.exceptions import FrameError
 
 _FOREVER: Final = 10 * 365 * 86_400.0
 """Lives longer than this many seconds are stored without an expiry."""
+
+
+def note_damage(incidents: Incidents, clock: Clock, error: FrameError) -> None:
+    """Say in the log that a frame is damaged or not ours, for a layer of which nobody counts that."""
+    incidents.met(f"an entry that is damaged or not ours: {error.reason}", clock.monotonic())
 
 
 class Framed:

@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Final
 
 _TOGETHER: Final = 256
@@ -27,14 +28,16 @@ class Job:
 
     Attributes:
         work: called in the thread; `None`: the thread is to end. `Any`: what it takes and gives is its caller's affair.
+        context: of who waits for it, for what is logged and traced meanwhile.
         error: what it raised; `None`: nothing.
         result: what it gave.
     """
 
-    __slots__ = ("error", "future", "loop", "result", "work")
+    __slots__ = ("context", "error", "future", "loop", "result", "work")
 
     def __init__(self, work: Callable[[Any], Any] | None) -> None:
         self.work = work
+        self.context = copy_context()
         self.loop: asyncio.AbstractEventLoop | None = None
         self.future: asyncio.Future[Any] | None = None
         self.error: BaseException | None = None

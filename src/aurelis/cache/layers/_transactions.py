@@ -137,28 +137,29 @@ class Transactions:
             if job.is_given_up() or job.work is None:
                 continue
             try:
-                connection = self._reader.connection()
-                job.result = job.work(connection)
+                connection = job.context.run(self._reader.connection)
+                job.result = job.context.run(job.work, connection)
             except Exception as error:  # noqa: BLE001  # it belongs to who waits
-                self._reader.failed(error)
+                job.context.run(self._reader.failed, error)
                 job.error = error
         self._looked()
 
     def _run_writes(self, jobs: list[Job]) -> None:
         while jobs:
             failing: Job | None = None
+            first = jobs[0].context
             try:
-                connection = self._writer.connection()
+                connection = first.run(self._writer.connection)
                 connection.execute("BEGIN IMMEDIATE")
                 for job in jobs:
                     failing = job
                     if job.work is not None and not job.is_given_up():
-                        job.result = job.work(connection)
+                        job.result = job.context.run(job.work, connection)
                 failing = None
                 completed = self._complete(connection)
                 connection.execute("COMMIT")
             except Exception as error:  # noqa: BLE001  # it belongs to who waits
-                self._writer.failed(error)
+                first.run(self._writer.failed, error)
                 if failing is None or _code(error) in _GENERAL or is_damage(error):
                     for job in jobs:
                         job.error = error

@@ -8,7 +8,6 @@ nothing is half done, and a message is seen as soon as its change is.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -31,7 +30,6 @@ from ._database import Database
 from ._disk_entries import DiskEntries
 from ._sqlite_file import Connection
 
-_LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
 
 _LISTEN: Final = 0.1
@@ -152,10 +150,10 @@ class DiskBackend(DiskEntries):
             with Deadline(self._timeout if timeout == -1 else timeout):
                 return await call
         except TimeoutError:
-            _LOG.warning("disk: %s took more than %s s", operation, self._timeout)
+            self._incidents.met(f"{operation}: timeout", self._clock.monotonic())
             raise LayerTimeout(self.name, operation) from None
         except (sqlite3.Error, OSError) as error:
-            _LOG.warning("disk: %s failed: %s", operation, type(error).__name__)
+            self._incidents.met(f"{operation}: {type(error).__qualname__}", self._clock.monotonic())
             raise LayerError(self.name, operation) from error
 
     # Shared layer

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Any, Final, TypeVar
 
@@ -20,11 +20,12 @@ from aurelis.cache._clock import SYSTEM_CLOCK, Clock
 from aurelis.cache._entry import Entry
 from aurelis.cache._forking import renew_in_children
 from aurelis.cache._options import Duration, seconds
+from aurelis.cache._trouble import Incidents
 from aurelis.cache.codecs import Framing, ValueCodec
 from aurelis.cache.config import CacheConfig, require_config
 from aurelis.cache.exceptions import FrameError, LayerError, LayerTimeout, MissingExtraError
 
-from ._framed import Framed
+from ._framed import Framed, note_damage
 
 try:
     from redis.exceptions import NoScriptError, RedisError
@@ -37,7 +38,6 @@ try:
 except ImportError as error:
     raise MissingExtraError("redis", "RedisBackend") from error
 
-_LOG = logging.getLogger("aurelis.cache")
 T = TypeVar("T")
 _End = AsyncGenerator[None, None]
 
@@ -78,7 +78,9 @@ class RedisBackend(Framed, Coordination):
         self._codec = codec or ValueCodec(config.types)
         self._framing = framing or config.framing()
         self._clock = clock
-        self._damaged = damaged or _log_damage
+        self._incidents = Incidents("redis: something failed")
+        # Not a method of its own, which would keep it alive until the garbage collector comes.
+        self._damaged = damaged or partial(note_damage, self._incidents, clock)
         self._timeout = seconds(config.timeout)
         self._names = Names(config.namespace)
         self._lock = threading.Lock()  # several threads look for the clients of their loops
@@ -234,10 +236,10 @@ class RedisBackend(Framed, Coordination):
             async with asyncio.timeout(self._timeout if timeout == -1 else timeout):
                 return await call
         except TimeoutError:
-            _LOG.warning("redis: %s took more than %s s", operation, self._timeout)
+            self._incidents.met(f"{operation}: timeout", self._clock.monotonic())
             raise LayerTimeout(self.name, operation) from None
         except (RedisError, OSError) as error:
-            _LOG.warning("redis: %s failed: %s", operation, type(error).__name__)
+            self._incidents.met(f"{operation}: {type(error).__qualname__}", self._clock.monotonic())
             raise LayerError(self.name, operation) from error
 
 
@@ -301,7 +303,3 @@ def _closing_in(loop: asyncio.AbstractEventLoop, end: _End) -> asyncio.Future[No
     except RuntimeError:  # closed since, and its connections with it
         closing.close()
         return None
-
-
-def _log_damage(error: FrameError) -> None:
-    _LOG.warning("redis: an entry is damaged or not ours (%s) and counts as missing", error.reason)

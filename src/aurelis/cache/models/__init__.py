@@ -17,9 +17,11 @@ from ._partition import (
     without_credentials,
 )
 from ._policy import CATEGORY, KEEPABLE, ModelPolicy, ModelRequest
+from ._pricing import pricing
 from ._profiles import OPENAI_CHAT, OPTIONAL, PROFILES, Profile
 from ._recognise import ModelCall, recognise
 from ._replay import ORIGINAL_REQUEST_ID, replay_fields
+from ._reported import reported_usage
 from ._splitting import ArraySplitter, EventSplitter, Frame, LineSplitter, Splitter
 from ._usage import UNKNOWN, Usage
 
@@ -60,8 +62,10 @@ __all__ = [
     "parse_object",
     "partition",
     "pattern_without_credentials",
+    "pricing",
     "recognise",
     "replay_fields",
+    "reported_usage",
     "selecting_fields",
     "without_credentials",
 ]

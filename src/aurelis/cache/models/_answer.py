@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,6 +153,8 @@ class Dialect:
         otherwise: the kind of those that are in neither `reasons` nor `good`; `None`: they are of whole answers.
         good: finish reasons of whole answers.
         done: the event `[DONE]` is the end of a stream; otherwise it means nothing.
+        finishes: finds in a frame the reason why a choice has ended, as its group, where a stream's end comes after
+            that; `None`: it is the end. A hint like `ends`.
     """
 
     read: Callable[[Document, Findings], None]
@@ -161,6 +164,7 @@ class Dialect:
     otherwise: str | None = None
     good: frozenset[str] = frozenset()
     done: bool = False
+    finishes: re.Pattern[bytes] | None = None
 
     def kind(self, reason: str) -> str | None:
         """What kind of unfinished answer ends for this reason; `None`: a whole one."""
@@ -219,14 +223,21 @@ class StreamTerminator:
     Args:
         splitter: a new one.
         choices: how many the call asked for.
+        keep: kinds of answers that are kept although they are not whole.
     """
 
-    __slots__ = ("_choices", "_ended", "_ends", "_said", "_splitter")
+    __slots__ = ("_choices", "_dialect", "_ended", "_ends", "_finishes", "_keep", "_left", "_said", "_splitter")
 
-    def __init__(self, dialect: Dialect, splitter: Splitter, choices: int = 1) -> None:
+    def __init__(
+        self, dialect: Dialect, splitter: Splitter, choices: int = 1, keep: Collection[str] = frozenset()
+    ) -> None:
+        self._dialect = dialect
+        self._keep = keep
         self._ends = dialect.ends
+        self._finishes = None if dialect.finishes is None else dialect.finishes.search
         self._splitter = splitter
         self._choices = choices
+        self._left = choices  # that have not ended for a good reason
         self._said = False  # a frame that says that the stream ends with it has come
         self._ended = False
 
@@ -235,8 +246,19 @@ class StreamTerminator:
         if not self._ended:
             for frame in self._splitter.feed(chunk):
                 self._said |= self._ends(frame, self._choices)
+                if self._finishes is not None and (found := self._finishes(frame.data)) is not None:
+                    self._left -= self._is_kept(found[1])
             self._ended = self._said and not self._splitter.is_open
         return self._ended
+
+    @property
+    def is_near(self) -> bool:
+        """Every choice has said why it has ended, and would be kept, so nothing but the end is awaited."""
+        return self._left <= 0
+
+    def _is_kept(self, reason: bytes) -> bool:
+        kind = self._dialect.kind(reason.decode("utf-8", "replace"))
+        return kind is None or kind in self._keep
 
 
 def parse(text: bytes) -> Document | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ._answer import FILTERED, INCOMPLETE, LENGTH, Dialect, Document, Findings, ends_with_type, members
 from ._openai import names_model
 from ._usage import total
@@ -45,7 +47,8 @@ def admits_on_vertex(body: Document) -> bool:
     return isinstance(body.get("anthropic_version"), str) and _admits(body)
 
 
-def _read_usage(usage: object, findings: Findings) -> None:
+def read_usage(usage: object, findings: Findings) -> None:
+    """Note what a block of usage says."""
     findings.used(total(usage, *_INPUT), total(usage, "output_tokens"))
     findings.detailed(usage, _DETAILS)
     for name in ("service_tier", "speed"):
@@ -54,7 +57,7 @@ def _read_usage(usage: object, findings: Findings) -> None:
 
 def _read_message(document: Document, findings: Findings) -> None:
     findings.named(document.get("model"))
-    _read_usage(document.get("usage"), findings)
+    read_usage(document.get("usage"), findings)
     reason = document.get("stop_reason")
     if isinstance(document.get("content"), list):
         findings.choice(0, reason)
@@ -67,10 +70,10 @@ def _read_event(document: Document, findings: Findings) -> None:
         case "message_start":
             message = members(document.get("message"))
             findings.named(message.get("model"))
-            _read_usage(message.get("usage"), findings)
+            read_usage(message.get("usage"), findings)
             findings.choice(0, None)
         case "message_delta":
-            _read_usage(document.get("usage"), findings)
+            read_usage(document.get("usage"), findings)
             findings.choice(0, members(document.get("delta")).get("stop_reason"))
         case "message_stop":
             findings.ended = True
@@ -80,6 +83,7 @@ MESSAGES = Dialect(
     read=_read_message,
     read_event=_read_event,
     ends=ends_with_type("message_stop"),
+    finishes=re.compile(rb'"stop_reason"\s*:\s*"([^"]+)"'),
     good=frozenset({"end_turn", "stop_sequence", "tool_use"}),
     reasons={
         "max_tokens": LENGTH,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ._answer import FILTERED, INCOMPLETE, LENGTH, Dialect, Document, Findings, items, members, parse
 from ._splitting import Frame
 from ._usage import count, total
@@ -75,7 +77,8 @@ _BY_MODALITY = {
 _MODALITIES = {"TEXT": "text", "AUDIO": "audio", "IMAGE": "image", "DOCUMENT": "image", "VIDEO": "video"}
 
 
-def _read_usage(usage: object, findings: Findings) -> None:
+def read_usage(usage: object, findings: Findings) -> None:
+    """Note what a block of usage says."""
     findings.used(
         total(usage, "promptTokenCount", "toolUsePromptTokenCount"),
         total(usage, "candidatesTokenCount", "thoughtsTokenCount"),
@@ -94,7 +97,7 @@ def _read_usage(usage: object, findings: Findings) -> None:
 
 def _read(document: Document, findings: Findings) -> None:
     findings.named(document.get("modelVersion"))
-    _read_usage(document.get("usageMetadata"), findings)
+    read_usage(document.get("usageMetadata"), findings)
     if members(document.get("promptFeedback")).get("blockReason") is not None:
         findings.choice("prompt", "SAFETY")
     for candidate in items(document.get("candidates")):
@@ -137,6 +140,7 @@ CONTENT = Dialect(
     read=_read_whole,
     read_event=_read_event,
     ends=_ends,
+    finishes=re.compile(rb'"finishReason"\s*:\s*"([^"]+)"'),
     good=frozenset({"STOP"}),
     reasons={
         "MAX_TOKENS": LENGTH,
@@ -152,7 +156,7 @@ def _read_embeddings(document: Document, findings: Findings) -> None:
     if document.get("embedding") or document.get("embeddings"):
         findings.choice(0, "STOP")
     usage = document.get("usageMetadata")
-    _read_usage(usage, findings)
+    read_usage(usage, findings)
     if total(usage, "promptTokenCount") is not None:
         findings.used(None, 0)
 

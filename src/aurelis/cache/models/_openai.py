@@ -62,6 +62,14 @@ def admits_chat(body: Document) -> bool:
     return isinstance(body.get("messages"), list) and _is_stateless(body)
 
 
+def choices(body: Document) -> int:
+    """How many answers a body asks for, which all end before the stream does."""
+    asked, prompt = body.get("n"), body.get("prompt")
+    number = asked if isinstance(asked, int) and asked > 1 else 1
+    several = isinstance(prompt, list) and all(isinstance(one, (str, list)) for one in prompt)
+    return number * max(len(prompt), 1) if isinstance(prompt, list) and several else number
+
+
 def admits_completion(body: Document) -> bool:
     """Whether a body is a completion of a text that may be cached."""
     return isinstance(body.get("prompt"), (str, list)) and _is_stateless(body)
@@ -105,7 +113,8 @@ def admits_speech(body: Document) -> bool:
     return isinstance(body.get("input"), str) and body.get("stream_format", "audio") in (None, "audio")
 
 
-_READ, _WRITTEN = "prompt_tokens_details", "completion_tokens_details"
+USAGE_DETAILS = _READ, _WRITTEN = "prompt_tokens_details", "completion_tokens_details"
+"""Blocks within one of usage."""
 _CHAT_DETAILS = {
     "cache_read_tokens": (_READ, "cached_tokens"),
     "cache_write_tokens": (_READ, "cache_write_tokens"),
@@ -126,7 +135,8 @@ _IMAGE_DETAILS = {
 }
 
 
-def _read_chat_usage(usage: object, findings: Findings) -> None:
+def read_usage(usage: object, findings: Findings) -> None:
+    """Note what a block of usage says."""
     if not isinstance(usage, dict):
         return
     read, written = total(usage, "prompt_tokens"), total(usage, "completion_tokens")
@@ -142,7 +152,7 @@ def _read_chat_usage(usage: object, findings: Findings) -> None:
 def _read_choices(document: Document, findings: Findings) -> None:
     findings.named(document.get("model"))
     findings.billed("service_tier", document.get("service_tier"))
-    _read_chat_usage(document.get("usage"), findings)
+    read_usage(document.get("usage"), findings)
     for choice in items(document.get("choices")):
         if not isinstance(choice, dict):
             findings.malformed = True
@@ -156,6 +166,7 @@ CHAT = Dialect(
     read_event=_read_choices,
     ends=ends_with_done,
     done=True,
+    finishes=re.compile(rb'"finish_reason"\s*:\s*"([^"]+)"'),  # some servers say "" as long as there is none
     # `length` and `content_filter` are OpenAI's; the others come from servers that speak its protocol: Mistral, vLLM,
     # OpenRouter, DeepSeek, and from those that pass the words of other providers through.
     reasons={

@@ -92,6 +92,7 @@ class ModelPolicy:
         throttle: seconds ≥ 0 after such a failure in which the answer is served without trying again.
         negative_ttl: seconds ≥ 0 at most for which a failure is given again, where there is no answer to serve.
         cost: says what an answer has cost that is stored.
+        linger: seconds ≥ 0 for which a stream that lacks nothing but its terminator is read on for nobody.
 
     Raises:
         ConfigurationError: `keep` holds something else, `max_temperature` is no number ≥ 0, or `cost` gives no prices.
@@ -101,8 +102,8 @@ class ModelPolicy:
     """
 
     __slots__ = (
-        *("_cost", "_honour_cache_control", "_keep", "_key_headers", "_keys", "_max_temperature", "_negative_ttl"),
-        *("_stale_if_error", "_stale_while_revalidate", "_throttle", "_ttl"),
+        *("_cost", "_honour_cache_control", "_keep", "_key_headers", "_keys", "_linger", "_max_temperature"),
+        *("_negative_ttl", "_stale_if_error", "_stale_while_revalidate", "_throttle", "_ttl"),
     )
 
     def __init__(
@@ -119,6 +120,7 @@ class ModelPolicy:
         throttle: float = 0.0,
         negative_ttl: float = 0.0,
         cost: Cost = None,
+        linger: float = 0.0,
     ) -> None:
         if math.isnan(ttl) or ttl < 0:
             raise ValueError(f"ttl must be a number of seconds ≥ 0, not {ttl!r}")
@@ -140,6 +142,7 @@ class ModelPolicy:
         self._stale_if_error = stale_if_error
         self._throttle = throttle
         self._negative_ttl = negative_ttl
+        self._linger = linger
         self._key_headers = tuple(sorted({name.lower().encode("ascii") for name in key_headers}))
 
     def key(self, request: ModelRequest) -> str:
@@ -190,7 +193,9 @@ class ModelPolicy:
         if head.status != 200 and self._is_negative(request, head, response_time):
             return Record(max_body_bytes=_MAX_FAILURE_BYTES)
         refusal = self._refusal(request, head)
-        return Record(tags=_tags.tags(request.options.tags)) if refusal is None else Pass(refusal)
+        if refusal is not None:
+            return Pass(refusal)
+        return Record(tags=_tags.tags(request.options.tags), linger=self._linger)
 
     def on_shared(self, request: ModelRequest, leader: ModelRequest, head: ResponseHead, response_time: float) -> None:
         """Whoever waits may have the answer: the same key means the same call by the same caller."""
@@ -221,7 +226,8 @@ class ModelPolicy:
         call = request.call
         if head.status != 200:
             return None
-        return call.profile.terminator(_media_type(_fields(head)), call.choices) if call.stream else None
+        media_type = _media_type(_fields(head))
+        return call.profile.terminator(media_type, call.choices, self._keep) if call.stream else None
 
     def on_loaded(self, request: ModelRequest, loaded: LoadedResponse) -> Store | Discard:
         """Keep a whole and good answer.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -88,10 +88,12 @@ class Profile:
     items: ItemRules | None = None
     item: Callable[[Document, str], object] | None = None
 
-    def terminator(self, media_type: bytes, choices: int = 1) -> StreamTerminator | None:
+    def terminator(
+        self, media_type: bytes, choices: int = 1, keep: Collection[str] = frozenset()
+    ) -> StreamTerminator | None:
         """The watcher for the end of a stream of this media type; `None`: there are no such streams."""
         splitter = self.streams.get(media_type)
-        return None if splitter is None else StreamTerminator(self.dialect, splitter(), choices)
+        return None if splitter is None else StreamTerminator(self.dialect, splitter(), choices, keep)
 
     def read_stream(self, media_type: bytes, chunks: tuple[bytes, ...]) -> AnswerSummary:
         """Summary of a stream of one of its media types. Never raises."""
@@ -134,6 +136,7 @@ OPENAI_CHAT = Profile(
     streams=_EVENTS,
     streamed=None,
     default_temperature=1.0,
+    choices=_openai.choices,
 )
 _OPENAI_COMPLETIONS = replace(
     OPENAI_CHAT, operation="completions", path_suffix="/completions", admits=_openai.admits_completion

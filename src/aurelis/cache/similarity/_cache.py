@@ -9,13 +9,15 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
+from aurelis.cache._answer_places import CATEGORY
 from aurelis.cache._canonical import digest
 from aurelis.cache._loading import current_load
 from aurelis.cache._options import Duration, EntryOptions, seconds, whole
 from aurelis.cache._watching import Answered
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 from aurelis.cache.manager import AnyManager, UnifiedCacheManager, get_cache_manager
-from aurelis.cache.model_cache import CATEGORY, ModelResponseCache, unified
+from aurelis.cache.model_cache import ModelResponseCache, unified
+from aurelis.cache.models import Cost
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import Telemetry
 from aurelis.cache.typing import Embedder, ModelResponse
@@ -118,6 +120,7 @@ class SimilarityCache:
         max_prompt: characters; longer prompts are not compared.
         timeout: seconds for the embedder, and for the judge.
         chance: gives random numbers in [0, 1).
+        cost: as for `ModelResponseCache`: answers that were found, exactly or by similarity, count as saved.
 
     Attributes:
         cache: the `UnifiedCacheManager` below.
@@ -161,6 +164,7 @@ class SimilarityCache:
         max_prompt: int = 2048,
         timeout: Duration = 5.0,
         chance: Callable[[], float] = random.random,
+        cost: Cost = None,
     ) -> None:
         _check_part("similarity_threshold", similarity_threshold, one=True)
         _check_part("error_rate", error_rate)
@@ -178,7 +182,7 @@ class SimilarityCache:
             raise ConfigurationError("timeout must be more than 0 seconds")
         _require_packages(letters=embedder is None, mode=mode, index=index)
         self.cache: UnifiedCacheManager = unified(cache) or get_cache_manager()
-        self._answers = ModelResponseCache(self.cache, namespace=namespace)
+        self._answers = ModelResponseCache(self.cache, namespace=namespace, cost=cost)
         self._namespace = namespace
         self._threshold = float(similarity_threshold)
         self._mode = mode
@@ -239,11 +243,16 @@ class SimilarityCache:
     ) -> SimilarMatch | None:
         """As `find_similar_response`, and says how the answer was found."""
         asked = self._asked(prompt, model_type, parameters, provider)
-        response = await self.cache.manager.get(asked.key_of(prompt), _ABSENT)
+        key = asked.key_of(prompt)
+        response = await self.cache.manager.get(key, _ABSENT)
         if response is not _ABSENT:
+            self._answers.count_hit(key, model_type, provider, response)
             return SimilarMatch(response, 1.0, True)
         found = await self._similar(asked)
-        return None if found is None else SimilarMatch(found.response, found.similarity, False)
+        if found is None:
+            return None
+        self._answers.count_hit(found.key, model_type, provider, found.response)
+        return SimilarMatch(found.response, found.similarity, False)
 
     async def get_or_compute(
         self,
@@ -271,6 +280,7 @@ class SimilarityCache:
             if not context.has_stale:  # a refresh is to ask the model
                 found = await self._similar(asked)
                 if found is not None:
+                    self._answers.count_hit(found.key, model_type, provider, found.response)
                     context.skip()
                     context.add_tags(*found.tags)  # who asks after one of them was invalidated does not share this
                     return found.response  # type: ignore[return-value]  # what the same app has stored
@@ -306,7 +316,7 @@ class SimilarityCache:
         try:
             await self._take_note(answer)
         except Exception as error:  # noqa: BLE001  # whoever has stored the answer has nothing to do with this
-            self._telemetry.error(names.SIMILARITY, "index", type(error).__qualname__)
+            self._telemetry.incident(names.SIMILARITY, "index", type(error).__qualname__)
 
     # Searching
 
@@ -321,7 +331,7 @@ class SimilarityCache:
                     return found if result == "hit" else None
                 result = found
         except Exception as error:  # noqa: BLE001  # without it there is a model to ask
-            self._telemetry.error(names.SIMILARITY, "get", type(error).__qualname__)
+            self._telemetry.incident(names.SIMILARITY, "get", type(error).__qualname__)
         finally:
             self._telemetry.table.cell(names.SIMILARITY_LOOKUPS, **{names.SIMILARITY_RESULT: result}).n += 1
         return None

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from aurelis.cache import _breaker
+from aurelis.cache._answer_places import namespace_tag
 from aurelis.cache._canonical import digest
 from aurelis.cache._forking import renew_in_children
 from aurelis.cache._keys import CacheKeyBuilder
 from aurelis.cache.exceptions import ConfigurationError, EmbeddingError
-from aurelis.cache.model_cache import namespace_tag
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import Telemetry
 from aurelis.cache.typing import Embedder
@@ -29,6 +29,8 @@ VECTORS: Final = "similar_vectors"
 _LIFE: Final = 3600.0
 _THRESHOLD: Final = 3
 _PAUSE: Final = 10.0
+_MAX_LATE: Final = 1024
+"""Prompts of which is remembered that their vector took too long."""
 
 
 class Embedded:
@@ -58,6 +60,7 @@ class Embedded:
         telemetry.expect_breaker(names.SIMILARITY)
         self._timeout = timeout
         self._state = _breaker.CLOSED
+        self._late: dict[str, float] = {}  # with the instants until which they are not asked for again
         self.after_fork()
         renew_in_children(self)
 
@@ -66,20 +69,25 @@ class Embedded:
         self._lock = threading.Lock()
 
     async def vector(self, prompt: str, namespace: str | None) -> Vector | None:
-        """The vector of a prompt, which is kept for a while; `None`: the embedder failed, or is left alone for that."""
+        """The vector of a prompt, which is kept for a while; `None`: the embedder failed, or is left alone for that.
+
+        Whoever has waited in vain for one does not wait again when the answer to the same prompt is stored.
+        """
         key = self._keys.build_key(VECTORS, digest((self.name, prompt, namespace)))
         shelved = (await self._shelf.read([key])).get(key)
         if shelved is not None and isinstance(shelved.value, bytes):
             known = unpacked(shelved.value)
             if known is not None:
                 return known
-        vector = await self._asked(prompt)
+        if self._late.get(key, -math.inf) > self._shelf.now():
+            return None
+        vector = await self._asked(key, prompt)
         if vector is not None:
             tags = () if namespace is None else (namespace_tag(namespace),)
             await self._shelf.keep(key, packed(vector), _LIFE, tags)
         return vector
 
-    async def _asked(self, prompt: str) -> Vector | None:
+    async def _asked(self, key: str, prompt: str) -> Vector | None:
         # A probe that never returns counts as lost when it has had its time.
         pause = max(_PAUSE, 2 * self._timeout if self._timeout < math.inf else 0.0)
         with self._lock:
@@ -88,15 +96,21 @@ class Embedded:
         if not admitted:
             return None
         probe = state.kind != "closed"
+        deadline = asyncio.timeout(self._timeout)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with deadline:
                 vectors = await self._vectors(prompt)
             if len(vectors) != 1:
                 raise EmbeddingError("there must be one vector for each text")
             vector = unit(vectors[0])
         except Exception as error:  # noqa: BLE001  # an embedder may raise anything; the model can still be asked
-            self._telemetry.error(names.SIMILARITY, "embed", type(error).__qualname__)
+            self._telemetry.incident(names.SIMILARITY, "embed", type(error).__qualname__)
             with self._lock:
+                if deadline.expired():
+                    self._late.pop(key, None)
+                    self._late[key] = self._shelf.now() + _PAUSE
+                    if len(self._late) > _MAX_LATE:
+                        del self._late[next(iter(self._late))]
                 self._note(
                     _breaker.failed(self._state, self._shelf.now(), probe=probe, threshold=_THRESHOLD, pause=_PAUSE)
                 )

@@ -117,7 +117,8 @@ class Verdicts:
             return False
         # What belongs to the request that happens to be here is over before this is. Not under the lock, as a loop with
         # eager tasks runs the judge at once, and that may ask this cache something.
-        task = asyncio.get_running_loop().create_task(compare(), context=Context())
+        work = self._compare(compare, self._telemetry.spans.here())
+        task = asyncio.get_running_loop().create_task(work, context=Context())
         with self._lock:
             self._tasks.add(task)
             closed = self._closed
@@ -125,6 +126,10 @@ class Verdicts:
         if closed:  # meanwhile, by another thread
             task.cancel()
         return True
+
+    async def _compare(self, compare: Callable[[], Coroutine[Any, Any, None]], started_by: object) -> None:
+        with self._telemetry.spans.apart("compare", started_by):
+            await compare()
 
     def _has_room(self) -> bool:
         with self._lock:
@@ -140,13 +145,13 @@ class Verdicts:
                 right = await answer if inspect.isawaitable(answer) else answer
             verdict = "correct" if right else "false_hit"
         except Exception as error:  # noqa: BLE001  # a judge may raise anything, and nobody waits for it
-            self._telemetry.error(names.SIMILARITY, "judge", type(error).__qualname__)
+            self._telemetry.incident(names.SIMILARITY, "judge", type(error).__qualname__)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             # Nobody has cancelled this: the judge waited for something that was.
-            self._telemetry.error(names.SIMILARITY, "judge", "CancelledError")
+            self._telemetry.incident(names.SIMILARITY, "judge", "CancelledError")
         self._count(verdict)
         return verdict
 
@@ -188,7 +193,7 @@ class Verdicts:
         with self._lock:
             self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._telemetry.error(names.SIMILARITY, "index", type(error).__qualname__)
+            self._telemetry.incident(names.SIMILARITY, "index", type(error).__qualname__)
 
     def _count(self, verdict: Verdict, count: int = 1) -> None:
         if count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Coroutine
+from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
 from aurelis.cache._clock import Clock
@@ -13,6 +14,7 @@ from aurelis.cache._trouble import Trouble
 from aurelis.cache.exceptions import CacheClosedError, CacheError, LayerError, LayerTimeout
 from aurelis.cache.journals._journal import Backlog, Outcome
 from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry._spans import Made
 from aurelis.cache.telemetry.otel import Telemetry
 
 _LOG = logging.getLogger("aurelis.cache")
@@ -33,7 +35,7 @@ class Asking:
     def __init__(self, name: str, telemetry: Telemetry, clock: Clock) -> None:
         self._telemetry = telemetry
         self._clock = clock
-        journal = {names.JOURNAL: name}
+        journal = self._journal = {names.JOURNAL: name}
         table = telemetry.table
         self._accepted = table.cell(names.WRITES_ACCEPTED, **journal)
         self._written, self._coalesced, self._dead = (
@@ -90,6 +92,10 @@ class Asking:
         self._telemetry.error(names.JOURNALED, operation, kind)
         self._journal_trouble.met(kind, self._clock.monotonic())
         raise problem
+
+    def batch(self, count: int) -> AbstractContextManager[Made]:
+        """Around bringing so many writes to the store. They come from many requests, perhaps of other processes."""
+        return self._telemetry.spans.apart("write", None, attributes={**self._journal, names.WRITES: count})
 
     def accepted(self) -> None:
         """A write was acknowledged."""

@@ -22,6 +22,7 @@ from aurelis.cache._clock import Clock
 from aurelis.cache._gate import Gate
 from aurelis.cache.exceptions import CacheError, FrameError, LayerError
 from aurelis.cache.journals._journal import Failure, Journal, Session, Ticket
+from aurelis.cache.telemetry._spans import mark_failed
 
 from . import _retries
 from ._asking import Asking
@@ -45,7 +46,7 @@ _SAFE: Final = 0.6
 Errors = dict[str, FrameError | str]
 
 
-class _Lost(Exception):
+class BatchLost(Exception):
     """Others may have the tickets by now."""
 
 
@@ -174,9 +175,7 @@ class Draining:
                         backlog = await self._asking.ask("backlog", self._journal.backlog())
                         self.wanted, begun = max(self.wanted, backlog.last), True
                     taken = await self._step(session)
-                except (LayerError, _Lost) as error:
-                    if isinstance(error, _Lost):
-                        self._asking.lost()
+                except (LayerError, BatchLost):
                     pause = min(max(pause * 2, self._poll), _LAST_PAUSE)
                     await asyncio.sleep(pause * (0.5 + random.random()))
                     continue
@@ -203,7 +202,21 @@ class Draining:
         if not tickets:
             self._asking.backlog = await self._asking.ask("backlog", self._journal.backlog())
             return False
-        errors = await self._write(session, tickets, begin)
+        with self._asking.batch(len(tickets)) as span:
+            errors = await self._bring(session, tickets, begin)
+            if errors:  # the first one stands for all; the counts have the others
+                mark_failed(span, _kind(next(iter(errors.values()))))
+        gate, self._progress = self._progress, Gate()
+        gate.open()
+        return True
+
+    async def _bring(self, session: Session, tickets: Sequence[Ticket], begin: float) -> Errors:
+        """Write a batch, and have the journal know of it; what went wrong, by key."""
+        try:
+            errors = await self._write(session, tickets, begin)
+        except BatchLost:
+            self._asking.lost()
+            raise
         written = [ticket for ticket in tickets if ticket.key not in errors]
         failed = [self._failure(ticket, errors[ticket.key]) for ticket in tickets if ticket.key in errors]
         forgotten = Gate()
@@ -218,9 +231,7 @@ class Draining:
                 await self._forget(outcome.buried)
         finally:
             forgotten.open()
-        gate, self._progress = self._progress, Gate()
-        gate.open()
-        return True
+        return errors
 
     async def _forget(self, keys: Sequence[str]) -> None:
         """Take out of the cache what the store has refused, also if this is stopped meanwhile: nobody else would."""
@@ -234,8 +245,7 @@ class Draining:
     def _failure(self, ticket: Ticket, error: FrameError | str) -> Failure:
         attempts = ticket.attempts + 1
         last = isinstance(error, FrameError) or attempts >= self._max_attempts
-        kind = error if isinstance(error, str) else type(error).__qualname__
-        return Failure(ticket, kind, _retries.delay(attempts, random.random(), self.first_delay), last)
+        return Failure(ticket, _kind(error), _retries.delay(attempts, random.random(), self.first_delay), last)
 
     # The store
 
@@ -243,7 +253,7 @@ class Draining:
         """Write a batch; what went wrong, by key.
 
         Raises:
-            _Lost: the tickets may be somebody else's by now.
+            BatchLost: the tickets may be somebody else's by now.
         """
         errors: Errors = {}
         values: dict[str, object] = {}
@@ -255,7 +265,7 @@ class Draining:
                     errors[ticket.key] = error
         lease = session.lease
         if lease is not None and self._clock.monotonic() - begin > lease * _SAFE:
-            raise _Lost
+            raise BatchLost
         writing = asyncio.ensure_future(self._ask_store(tickets, values, errors))
         tasks = [writing]
         if lease is not None:
@@ -268,7 +278,7 @@ class Draining:
         lost = not writing.done()
         await _end(tasks)
         if lost:
-            raise _Lost
+            raise BatchLost
         writing.result()
         return errors
 
@@ -324,6 +334,10 @@ class Draining:
                 await asyncio.sleep(lease / 20)
             except TimeoutError:
                 return
+
+
+def _kind(error: FrameError | str) -> str:
+    return error if isinstance(error, str) else type(error).__qualname__
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

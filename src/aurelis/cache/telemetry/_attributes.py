@@ -39,6 +39,9 @@ STORED: Final = P + "stored"
 COLLAPSED: Final = P + "collapsed"
 TTL: Final = P + "ttl"
 AGE: Final = P + "age"
+# And these have no counterpart there.
+KEY_HASH: Final = P + "key.hash"
+WRITES: Final = P + "write.count"
 
 # Values of RESULT: the final result of one request.
 HIT: Final = "hit"
@@ -336,6 +339,12 @@ _ALL: Final = (
     Attribute(COLLAPSED, "Whether the request shared the load of another one.", type="boolean"),
     Attribute(TTL, "Seconds of freshness that are left; negative: since when it is stale.", type="double"),
     Attribute(AGE, "Seconds since the origin made it.", type="int"),
+    Attribute(
+        KEY_HASH,
+        "Keyed hash of the full key, only on request.",
+        examples=("5f0c8a6d1b2e4f7390a1b2c3d4e5f607",),
+    ),
+    Attribute(WRITES, "Writes of one batch.", type="int"),
 )
 ATTRIBUTES: Final = {each.name: each for each in _ALL}
 """All attributes by name, in the order in which they are documented."""

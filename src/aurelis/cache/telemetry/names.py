@@ -32,6 +32,7 @@ from ._attributes import JOINED as JOINED
 from ._attributes import JOURNAL as JOURNAL
 from ._attributes import JOURNALED as JOURNALED
 from ._attributes import KEPT as KEPT
+from ._attributes import KEY_HASH as KEY_HASH
 from ._attributes import KIND as KIND
 from ._attributes import L1 as L1
 from ._attributes import L2 as L2
@@ -72,6 +73,7 @@ from ._attributes import TTL as TTL
 from ._attributes import VERDICT as VERDICT
 from ._attributes import VERDICTS as VERDICTS
 from ._attributes import WRITE_RESULT as WRITE_RESULT
+from ._attributes import WRITES as WRITES
 from ._declared import Attribute as Attribute
 from ._declared import Kind as Kind
 from ._declared import Metric as Metric
@@ -120,32 +122,60 @@ from ._metrics import WRITES_WAITING as WRITES_WAITING
 SCOPE: Final = "aurelis.cache"
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
 
-_ANSWERED: Final = (
+ANSWERED: Final = (
     Use(RESULT, (HIT, STALE, REVALIDATED, MISS, BYPASS)),
-    Use(LAYER, (L1, L2, L3, NEGATIVE), "of a hit"),
+    Use(LAYER, (L1, L2, L3, NEGATIVE), "of what was there"),
+    Use(STALE_REASON, only="of something stale"),
+    Use(TTL, only="of what was there, where its life ends"),
+    Use(AGE, only="of a stored response"),
+    Use(FWD, only="of a miss or bypass over HTTP"),
+    Use(KEY_HASH, only='of one key, with `span_keys="hash"`'),
 )
+"""What is said of each request, beside the cache's name: by its own span or, where it has none, by the current one."""
+_FAILED: Final = Use(ERROR_TYPE, only="of one that failed")
+_ONE_KEY: Final = Use(KEY_HASH, only='of one key, with `span_keys="hash"`')
 
 SPANS: Final = (
     SpanKind(
         "get {name}",
-        "One request that leaves memory, until it is answered.",
-        'Each request that leaves memory. A hit in memory makes none, unless `spans="all"`: its result is set on the '
-        "current span, if that is recording.",
+        "One request that leaves memory, until it is answered. It links to the load of another that it has shared.",
+        'Each request that leaves memory; with `spans="all"` each request.',
         (
-            *_ANSWERED,
-            Use(AGE, only="of a hit over HTTP"),
-            Use(TTL, only="of a hit over HTTP"),
-            Use(FWD, only="of a miss or bypass over HTTP"),
-            Use(COLLAPSED, only="of a miss"),
-            Use(STORED, only="of a miss over HTTP"),
-            Use(ERROR_TYPE, only="of one that failed"),
+            *ANSWERED,
+            Use(COLLAPSED, only="of what could be waited for"),
+            Use(STORED, only="of a load over HTTP"),
+            _FAILED,
         ),
     ),
     SpanKind(
         "fill {name}",
-        "One load; the spans of the app or of the client are inside.",
+        "One load. What the app or the client does for it is inside.",
         "Each time the origin is asked.",
-        (Use(ERROR_TYPE, only="of one that failed"),),
+        (_ONE_KEY, _FAILED),
+    ),
+    SpanKind(
+        "revalidate {name}",
+        "A refresh in the background: a trace of its own, with a link to the request that began it.",
+        "Each refresh for which no request waits.",
+        (Use(REFRESH_REASON, ("early", "revalidate")), _ONE_KEY, _FAILED),
+    ),
+    SpanKind(
+        "write {name}",
+        "One batch of a write-behind: a trace of its own.",
+        "Each batch that is brought to the data store.",
+        (Use(JOURNAL), Use(WRITES), Use(ERROR_TYPE, only="of one of which something was not taken")),
+    ),
+    SpanKind(
+        "recover {name}",
+        "An attempt to tell a shared layer what it could not be told: a trace of its own.",
+        "Each attempt while something waits for that.",
+        (_FAILED,),
+    ),
+    SpanKind(
+        "compare {name}",
+        "A comparison of answers to similar prompts: a trace of its own, with a link to the request that began it.",
+        "Each comparison.",
+        (_FAILED,),
     ),
 )
 """All kinds of spans, in the order in which they are documented."""

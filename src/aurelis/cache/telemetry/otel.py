@@ -1,24 +1,21 @@
-"""The only module that speaks to OpenTelemetry: instruments, spans, attributes on the current span."""
+"""The instruments of OpenTelemetry, and what one cache reports by them; its spans are in `_spans`."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
-from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
-from opentelemetry.trace import ProxyTracerProvider, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import TracerProvider
 
+from aurelis.cache._clock import SYSTEM_CLOCK
 from aurelis.cache._forking import renew_in_children
 from aurelis.cache._tags import BELOW, EVERYTHING
+from aurelis.cache._trouble import Incidents
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
 from . import names
@@ -26,6 +23,7 @@ from ._bounded import Bounded, is_model, is_type
 from ._cells import REGISTRY, Cell, CellTable, Sum
 from ._inherited import forget
 from ._reading import Reading
+from ._spans import Spans
 from ._switch import SWITCH
 
 T = TypeVar("T")
@@ -42,19 +40,6 @@ SIZE_SAMPLE_MEMORY, SIZE_SAMPLE = 61, 7
 and its index are, would fall into step with others: always the one would be recorded, and never the other."""
 DISK_SAMPLE = 8
 """That of reads of the disk is recorded for one in 8: to record it takes half as long as such a read."""
-
-get_current_span = trace.get_current_span
-"""For the hot path, which cannot afford a frame around it."""
-
-
-def _reader_of_context() -> Callable[[], Mapping[str, object]]:
-    """`get_current` of OpenTelemetry without its two frames, which cost as much as all other counting of a hit."""
-    variable = getattr(getattr(otel_context, "_RUNTIME_CONTEXT", None), "_current_context", None)
-    return variable.get if isinstance(variable, ContextVar) else otel_context.get_current
-
-
-get_current_context = _reader_of_context()
-"""Likewise. It is empty where nobody has set anything, so there is no span; this costs a tenth of asking for one."""
 
 
 class Instruments:
@@ -300,14 +285,22 @@ class Telemetry:
         loads: it keeps what is loaded; otherwise it has no series of memory and of loads.
     """
 
-    def __init__(self, name: str, *, spans: str = "io", span_attributes: bool = True, loads: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        spans: str = "io",
+        span_attributes: bool = True,
+        span_hash_key: bytes | None = None,
+        loads: bool = True,
+    ) -> None:
         _PROVIDERS.ensure_global()
         self.name = name
+        self._incidents = Incidents("something failed, and is done without")
         self.table = CellTable(**{names.NAME: name})
         REGISTRY.add(self, self.table)
-        self.span_attributes = span_attributes
-        self.span_on_hit = spans == "all"
-        self._spans = spans != "none"
+        tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
+        self.spans = Spans(name, tracer, spans, attributes=span_attributes, hash_key=span_hash_key)
         self._requests: dict[tuple[str, str | None], Cell] = {}
         self._stores: dict[str, Cell] = {}
         self.miss = self.request(names.MISS)
@@ -326,7 +319,6 @@ class Telemetry:
         self.saved: dict[str, Saved] = {}  # by model, for those that have a place of their own
         self._saved_by_others: Saved | None = None
         self.prices = False
-        self._tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
         self.error_kind = Bounded(names.MAX_ERROR_TYPES, is_type)
         self._durations: dict[tuple[str, str | None, str | None], dict[str, str]] = {}
 
@@ -470,6 +462,12 @@ class Telemetry:
         kind = self.error_kind(error_type)
         self.table.cell(names.ERRORS, **{names.LAYER: layer, names.OPERATION: operation, names.ERROR_TYPE: kind}).n += 1
 
+    def incident(self, layer: str, operation: str, error_type: str) -> None:
+        """`error`, and a word in the log, for what fails now and then; what fails for some time has a `Trouble`."""
+        error_type = self.error_kind(error_type)  # the log has its place, too
+        self.error(layer, operation, error_type)
+        self._incidents.met(f"{layer}, {operation}: {error_type}", SYSTEM_CLOCK.monotonic())
+
     def expect_breaker(self, layer: str) -> None:
         """Have the series of its changes begin with zero, for the same reason."""
         for state in names.BREAKER_STATES:
@@ -509,90 +507,3 @@ class Telemetry:
                 attributes[names.ERROR_TYPE] = error_type
             self._durations[key] = attributes
         _record(names.DURATION, elapsed, attributes)
-
-    # Spans
-
-    def span(self, verb: str) -> AbstractContextManager[Span | None]:
-        """A span `{verb} {cache name}` around I/O, or `None` where nothing would record it.
-
-        Without an SDK, and below a parent that is not sampled, no span is made at all: making one that records nothing
-        costs as much as a hit in memory twenty times over.
-        """
-        return self._recorded(verb) if self._spans and _would_record() else _NO_SPAN
-
-    def open_span(self, verb: str) -> Span | None:
-        """The same for what begins and ends in different calls: `current_in` and `close_span` go with it."""
-        return self._start(verb) if self._spans and _would_record() else None
-
-    @contextlib.contextmanager
-    def _recorded(self, verb: str) -> Iterator[Span]:
-        span = self._start(verb)
-        error_type: str | None = None
-        try:
-            with current_in(span):
-                yield span
-        except BaseException as error:
-            error_type = type(error).__qualname__
-            raise
-        finally:
-            close_span(span, error_type)
-
-    def _start(self, verb: str) -> Span:
-        return (SWITCH.tracer or self._tracer).start_span(
-            f"{verb} {self.name}", kind=SpanKind.INTERNAL, attributes={names.NAME: self.name}
-        )
-
-
-def current_in(span: Span | None) -> AbstractContextManager[object]:
-    """Inside, the span is the current one; `None` changes nothing."""
-    if span is None:
-        return _NO_SPAN
-    return trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False)
-
-
-def close_span(span: Span | None, error_type: str | None) -> None:
-    """End what `open_span` began."""
-    if span is None:
-        return
-    if error_type is not None:
-        # The type only: the text of a foreign exception may carry what must not leave the process.
-        span.set_attribute(names.ERROR_TYPE, error_type)
-        span.set_status(Status(StatusCode.ERROR))
-    span.end()
-
-
-_NO_SPAN: AbstractContextManager[None] = contextlib.nullcontext()
-# As long as there is no provider, `get_tracer_provider` looks into the environment at each call, which costs more than
-# all else that happens on the way to a shared layer. So the variable behind it is asked first, where there is one.
-_API = vars(trace)
-_NAMED_BY_ENVIRONMENT = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
-
-
-def _would_record() -> bool:
-    if not SWITCH.on:
-        return False
-    if get_current_context():
-        parent = trace.get_current_span().get_span_context()
-        if parent.is_valid:
-            return parent.trace_flags.sampled
-    if SWITCH.tracer is not None:
-        return True
-    if _API.get("_TRACER_PROVIDER", _API) is None and not _NAMED_BY_ENVIRONMENT:
-        return False
-    return not isinstance(_tracer_provider(), (ProxyTracerProvider, trace.NoOpTracerProvider))
-
-
-def _tracer_provider() -> Any:  # `get_tracer_provider` is typed with the interface, which hides the proxy
-    return trace.get_tracer_provider()
-
-
-def current_span_context(span: Span | None = None) -> SpanContext | None:
-    """Context of a span or of the current one, for links from those who wait for it; `None` without one."""
-    context = (trace.get_current_span() if span is None else span).get_span_context()
-    return context if context.is_valid else None
-
-
-def link(span: Span, context: object) -> None:
-    """Link the span to what it waited for: a `current_span_context`, or `None`, which changes nothing."""
-    if isinstance(context, SpanContext):
-        span.add_link(context)

@@ -1,0 +1,317 @@
+"""Streams that lack nothing but their terminator when their last reader leaves are read on for a moment."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from aurelis.cache.client import ClientOptions
+from aurelis.cache.exceptions import ConfigurationError
+from tests.client.stack import Opened, Stack
+from tests.client.upstream import BREAK, Gate, Reply, Upstream
+from tests.managers import WITHIN, eventually, requests
+from tests.models.examples import DONE, STREAM, chat, event, piece
+from tests.models.wire import ANTHROPIC, GEMINI, OPENAI_CHAT, Wire
+
+SAID = {"anthropic": (ANTHROPIC, 1), "openai": (OPENAI_CHAT, 2)}
+"""Protocols whose streams go on after they have said why they end, and how many of the last chunks come then."""
+
+
+def replies(wire: Wire, chunks: Iterable[object]) -> Reply:
+    """A stream of a protocol."""
+    return Reply(200, [("content-type", wire.content_type)], list(chunks))
+
+
+async def opened(stack: Stack, upstream: Upstream, wire: Wire = ANTHROPIC, **options: Any) -> Opened:
+    """A call for a stream, its body unread."""
+    path, body = wire.call(stream=True)
+    return await stack.open("POST", upstream.url + path, json=body, **options)
+
+
+async def left_after(stack: Stack, upstream: Upstream, number: int, wire: Wire = ANTHROPIC, **options: Any) -> None:
+    """A call whose caller reads so many chunks and leaves."""
+    call = await opened(stack, upstream, wire, **options)
+    for _ in range(number):
+        assert await call.chunk()
+    await call.close()
+
+
+async def is_stored(stack: Stack, upstream: Upstream, wire: Wire = ANTHROPIC, **options: Any) -> bool:
+    """Whether the answer is in the cache. Where it is not, a provider that fails is asked."""
+    calls = upstream.calls
+    upstream.replies(Reply(500))
+    path, body = wire.call(stream=True)
+    answer = await stack.send("POST", upstream.url + path, json=body, **options)
+    assert answer.is_hit == (upstream.calls == calls)
+    return answer.is_hit
+
+
+def threads() -> list[str]:
+    """The threads that read on."""
+    return [thread.name for thread in threading.enumerate() if thread.name == "aurelis-cache-linger"]
+
+
+async def stays(condition: Callable[[], bool]) -> None:
+    """For a moment, in which something would go wrong if it could."""
+    end = time.monotonic() + 0.2
+    await eventually(lambda: time.monotonic() > end or not condition())
+    assert condition()
+
+
+async def settled(stack: Stack) -> None:
+    """Wait until nothing is loaded any more."""
+    await eventually(lambda: not stack.manager._engine.flights._flights)
+    await eventually(lambda: not threads())
+
+
+@pytest.mark.parametrize("protocol", SAID)
+async def test_what_lacks_its_terminator_alone_is_stored(stack: Stack, upstream: Upstream, protocol: str) -> None:
+    wire, last = SAID[protocol]
+    gate = Gate()
+    upstream.replies(replies(wire, [*wire.chunks[:-last], gate, *wire.chunks[-last:]]))
+    await left_after(stack, upstream, len(wire.chunks) - last, wire)
+    gate.open()
+    await settled(stack)
+    assert await is_stored(stack, upstream, wire)
+    assert requests(stack.manager)["miss"] == 1
+
+
+async def test_the_next_call_waits_for_what_is_read_on(stack: Stack, upstream: Upstream) -> None:
+    """The second caller need not know that the first one's answer has not quite come."""
+    gate = Gate()
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], gate, ANTHROPIC.chunks[-1]]))
+    client = stack.client(linger=30)
+    await left_after(stack, upstream, len(ANTHROPIC.chunks) - 1, client=client)
+    second = asyncio.create_task(opened(stack, upstream, client=client))
+    await stays(lambda: not second.done())
+    gate.open()
+    reader = await second
+    assert "; hit" in reader.response.headers["cache-status"]
+    assert await reader.rest() == list(ANTHROPIC.chunks)
+    assert upstream.calls == 1
+
+
+async def test_it_waits_no_longer_than_that(stack: Stack, upstream: Upstream) -> None:
+    """What has no end is nobody's answer, not even of one who comes before that is known."""
+    broken = replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], Gate()])
+    upstream.replies(broken, replies(ANTHROPIC, ANTHROPIC.chunks))
+    client = stack.client(linger=0.05)
+    await left_after(stack, upstream, len(ANTHROPIC.chunks) - 1, client=client)
+    second = await opened(stack, upstream, client=client)
+    assert await second.rest() == list(ANTHROPIC.chunks)
+    await second.close()
+    assert upstream.calls == 2
+    await settled(stack)
+    assert await is_stored(stack, upstream, client=client)
+
+
+async def test_whoever_leaves_does_not_wait(stack: Stack, upstream: Upstream) -> None:
+    """The terminator never comes, and no time-out is near."""
+    gate = Gate()
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], gate]))
+    client = stack.client(linger=30)
+    reader = await opened(stack, upstream, client=client)
+    for _ in ANTHROPIC.chunks[:-1]:
+        await reader.chunk()
+    await asyncio.wait_for(reader.close(), WITHIN)
+    assert not upstream.disconnected.is_set()
+    assert stack.manager._engine.flights._flights
+    gate.open()
+    await settled(stack)
+
+
+async def test_it_is_over_when_the_time_is_up(stack: Stack, upstream: Upstream) -> None:
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], Gate()]))
+    client = stack.client(linger=0.05)
+    await left_after(stack, upstream, len(ANTHROPIC.chunks) - 1, client=client)
+    await upstream.disconnected.happened()
+    await settled(stack)
+    assert not await is_stored(stack, upstream, client=client)
+
+
+async def test_others_who_still_read_have_it_to_the_end(stack: Stack, upstream: Upstream) -> None:
+    gate = Gate()
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], gate, ANTHROPIC.chunks[-1]]))
+    client = stack.client(linger=0.05)
+    first, second = [await opened(stack, upstream, client=client) for _ in range(2)]
+    for _ in ANTHROPIC.chunks[:-1]:
+        assert await first.chunk()
+    await first.close()
+    await stays(lambda: not upstream.disconnected.is_set())
+    gate.open()
+    assert await second.rest() == list(ANTHROPIC.chunks)
+    await second.close()
+    assert upstream.calls == 1
+    await settled(stack)
+    assert await is_stored(stack, upstream, client=client)
+
+
+async def test_all_who_shared_it_may_leave_before_its_end(stack: Stack, upstream: Upstream) -> None:
+    gate = Gate()
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], gate, ANTHROPIC.chunks[-1]]))
+    calls = [await opened(stack, upstream) for _ in range(3)]
+    for call in calls:
+        for _ in ANTHROPIC.chunks[:-1]:
+            assert await call.chunk()
+        await call.close()
+    gate.open()
+    await settled(stack)
+    assert upstream.calls == 1
+    assert await is_stored(stack, upstream)
+
+
+@pytest.mark.parametrize("keep", [(), ("length",)], ids=["as it is", "kept"])
+async def test_what_would_not_be_kept_is_not_read_on(stack: Stack, upstream: Upstream, keep: tuple[str, ...]) -> None:
+    assert ANTHROPIC.end is not None
+    end = ANTHROPIC.end("max_tokens")
+    gate = Gate()
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-2], end[0], gate, end[1]]))
+    client = stack.client(keep=keep)
+    await left_after(stack, upstream, len(ANTHROPIC.chunks) - 1, client=client)
+    if not keep:
+        await upstream.disconnected.happened()
+    gate.open()
+    await settled(stack)
+    assert await is_stored(stack, upstream, client=client) == bool(keep)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param(2, id="nothing said"),
+        pytest.param(len(ANTHROPIC.chunks) - 2, id="all but why it ends"),
+    ],
+)
+async def test_an_aborted_answer_is_not_read_on(stack: Stack, upstream: Upstream, read: int) -> None:
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:read], Gate()]))
+    await left_after(stack, upstream, read)
+    await upstream.disconnected.happened()
+    assert not threads()
+    assert not await is_stored(stack, upstream)
+
+
+async def test_all_of_several_answers_must_have_ended(stack: Stack, upstream: Upstream) -> None:
+    pieces = [event(piece("Hel")), event(piece("Hel", index=1)), event(piece(None, "stop"))]
+    upstream.replies(Reply(200, [("content-type", "text/event-stream")], [*pieces, Gate()]))
+    call = await stack.open("POST", f"{upstream.url}/v1/chat/completions", json=chat(stream=True, n=2))
+    for _ in pieces:
+        await call.chunk()
+    await call.close()
+    await upstream.disconnected.happened()
+    assert not threads()
+
+
+@pytest.mark.parametrize(
+    ("rest", "what"),
+    [
+        ([BREAK], "dropped"),
+        ([], "ended cleanly"),
+        ([ANTHROPIC.error, ANTHROPIC.chunks[-1]], "an error before the end"),
+        ([b": " + b"x" * 5000 + b"\n\n"] * 8 + [ANTHROPIC.chunks[-1]], "more than an end"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_without_the_terminator_nothing_is_stored(
+    stack: Stack, upstream: Upstream, rest: list[object], what: str
+) -> None:
+    gate = Gate()
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], gate, *rest]))
+    await left_after(stack, upstream, len(ANTHROPIC.chunks) - 1)
+    gate.open()
+    await settled(stack)
+    assert not await is_stored(stack, upstream), what
+
+
+async def test_it_can_be_switched_off(stack: Stack, upstream: Upstream) -> None:
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], Gate()]))
+    client = stack.client(linger=0)
+    await left_after(stack, upstream, len(ANTHROPIC.chunks) - 1, client=client)
+    await upstream.disconnected.happened()
+    assert not await is_stored(stack, upstream, client=client)
+
+
+@pytest.mark.parametrize("linger", [-1, float("nan"), 61, "1"])
+def test_how_long_is_checked(linger: Any) -> None:
+    with pytest.raises((ConfigurationError, ValueError, TypeError)):
+        ClientOptions(linger=linger)
+
+
+async def test_an_invalidation_reaches_what_is_read_on(stack: Stack, upstream: Upstream) -> None:
+    gate = Gate()
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], gate, ANTHROPIC.chunks[-1]]))
+    await left_after(stack, upstream, len(ANTHROPIC.chunks) - 1)
+    await stack.manager.clear()
+    gate.open()
+    await eventually(lambda: not threads())
+    await asyncio.sleep(0)
+    assert not await is_stored(stack, upstream)
+
+
+async def test_a_gemini_stream_without_usage_ends_with_its_body(stack: Stack, upstream: Upstream) -> None:
+    """Nothing of the protocol follows, but something might: the end of the body is waited for."""
+    last = GEMINI.chunks[-1].replace(b'"usageMetadata"', b'"somethingElse"')
+    gate = Gate()
+    upstream.replies(replies(GEMINI, [*GEMINI.chunks[:-1], last, gate]))
+    await left_after(stack, upstream, len(GEMINI.chunks), GEMINI)
+    gate.open()
+    await settled(stack)
+    assert await is_stored(stack, upstream, GEMINI)
+
+
+# --- without an event loop
+
+
+async def test_a_transport_without_a_connection_is_not_read_on(sync_stack: Stack) -> None:
+    """Nothing could stop it."""
+    stack = sync_stack
+    going_on = threading.Event()
+
+    class Body(stack.library.SyncByteStream):  # type: ignore[misc,name-defined]  # of either library
+        def __iter__(self) -> Any:
+            yield from STREAM[:-1]
+            going_on.set()
+            yield DONE
+
+    def handler(request: Any) -> Any:
+        return stack.library.Response(200, headers={"content-type": "text/event-stream"}, stream=Body())
+
+    client = stack.client(stack.transport(stack.mock(handler)))
+    call = await stack.open("POST", "http://example.com/v1/chat/completions", json=chat(stream=True), client=client)
+    for _ in STREAM[:-1]:
+        await call.chunk()
+    await call.close()
+    assert not threads()
+    assert not going_on.is_set()
+
+
+async def test_a_client_that_is_closed_meanwhile_leaves_no_thread(sync_stack: Stack, upstream: Upstream) -> None:
+    stack = sync_stack
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], Gate()]))
+    client = stack.client(linger=0.1)
+    await left_after(stack, upstream, len(ANTHROPIC.chunks) - 1, client=client)
+    client.close()
+    await settled(stack)
+    assert not await is_stored(stack, upstream)
+
+
+async def test_no_more_than_some_are_read_on_at_once(sync_stack: Stack, upstream: Upstream) -> None:
+    stack = sync_stack
+    upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-1], Gate()]))
+    client = stack.client(linger=30)
+    calls = []
+    for number in range(34):
+        path, body = ANTHROPIC.call(stream=True, system=str(number))
+        calls.append(await stack.open("POST", upstream.url + path, json=body, client=client))
+    for call in calls:
+        for _ in ANTHROPIC.chunks[:-1]:
+            await call.chunk()
+        await call.close()
+    assert len(threads()) == 32
+    for connection in client._transport._inner._pool.connections:
+        stream = connection._connection._network_stream
+        stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    await settled(stack)
