@@ -449,6 +449,27 @@ async def test_the_last_to_leave_ends_the_load(async_stack: Stack, upstream: Ups
     assert not async_stack.manager._engine._entries
 
 
+async def test_items_that_were_removed_while_they_were_loaded_are_fenced(
+    async_stack: Stack, upstream: Upstream, embedder: Embedder
+) -> None:
+    manager = async_stack.manager
+    gate = embedder.gate = Gate()
+    call = asyncio.create_task(Caller(async_stack, upstream).embed(["a", "b"]))
+    await upstream.arrived.happened()
+    await manager.clear()
+    gate.open()
+    assert await call == vectors(["a", "b"])
+    assert series(manager, names.STORES) == {((names.STORE_RESULT, "fenced"),): 2}
+
+
+async def test_items_that_are_too_large_are_counted_each(
+    async_stack: Stack, upstream: Upstream, embedder: Embedder
+) -> None:
+    manager = async_stack.manager
+    assert await Caller(async_stack, upstream, max_body_bytes=10).embed(["a", "b"]) == vectors(["a", "b"])
+    assert series(manager, names.STORES) == {((names.STORE_RESULT, "too_large"),): 2}
+
+
 async def test_a_transport_over_a_transport_does_not_wait_for_itself(
     stack: Stack, upstream: Upstream, embedder: Embedder
 ) -> None:
