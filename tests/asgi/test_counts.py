@@ -7,14 +7,15 @@ import random
 import pytest
 
 from aurelis.cache import CacheManager
+from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule
 from tests.asgi.conftest import MakeManager
-from tests.asgi.counts import loads, requests, saved_bytes, stale_reasons
+from tests.asgi.counts import loads, requests, saved_bytes, stale_reasons, stores
 from tests.asgi.origin import Call, Origin
 from tests.asgi.sockets import connected, served
 from tests.asgi.visits import Visit, ask
-from tests.managers import eventually, is_settled
+from tests.managers import count, eventually, is_settled
 
 FRESH = {"cache_control": "max-age=60"}
 
@@ -219,6 +220,18 @@ async def test_bytes_are_saved_of_all_pieces_of_a_body_and_also_where_a_part_is_
     assert saved_bytes(manager) == 900
 
 
+async def test_a_body_that_turns_out_to_be_too_large_is_counted(manager: CacheManager) -> None:
+    async def handler(call: Call) -> None:
+        await call.start(200, cache_control="max-age=10")
+        for number in range(3):
+            await call.chunk(b"x" * 100, more=number < 2)
+
+    app = CacheMiddleware(Origin(handler), cache=manager, max_body_bytes=250)
+    for _ in range(2):
+        assert (await ask(app, "/")).body == b"x" * 300
+    assert stores(manager) == {"too_large": 2}
+
+
 async def test_stale_answers_are_counted_by_what_they_are_for(manager: CacheManager, clock: ManualClock) -> None:
     down = asyncio.Event()
 
@@ -238,3 +251,5 @@ async def test_stale_answers_are_counted_by_what_they_are_for(manager: CacheMana
     await ask(app, "/", "GET", {"cache-control": "max-stale=1000"})
     assert stale_reasons(manager) == {"revalidate": 1, "error": 1, "request": 2}
     assert requests(manager) == {"miss": 1, "stale": 4}
+    in_memory = {names.LAYER: names.L1, names.RESULT: names.STALE}
+    assert count(manager, names.LOOKUPS, in_memory) == 3  # and one stood in for a failure
