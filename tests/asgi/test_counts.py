@@ -220,6 +220,17 @@ async def test_bytes_are_saved_of_all_pieces_of_a_body_and_also_where_a_part_is_
     assert saved_bytes(manager) == 900
 
 
+async def test_a_body_that_ends_too_early_is_counted(manager: CacheManager) -> None:
+    async def handler(call: Call) -> None:
+        await call.start(200, cache_control="max-age=10", content_length="10")
+        await call.chunk(b"12345", more=False)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    for _ in range(2):
+        await ask(app, "/")
+    assert stores(manager) == {"incomplete": 2}
+
+
 async def test_a_body_that_turns_out_to_be_too_large_is_counted(manager: CacheManager) -> None:
     async def handler(call: Call) -> None:
         await call.start(200, cache_control="max-age=10")
