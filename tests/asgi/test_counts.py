@@ -15,7 +15,7 @@ from tests.asgi.counts import loads, requests, saved_bytes, stale_reasons, store
 from tests.asgi.origin import Call, Origin
 from tests.asgi.sockets import connected, served
 from tests.asgi.visits import Visit, ask
-from tests.managers import count, eventually, is_settled
+from tests.managers import eventually, is_settled
 
 FRESH = {"cache_control": "max-age=60"}
 
@@ -220,6 +220,18 @@ async def test_bytes_are_saved_of_all_pieces_of_a_body_and_also_where_a_part_is_
     assert saved_bytes(manager) == 900
 
 
+async def test_a_response_that_an_invalidation_has_overtaken_is_counted(manager: CacheManager) -> None:
+    async def handler(call: Call) -> None:
+        await call.start(200, cache_control="max-age=10")
+        await call.chunk(b"1")
+        await manager.clear()
+        await call.chunk(b"2", more=False)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    assert (await ask(app, "/")).body == b"12"
+    assert stores(manager) == {"fenced": 1}
+
+
 async def test_a_body_that_ends_too_early_is_counted(manager: CacheManager) -> None:
     async def handler(call: Call) -> None:
         await call.start(200, cache_control="max-age=10", content_length="10")
@@ -262,5 +274,14 @@ async def test_stale_answers_are_counted_by_what_they_are_for(manager: CacheMana
     await ask(app, "/", "GET", {"cache-control": "max-stale=1000"})
     assert stale_reasons(manager) == {"revalidate": 1, "error": 1, "request": 2}
     assert requests(manager) == {"miss": 1, "stale": 4}
-    in_memory = {names.LAYER: names.L1, names.RESULT: names.STALE}
-    assert count(manager, names.LOOKUPS, in_memory) == 3  # and one stood in for a failure
+    assert manager._engine.telemetry.lookup(names.L1, names.STALE).n == 3  # and one stood in for a failure
+
+
+async def test_whoever_wants_nothing_but_what_is_stored_passes_it_by_where_there_is_nothing(
+    manager: CacheManager,
+) -> None:
+    origin = Origin(by_path)
+    app = CacheMiddleware(origin, cache=manager, honour_request_directives=True)
+    assert (await ask(app, "/kept/1", "GET", {"cache-control": "only-if-cached"})).status == 504
+    assert requests(manager) == {"bypass": 1}
+    assert (loads(manager), origin.calls) == (0, [])
