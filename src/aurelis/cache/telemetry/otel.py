@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -84,7 +85,8 @@ class Instruments:
 
     def begin_anew(self) -> None:
         """Let go of what was reported, in a child: its parent has reported it."""
-        forget(self._all)
+        with contextlib.suppress(Exception):  # in another SDK; the child has more to make anew than telemetry
+            forget(self._all)
 
     def _observer(
         self, metric: names.Metric, read: Callable[[names.Metric], Mapping[tuple[tuple[str, str], ...], float]]
