@@ -253,6 +253,7 @@ async def test_a_body_that_turns_out_to_be_too_large_is_counted(manager: CacheMa
     for _ in range(2):
         assert (await ask(app, "/")).body == b"x" * 300
     assert stores(manager) == {"too_large": 2}
+    assert manager._engine.telemetry.miss_l1.n == 2
 
 
 async def test_stale_answers_are_counted_by_what_they_are_for(manager: CacheManager, clock: ManualClock) -> None:

@@ -853,7 +853,9 @@ async def test_a_session_that_is_not_heard_of_in_time_stops_writing(
         async with journals.behind(fast) as other:
             await eventually(lambda: fast.rows == {"k": 1})
             await eventually(lambda: "a batch was lost" in caplog.text)
-            assert count(one.cache, names.ERRORS, {names.LAYER: "journal", names.OPERATION: "renew"}) >= 1
+            renewing = {names.LAYER: "journal", names.OPERATION: "renew"}
+            assert count(one.cache, names.ERRORS, renewing | {names.ERROR_TYPE: "ConnectionError"}) >= 1
+            assert count(one.cache, names.ERRORS, renewing | {names.ERROR_TYPE: "lost"}) == 1
             slow.open.set()
             assert await other.flush() is True
         assert slow.rows == {}

@@ -662,7 +662,8 @@ async def test_failures_of_a_layer_are_counted_by_kind_and_changes_of_its_breake
 async def test_each_key_that_a_layer_cannot_be_asked_for_is_counted(metrics: Metrics, *, below: bool) -> None:
     clock, chaos = ManualClock(), Chaos(Faults(fail=1.0))
     layer = ChaosLayer(Plain(clock), chaos)
-    lower: list[Layer] = [SharedMemory(clock).node(), layer] if below else [layer]
+    shared = SharedMemory(clock)
+    lower: list[Layer] = [shared.node(), layer] if below else [layer]
     config = configuration(breaker_failures=3, breaker_pause=60)
     async with CacheManager(config, clock=clock, lower=lower) as cache:
 
@@ -688,6 +689,14 @@ async def test_each_key_that_a_layer_cannot_be_asked_for_is_counted(metrics: Met
         await cache.get("a")
         assert lookups() == {"error": 6, "skipped": 3, "miss": 3}
         assert metrics.requests(config.name) == {"miss": 3 + 1 + 2 + 2 + 1 + 2 + 1}
+        await cache.set_many({"a": 1, "b": 2})
+        memory = cache._engine.stack.memory
+        assert memory is not None
+        await memory.remove_all()
+        shared.lose_entries("a", "b")
+        assert await cache.get_many(["a", "b", "c"]) == {"a": 1, "b": 2}
+        assert lookups() == {"error": 6, "skipped": 3, "miss": 4, "hit": 2}
+        assert metrics.requests(config.name) == {"miss": 13, "hit plain": 2}
 
 
 def cache_is_used(cache: CacheManager) -> bool:
