@@ -854,8 +854,7 @@ async def test_a_session_that_is_not_heard_of_in_time_stops_writing(
             await eventually(lambda: fast.rows == {"k": 1})
             await eventually(lambda: "a batch was lost" in caplog.text)
             renewing = {names.LAYER: "journal", names.OPERATION: "renew"}
-            assert count(one.cache, names.ERRORS, renewing | {names.ERROR_TYPE: "ConnectionError"}) >= 1
-            assert count(one.cache, names.ERRORS, renewing | {names.ERROR_TYPE: "lost"}) == 1
+            assert count(one.cache, names.ERRORS, renewing | {names.ERROR_TYPE: "lost"}) >= 1
             slow.open.set()
             assert await other.flush() is True
         assert slow.rows == {}
