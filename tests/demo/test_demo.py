@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -125,14 +124,11 @@ def folder_of(lines: list[str]) -> Path:
 
 
 def test_it_runs_for_its_seconds_and_ends_with_a_summary_that_adds_up(launch: Launch) -> None:
-    began = time.monotonic()
     demo = launch("--seconds", "2")
     lines = first_lines(demo)
-    drawing = time.monotonic() - began
     started = children(demo.pid)
     output, _ = demo.communicate(timeout=30)
     assert demo.returncode == 0, output
-    assert drawing < 10
     assert len(started) == 3  # worker, model, driver
     assert left_over(started) == []
     assert not folder_of(lines).exists()
