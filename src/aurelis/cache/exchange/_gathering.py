@@ -208,10 +208,12 @@ class Gathering(Generic[Q]):
     async def _follow(self, key: str, flight: Flight[Any]) -> object:
         """Wait for another's load of an item; returns its failure, if that would have been this caller's as well."""
         self._waited = True
-        outcome = await self._ways.outcome(flight, self._left())
-        if not any(known is flight.link for known in self._linked):  # one load may bring several
-            self._linked.append(flight.link)
-            link(self._span, flight.link)
+        try:
+            outcome = await self._ways.outcome(flight, self._left())
+        finally:
+            if not any(known is flight.link for known in self._linked):  # one load may bring several
+                self._linked.append(flight.link)
+                link(self._span, flight.link)
         request = self.board.request(key)
         if isinstance(outcome, Settled):
             result = outcome.result
