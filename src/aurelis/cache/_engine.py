@@ -499,6 +499,7 @@ class Engine:
                 await loop.run_in_executor(None, self.bridge.end_spawned)
                 await self.stack.aclose()
             finally:
+                self.telemetry.closed()
                 await loop.run_in_executor(None, self.bridge.close, self.stack.aclose())
 
     async def after(self, flights: Iterable[Flight[Any] | None]) -> Budget:

@@ -489,6 +489,10 @@ class Telemetry:
 
         self.table.gauge(metric, level, **attributes)
 
+    def closed(self) -> None:
+        """The cache was closed: it holds nothing any more, and what others still hold is theirs to tell."""
+        self.table.end(names.ENTRIES, names.USAGE, names.LIMIT)
+
     # Durations
 
     def duration(self, elapsed: float, operation: str, layer: str | None = None, error_type: str | None = None) -> None:
