@@ -15,6 +15,9 @@ from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.layers._names import Names
 from tests.managers import configuration, opened
 
+PATIENT = 10.0
+"""Seconds, on a machine that has other work."""
+
 KEYS = CacheKeyBuilder("shop")
 text = st.text(st.characters(codec=None), max_size=8)
 
@@ -71,7 +74,8 @@ def test_a_key_can_be_read_from_the_name_of_its_entry(key: str) -> None:
 @pytest.fixture(params=["memory", "redis"])
 def config(request: pytest.FixtureRequest) -> CacheConfig:
     """Memory alone, and with Redis."""
-    return configuration(redis_url=request.getfixturevalue("redis_url") if request.param == "redis" else None)
+    url = request.getfixturevalue("redis_url") if request.param == "redis" else None
+    return configuration(redis_url=url, timeout=PATIENT)
 
 
 async def fill(cache: CacheManager) -> UnifiedCacheManager:

@@ -20,12 +20,24 @@ class Listener:
 
     Attributes:
         disconnected: it has cancelled the task.
+        has_late_body: it has cancelled the task, since a body has come that `announces_body` did not see coming.
     """
 
-    __slots__ = ("_came", "_listening", "_over", "_receive", "_received", "_request", "disconnected")
+    __slots__ = (
+        "_came",
+        "_listening",
+        "_over",
+        "_receive",
+        "_received",
+        "_request",
+        "_silent",
+        "disconnected",
+        "has_late_body",
+    )
 
     def __init__(self, receive: Receive, request: asyncio.Task[object]) -> None:
-        self.disconnected = False
+        self.disconnected = self.has_late_body = False
+        self._silent = False  # nothing came, so a body may still come
         self._receive = receive
         self._request: asyncio.Task[object] | None = request
         self._received: list[Message] = []
@@ -44,7 +56,8 @@ class Listener:
     async def announces_body(self) -> bool:
         """Whether a body has come or is coming. Waits for the first message, and takes nothing from the app.
 
-        Some servers say nothing before a request is over that has none, so there is an end to it.
+        Some servers say nothing before a request is over that has none, so there is an end to it. A body that comes
+        later cancels the task until `answered`.
         """
         if not self._received:
             with suppress(TimeoutError):
@@ -52,8 +65,12 @@ class Listener:
                     while not self._received and not self._over:
                         self._came.clear()
                         await self._came.wait()
-        first = self._received[0] if self._received else {}
-        return bool(first.get("body") or first.get("more_body"))
+        self._silent = not self._received
+        return bool(self._received) and _has_body(self._received[0])
+
+    def answered(self) -> None:
+        """An answer begins: from now on a body cancels nothing."""
+        self._silent = False
 
     async def receive(self) -> Message:
         """For the app: what came, and then what comes."""
@@ -65,6 +82,10 @@ class Listener:
     async def _listen(self) -> None:
         try:
             message = await self._next()
+            if self._silent and self._request is not None and _has_body(message):
+                self.has_late_body = True
+                self._request.cancel()
+                self._request = None
             # After the whole request only a disconnect can come. A `receive` that says something else, as those of
             # simple tests do, is not asked again: it may never wait.
             if message["type"] == "http.request" and not message.get("more_body", False):
@@ -82,3 +103,7 @@ class Listener:
         self._received.append(message)
         self._came.set()
         return message
+
+
+def _has_body(message: Message) -> bool:
+    return bool(message.get("body") or message.get("more_body"))

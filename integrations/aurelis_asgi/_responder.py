@@ -174,11 +174,14 @@ class Responder:
             if not isinstance(answer, Live):
                 return answer
             relays = True
+            listener.answered()
             await self._relay(answer, listener)
         except asyncio.CancelledError:
             # The listener's cancellation always arrives at an await within this block: it runs only while we wait.
-            if not listener.disconnected or task.uncancel() > 0:
+            if not (listener.disconnected or listener.has_late_body) or task.uncancel() > 0:
                 raise
+            if listener.has_late_body:
+                return Alone(_BODY.reason, _BODY.detail)  # that it was a request has been counted
             if not relays:
                 await self._conclude()
         finally:

@@ -164,7 +164,7 @@ def top(
 
 def _default_endpoint() -> str:
     host, port = (os.environ.get(name) or usual for name, usual in zip(_EXPORTER, ("localhost", "9464"), strict=True))
-    return f"http://{host}:{port}/metrics"
+    return f"http://[{host}]:{port}/metrics" if ":" in host else f"http://{host}:{port}/metrics"
 
 
 def _endpoint(url: str) -> str:

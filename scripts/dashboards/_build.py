@@ -212,7 +212,7 @@ def _graph(panel: Panel) -> timeseries.Panel:
         .color_scheme(builders.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
         .draw_style(common.GraphDrawStyle.LINE)
         .line_width(1)
-        .fill_opacity(20 if panel.stacked else 8)
+        .fill_opacity(20 if panel.stacked else 0)  # of lines that do not add up, fills hide each other
         .show_points(common.VisibilityMode.AUTO)  # alone between gaps they would be no line
         .span_nulls(False)
         .stacking(options.StackingConfig().mode(stacking).group("A"))
@@ -230,8 +230,10 @@ def _graph(panel: Panel) -> timeseries.Panel:
         built.thresholds_style(options.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED))
     if panel.dashed is not None:
         line = {"fill": "dash", "dash": [8, 8]}
-        style = [model.DynamicConfigValue("custom.lineStyle", line), model.DynamicConfigValue("custom.fillOpacity", 0)]
-        built.override_by_regexp(panel.dashed, style)
+        built.override_by_regexp(panel.dashed, [model.DynamicConfigValue("custom.lineStyle", line)])
+    for pattern, color in panel.colors.items():
+        fixed = {"mode": "fixed", "fixedColor": color}
+        built.override_by_regexp(pattern, [model.DynamicConfigValue("color", fixed)])
     return built
 
 

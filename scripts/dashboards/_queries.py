@@ -27,7 +27,15 @@ SHARED: Final = {names.LAYER: f"{names.L2}|{names.L3}"}
 GET: Final = {names.OPERATION: "get"}
 FILL: Final = {names.OPERATION: "fill"}
 OPENED: Final = {names.BREAKER_STATE: "open"}
+_TRIED: Final = {names.BREAKER_STATE: "half_open"}
 FAILED_LOADS: Final = {**FILL, names.ERROR_TYPE: ".+"}
+
+
+_REPORTED: Final = f'{{__name__="{series(names.REQUESTS)}", {PROCESSES}}}'
+ZERO: Final = f"0 * count({_REPORTED})"
+"""Zero while there are processes that report. Where there are none, nothing is known, and a zero would look well."""
+ZERO_BY_RULES: Final = f"0 * count(cache:aurelis_cache_requests:rate5m{{{RECORDED}}})"
+"""Zero while the recording rules are loaded, without which no alert can fire."""
 
 
 def selector(
@@ -121,16 +129,28 @@ def share_by(part: str, whole: str) -> str:
     return f"(({part}) or 0 * {whole}) / ({whole} > 0)"
 
 
-def or_zero(expression: str) -> str:
+def or_zero(expression: str, zero: str = ZERO) -> str:
     """A true zero where the metric has not begun yet; it is called `none` by the last of the labels summed by."""
     found = _LABELS.search(expression)
     assert found is not None, expression
-    return f'{expression} or on () label_replace(vector(0), "{found[1]}", "none", "", "")'
+    return f'{expression} or on () label_replace({zero}, "{found[1]}", "none", "", "")'
 
 
 def or_zero_by_cache(expression: str) -> str:
     """A true zero for each cache for which it has not begun yet."""
     return f"{expression} or on ({label(names.NAME)}) 0 * {per_second(names.REQUESTS, names.NAME)}"
+
+
+def breaker_open(*by: str) -> str:
+    """1 while a breaker is open: each way into `open` is left through `half_open`; 0 where none ever opened."""
+    labels = ", ".join(["job", "instance", *map(label, by)])  # those of a process as well
+    opened, tried = (f"sum by ({labels}) ({selector(names.BREAKER, state, raw=True)})" for state in (OPENED, _TRIED))
+    return f"clamp_max({opened} - ({tried} or 0 * {opened}), 1)"
+
+
+def open_breakers() -> str:
+    """How many are open now, over all processes."""
+    return f"sum({breaker_open(names.NAME, names.LAYER)}) or {ZERO}"
 
 
 def legend(*attributes: str) -> str:

@@ -13,7 +13,21 @@ Steps = tuple[tuple[float | None, str], ...]
 
 PLAIN: Steps = ((None, "text"), (1, "green"))
 """More is better, and nothing is bad."""
+MONEY: Steps = ((None, "text"), (0.01, "green"))
+"""The same, from a cent on."""
 NONE_IS_GOOD: Steps = ((None, "green"), (1, "red"))
+RESULTS: Mapping[str, str] = {
+    "hit( l1| files)? *": "green",
+    "hit l2": "dark-green",
+    "hit l3": "super-light-green",
+    "hit negative": "dark-yellow",
+    "stale *": "yellow",
+    "revalidated *": "blue",
+    "collapsed *": "light-blue",
+    "miss *": "orange",
+    "bypass *": "purple",
+}
+"""Each result has its colour on all dashboards; a name may end with the blank before a label that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,7 @@ class Panel:
         logarithmic: the axis is.
         decimals: digits behind the point.
         dashed: pattern of the names of series that are bounds.
+        colors: by pattern of the names of series; those that match none get what is left.
         states: words and colours for values.
         to: uid of the dashboard with more about it.
         traced: there are traces of it.
@@ -62,6 +77,7 @@ class Panel:
     logarithmic: bool = False
     decimals: int | None = None
     dashed: str | None = None
+    colors: Mapping[str, str] = field(default_factory=dict)
     states: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     to: str | None = None
     traced: bool = False

@@ -5,7 +5,7 @@ from typing import Final
 from aurelis.cache.telemetry import names
 
 from . import _queries as q
-from ._records import PLAIN, Dashboard, Panel, Query, Row
+from ._records import PLAIN, RESULTS, Dashboard, Panel, Query, Row
 from .overview import HIT_RATIO, HIT_RATIO_BY_CACHE, RATIO_STEPS, durations
 
 STALE_STEPS: Final = ((None, "green"), (0.01, "yellow"), (0.05, "red"))
@@ -46,7 +46,7 @@ _STATS = (
         """Requests in the time range that asked for what was being loaded already, and got the same response:
         `collapsed` in Cache-Status. Many are good under load. If the origin suffers from many equal requests and this
         is zero, their responses differ by a field in Vary, or may not be shared.""",
-        (Query(f"round({q.in_range(names.COALESCED)}) or vector(0)", "Collapsed"),),
+        (Query(f"round({q.in_range(names.COALESCED)}) or {q.ZERO}", "Collapsed"),),
         kind="stat",
         steps=PLAIN,
     ),
@@ -92,6 +92,7 @@ _CACHED = (
         (Query(q.per_second(names.REQUESTS, names.RESULT), q.legend(names.RESULT)),),
         unit="reqps",
         stacked=True,
+        colors=RESULTS,
     ),
     HIT_RATIO_BY_CACHE,
     Panel(
@@ -190,7 +191,8 @@ _ROUTES = (
     ),
     Panel(
         "Server errors by route",
-        """Share of each route's responses with status 500 and above. With stale_if_error a rule serves the last good
+        """Share of each route's responses with status 500 and above; `no route` is of those that no route answered,
+        which may be few: see "Requests by route". With stale_if_error a rule serves the last good
         response instead. If it grows: look at the app's log and traces.""",
         (
             Query(

@@ -13,20 +13,6 @@ FAILED: Final = {names.RESULT: "error|skipped"}
 """Lookups that a layer did not answer."""
 _ANSWERED: Final = {names.RESULT: "hit|stale|negative"}
 _WORKS: Final = {names.OPERATION: "set|delete|clear|invalidate|scan|tags|acquire|renew|release"}
-_TRIED: Final = {names.BREAKER_STATE: "half_open"}
-
-
-def breaker_open(*by: str) -> str:
-    """1 while a breaker is open: each way into `open` is left through `half_open`; 0 where none ever opened."""
-    opened, tried = (
-        f"sum by ({_by_labels(by)}) ({q.selector(names.BREAKER, state, raw=True)})" for state in (q.OPENED, _TRIED)
-    )
-    return f"clamp_max({opened} - ({tried} or 0 * {opened}), 1)"
-
-
-def _by_labels(by: tuple[str, ...]) -> str:
-    """Attributes as labels, with those of a process."""
-    return ", ".join(["job", "instance", *map(q.label, by)])
 
 
 def _lookups(where: dict[str, str]) -> str:
@@ -64,11 +50,11 @@ _LAYERS = (
     Panel(
         "Latency of other operations",
         """95th percentile of writes, deletions and all else that waits for a layer. `acquire`, `renew` and `release`
-        are of a lease, `tags` asks for generations that are new here. Zero: there is memory only. If all grow, the
+        are of a lease, `tags` asks for generations that are new here. No data: there is memory only. If all grow, the
         server is slow; if one does, look at what is special about it.""",
         (
             Query(
-                q.or_zero(q.quantile(0.95, _WORKS, names.OPERATION)),
+                q.quantile(0.95, _WORKS, names.OPERATION),
                 f"p95 {q.legend(names.OPERATION)}",
                 exemplars=True,
             ),
@@ -96,7 +82,7 @@ _LAYERS = (
         All of them: the server.""",
         (
             Query(
-                q.or_zero(breaker_open(names.NAME, names.LAYER)),
+                q.or_zero(q.breaker_open(names.NAME, names.LAYER)),
                 f"{{{{instance}}}} {q.legend(names.NAME, names.LAYER)}",
             ),
         ),
@@ -146,6 +132,7 @@ _SIZES = (
             Query(q.level(names.LIMIT, names.NAME, names.LAYER), f"{q.legend(names.NAME, names.LAYER)}: limit"),
         ),
         unit="bytes",
+        logarithmic=True,  # otherwise limits leave no room for what is used
         dashed=".*: limit",
         height=_TALL,
     ),
@@ -217,7 +204,7 @@ _SIZES = (
         If few large ones fill the memory, the hit ratio suffers: keep less in them, or compress them; what is larger
         than a mebibyte is slow in Redis.""",
         tuple(
-            Query(q.or_zero(q.quantile(rank, {}, names.LAYER, names.SIZE)), f"{said} {q.legend(names.LAYER)}")
+            Query(q.quantile(rank, {}, names.LAYER, names.SIZE), f"{said} {q.legend(names.LAYER)}")
             for rank, said in ((0.5, "p50"), (0.95, "p95"))
         ),
         unit="bytes",
@@ -242,9 +229,9 @@ _CLUSTER = (
         "How late word of changes comes",
         """How long a message takes from one process to the others: each times its own signs of life, which come back to
         it. Until word comes, memory may have the old value. If it grows: Redis or the network is slow, or a process is
-        short of CPU.""",
+        short of CPU. No data: no messages among processes, or none comes back.""",
         tuple(
-            Query(q.or_zero(q.quantile(rank, {}, names.NAME, names.LAG)), f"{said} {q.legend(names.NAME)}")
+            Query(q.quantile(rank, {}, names.NAME, names.LAG), f"{said} {q.legend(names.NAME)}")
             for rank, said in ((0.5, "p50"), (0.99, "p99"))
         ),
         unit="s",

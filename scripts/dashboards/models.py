@@ -6,7 +6,7 @@ from aurelis.cache.telemetry import names
 
 from . import _queries as q
 from . import similarity
-from ._records import NONE_IS_GOOD, PLAIN, Choice, Dashboard, Panel, Query, Row
+from ._records import MONEY, NONE_IS_GOOD, PLAIN, RESULTS, Choice, Dashboard, Panel, Query, Row
 from .overview import HIT_RATIO, durations
 
 _MODEL: Final = {names.MODEL: "$model"}
@@ -44,18 +44,18 @@ _STATS = (
         "US dollars saved",
         """What the calls have cost in their time whose answers were used again in the time range. Zero although there
         are hits: the transport has no prices (cost=), or knows none of this model; see "Hits of unknown worth".""",
-        (Query(f"{q.in_range(names.SAVED_COST, where=_MODEL)} or vector(0)", "US dollars saved"),),
+        (Query(f"{q.in_range(names.SAVED_COST, where=_MODEL)} or {q.ZERO}", "US dollars saved"),),
         kind="stat",
         unit="currencyUSD",
         decimals=2,
-        steps=PLAIN,
+        steps=MONEY,
         width=5,
     ),
     Panel(
         "Tokens saved",
         """Tokens that models neither had to read nor to write again in the time range. Zero although there are hits:
         answers carry no usage; with streams of OpenAI's protocol ask for it by include_usage.""",
-        (Query(f"{q.in_range(names.SAVED_TOKENS, where=_MODEL)} or vector(0)", "Tokens saved"),),
+        (Query(f"{q.in_range(names.SAVED_TOKENS, where=_MODEL)} or {q.ZERO}", "Tokens saved"),),
         kind="stat",
         steps=PLAIN,
         width=5,
@@ -92,6 +92,7 @@ _CALLS = (
         (Query(q.per_second(names.REQUESTS, names.RESULT, names.LAYER), q.legend(names.RESULT, names.LAYER)),),
         unit="reqps",
         stacked=True,
+        colors=RESULTS,
     ),
     Panel(
         "How long models take",
@@ -136,19 +137,18 @@ _ITEMS = (
         (Query(q.or_zero(q.per_second(names.ITEMS, names.RESULT, names.LAYER)), q.legend(names.RESULT, names.LAYER)),),
         unit="ops",
         stacked=True,
+        colors=RESULTS,
     ),
     Panel(
         "Items answered from the cache, by cache",
         """Share of the items of such calls that the provider was not asked for. A call with a single new item goes to
         the provider with that one only, so this and not the hit ratio of calls says what is saved. If it falls, texts
-        have changed: was something deployed?""",
+        have changed: was something deployed? No data: no such calls.""",
         (
             Query(
-                q.or_zero(
-                    q.share_by(
-                        q.per_second(names.ITEMS, names.NAME, but={names.RESULT: names.MISS}),
-                        q.per_second(names.ITEMS, names.NAME),
-                    )
+                q.share_by(
+                    q.per_second(names.ITEMS, names.NAME, but={names.RESULT: names.MISS}),
+                    q.per_second(names.ITEMS, names.NAME),
                 ),
                 q.legend(names.NAME),
             ),
@@ -223,10 +223,10 @@ _REFUSALS = (
         time-outs of proxies.""",
         (
             Query(
-                f"{q.per_second(names.STORES, where={names.STORE_RESULT: 'truncated'})} or vector(0)",
+                f"{q.per_second(names.STORES, where={names.STORE_RESULT: 'truncated'})} or {q.ZERO}",
                 "broke off",
             ),
-            Query(f"{q.per_second(names.STORES, where={names.STORE_RESULT: 'stored'})} or vector(0)", "kept"),
+            Query(f"{q.per_second(names.STORES, where={names.STORE_RESULT: 'stored'})} or {q.ZERO}", "kept"),
         ),
         unit="ops",
     ),

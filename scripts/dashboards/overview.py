@@ -5,12 +5,13 @@ from typing import Final
 from aurelis.cache.telemetry import names
 
 from . import _queries as q
-from ._records import PLAIN, Dashboard, Panel, Query, Row
+from ._records import MONEY, NONE_IS_GOOD, PLAIN, RESULTS, Dashboard, Panel, Query, Row
 
 HIT_RATIO: Final = q.share(q.in_range(names.REQUESTS, where=q.HITS), q.in_range(names.REQUESTS))
 RATIO_STEPS: Final = ((None, "red"), (0.5, "yellow"), (0.8, "green"))
 FULL_STEPS: Final = ((None, "green"), (0.9, "yellow"))
-TOKENS: Final = f"{q.in_range(names.SAVED_TOKENS)} or vector(0)"
+TOKENS: Final = f"{q.in_range(names.SAVED_TOKENS)} or {q.ZERO}"
+COST: Final = f"{q.in_range(names.SAVED_COST)} or {q.ZERO}"
 SECONDS: Final = q.in_range(names.SAVED_TIME)
 _AVOIDED: Final = f"round({q.in_range(names.REQUESTS, where=q.HITS)} + ({q.in_range(names.COALESCED)} or vector(0)))"
 
@@ -50,16 +51,18 @@ _STATS = (
         unit="percentunit",
         decimals=1,
         steps=RATIO_STEPS,
+        width=4,
         to="aurelis-cache-http",
     ),
     Panel(
-        "Upstream calls avoided",
+        "Calls avoided",
         """Calls of the app, of a model or of another server that were not made in the time range: hits, and requests
         that waited for the load of another. If it stays near zero, the cache earns nothing: look at the hit ratio
         first.""",
-        (Query(_AVOIDED, "Upstream calls avoided"),),
+        (Query(_AVOIDED, "Calls avoided"),),
         kind="stat",
         steps=PLAIN,
+        width=4,
         to="aurelis-cache-http",
     ),
     Panel(
@@ -70,17 +73,42 @@ _STATS = (
         (Query(TOKENS, "Tokens saved"),),
         kind="stat",
         steps=PLAIN,
+        width=4,
         to="aurelis-cache-models",
     ),
     Panel(
-        "Upstream time saved",
+        "US dollars saved",
+        """What the calls of models have cost in their time whose answers were used again in the time range. Zero
+        although tokens are saved: the transport has no prices (cost=), or knows none of this model.""",
+        (Query(COST, "US dollars saved"),),
+        kind="stat",
+        unit="currencyUSD",
+        decimals=2,
+        steps=MONEY,
+        width=4,
+        to="aurelis-cache-models",
+    ),
+    Panel(
+        "Time saved",
         """How long origins once took for the answers that were reused in the time range: what callers and servers did
         not wait for or work on. If it is small in spite of many hits, what is cached was quick anyway.""",
-        (Query(SECONDS, "Upstream time saved"),),
+        (Query(SECONDS, "Time saved"),),
         kind="stat",
         unit="s",
         steps=PLAIN,
+        width=4,
         to="aurelis-cache-models",
+    ),
+    Panel(
+        "Open breakers",
+        """Layers that processes do without now, since they fail: requests go on, and what these layers would have
+        answered goes to the origin. Above zero: is Redis reachable from all of them, is the disk full? "Failures and
+        breaker" shows since when.""",
+        (Query(q.open_breakers(), "Open breakers"),),
+        kind="stat",
+        steps=NONE_IS_GOOD,
+        width=4,
+        to="aurelis-cache-reliability",
     ),
 )
 
@@ -93,6 +121,7 @@ _GRAPHS = (
         (Query(q.per_second(names.REQUESTS, names.RESULT, names.LAYER), q.legend(names.RESULT, names.LAYER)),),
         unit="reqps",
         stacked=True,
+        colors=RESULTS,
     ),
     HIT_RATIO_BY_CACHE,
     Panel(

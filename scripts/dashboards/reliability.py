@@ -7,7 +7,7 @@ from aurelis.cache.telemetry import names
 from . import _queries as q
 from ._records import NONE_IS_GOOD, PLAIN, Choice, Dashboard, Panel, Query, Row, Steps
 from .http import STALE
-from .layers import FAILED, breaker_open
+from .layers import FAILED
 from .writing import of_journal
 
 _RULES: Final = "It needs the recording rules and alerts of grafana/prometheus."
@@ -21,11 +21,11 @@ _BURN: Final = ((None, "green"), (1, "yellow"), (14.4, "red"))
 
 def _left(part: str, whole: str) -> str:
     """What is left of a budget in the time range; all of it where there was nothing."""
-    return f"1 - (({q.share(part, whole)}) or vector(0)) / {_ALLOWED}"
+    return f"1 - (({q.share(part, whole)}) or {q.ZERO}) / {_ALLOWED}"
 
 
 def _burn(part: str, whole: str) -> str:
-    return f"(({q.share(part, whole)}) or vector(0)) / {_ALLOWED}"
+    return f"(({q.share(part, whole)}) or {q.ZERO}) / {_ALLOWED}"
 
 
 def _stat(title: str, description: str, expression: str, steps: Steps, width: int = 5) -> Panel:
@@ -36,29 +36,29 @@ _NOW = (
     _stat(
         "Alerts firing",
         f"""Alerts of the chosen caches that fire now. Below is which; docs/alerts.md says what to do about each.
-        {_RULES} Without them it says zero.""",
-        f'count(ALERTS{{alertstate="firing", alertname=~"AurelisCache.+", {q.RECORDED}}}) or vector(0)',
+        {_RULES} No data: they are not loaded.""",
+        f'count(ALERTS{{alertstate="firing", alertname=~"AurelisCache.+", {q.RECORDED}}}) or {q.ZERO_BY_RULES}',
         NONE_IS_GOOD,
     ),
     _stat(
         "Open breakers",
         """Layers that processes do without now. Look at the layers: is Redis reachable from all of them, is the disk
         full? They close by themselves.""",
-        f"sum({breaker_open(names.NAME, names.LAYER)}) or vector(0)",
+        q.open_breakers(),
         NONE_IS_GOOD,
     ),
     _stat(
         "Dead letters",
         """Writes that the stores of write-behinds have refused for good. They are kept: dead_letters() tells why, and
         replay_dead_letters() sends them again once the store is repaired.""",
-        f"sum({of_journal(names.DEAD_LETTERS)}) or vector(0)",
+        f"sum({of_journal(names.DEAD_LETTERS)}) or {q.ZERO}",
         NONE_IS_GOOD,
     ),
     _stat(
         "Changes not told",
         """Deletions and invalidations that wait in processes until a shared layer is back. Do not restart these
         processes before, or invalidate again afterwards.""",
-        f"{q.level(names.PENDING)} or vector(0)",
+        f"{q.level(names.PENDING)} or {q.ZERO}",
         NONE_IS_GOOD,
     ),
     _stat(
@@ -241,7 +241,8 @@ _ALERTS = (
             Query(
                 q.or_zero(
                     f"max by (alertname, severity, {q.label(names.NAME)}) "
-                    f'(ALERTS{{alertstate="firing", alertname=~"AurelisCache.+", {q.RECORDED}}})'
+                    f'(ALERTS{{alertstate="firing", alertname=~"AurelisCache.+", {q.RECORDED}}})',
+                    q.ZERO_BY_RULES,
                 ),
                 f"{{{{alertname}}}} {{{{severity}}}} {q.legend(names.NAME)}",
             ),

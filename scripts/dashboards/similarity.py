@@ -22,10 +22,10 @@ ROW: Final = Row(
             "False hits",
             """Share of the similar prompts compared with the model's own answer, in the time range, whose answer was
             wrong. It says how much to trust what is served: above what you can bear, raise similarity_threshold or go
-            back to the shadow. Zero of few says nothing: see "Verdicts".""",
+            back to the shadow. Zero of few says nothing: see "Verdicts". No data: nothing was compared.""",
             (
                 Query(
-                    f"({q.share(_verdicts(_FALSE), _verdicts(_JUDGED))}) or vector(0)",
+                    q.share(_verdicts(_FALSE), _verdicts(_JUDGED)),
                     "False hits",
                 ),
             ),

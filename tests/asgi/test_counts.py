@@ -7,10 +7,11 @@ import random
 import pytest
 
 from aurelis.cache import CacheManager
+from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule
 from tests.asgi.conftest import MakeManager
-from tests.asgi.counts import loads, requests, saved_bytes, stale_reasons
+from tests.asgi.counts import loads, requests, saved_bytes, stale_reasons, stores
 from tests.asgi.origin import Call, Origin
 from tests.asgi.sockets import connected, served
 from tests.asgi.visits import Visit, ask
@@ -205,6 +206,56 @@ async def test_bytes_are_saved_that_the_app_would_have_sent(manager: CacheManage
     assert saved_bytes(manager) == 4000
 
 
+async def test_bytes_are_saved_of_all_pieces_of_a_body_and_also_where_a_part_is_wanted(manager: CacheManager) -> None:
+    async def handler(call: Call) -> None:
+        await call.start(200, cache_control="max-age=10")
+        for number in range(3):
+            await call.chunk(b"x" * 100, more=number < 2)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    for number in range(3):
+        assert (await ask(app, "/")).body == b"x" * 300
+        assert saved_bytes(manager) == number * 300
+    assert (await ask(app, "/", "GET", {"range": "bytes=0-9"})).body == b"x" * 10
+    assert saved_bytes(manager) == 900
+
+
+async def test_a_response_that_an_invalidation_has_overtaken_is_counted(manager: CacheManager) -> None:
+    async def handler(call: Call) -> None:
+        await call.start(200, cache_control="max-age=10")
+        await call.chunk(b"1")
+        await manager.clear()
+        await call.chunk(b"2", more=False)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    assert (await ask(app, "/")).body == b"12"
+    assert stores(manager) == {"fenced": 1}
+
+
+async def test_a_body_that_ends_too_early_is_counted(manager: CacheManager) -> None:
+    async def handler(call: Call) -> None:
+        await call.start(200, cache_control="max-age=10", content_length="10")
+        await call.chunk(b"12345", more=False)
+
+    app = CacheMiddleware(Origin(handler), cache=manager)
+    for _ in range(2):
+        await ask(app, "/")
+    assert stores(manager) == {"incomplete": 2}
+
+
+async def test_a_body_that_turns_out_to_be_too_large_is_counted(manager: CacheManager) -> None:
+    async def handler(call: Call) -> None:
+        await call.start(200, cache_control="max-age=10")
+        for number in range(3):
+            await call.chunk(b"x" * 100, more=number < 2)
+
+    app = CacheMiddleware(Origin(handler), cache=manager, max_body_bytes=250)
+    for _ in range(2):
+        assert (await ask(app, "/")).body == b"x" * 300
+    assert stores(manager) == {"too_large": 2}
+    assert manager._engine.telemetry.miss_l1.n == 2
+
+
 async def test_stale_answers_are_counted_by_what_they_are_for(manager: CacheManager, clock: ManualClock) -> None:
     down = asyncio.Event()
 
@@ -224,3 +275,14 @@ async def test_stale_answers_are_counted_by_what_they_are_for(manager: CacheMana
     await ask(app, "/", "GET", {"cache-control": "max-stale=1000"})
     assert stale_reasons(manager) == {"revalidate": 1, "error": 1, "request": 2}
     assert requests(manager) == {"miss": 1, "stale": 4}
+    assert manager._engine.telemetry.lookup(names.L1, names.STALE).n == 3  # and one stood in for a failure
+
+
+async def test_whoever_wants_nothing_but_what_is_stored_passes_it_by_where_there_is_nothing(
+    manager: CacheManager,
+) -> None:
+    origin = Origin(by_path)
+    app = CacheMiddleware(origin, cache=manager, honour_request_directives=True)
+    assert (await ask(app, "/kept/1", "GET", {"cache-control": "only-if-cached"})).status == 504
+    assert requests(manager) == {"bypass": 1}
+    assert (loads(manager), origin.calls) == (0, [])

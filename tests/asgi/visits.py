@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Scope
@@ -66,12 +66,12 @@ class Visit:
 
     # What the client does
 
-    async def go(self) -> "Visit":
+    async def go(self) -> Self:
         """Ask, and return when the app does."""
         await self._ask()
         return self
 
-    def begin(self) -> "Visit":
+    def begin(self) -> Self:
         """Ask in a task of its own."""
         self._task = asyncio.create_task(self._ask())
         return self
@@ -85,7 +85,7 @@ class Visit:
         assert self._task is not None
         return self._task.cancel()
 
-    async def end(self) -> "Visit":
+    async def end(self) -> Self:
         """Wait for the end of what `begin` began; raise what it raised."""
         assert self._task is not None
         await self._task

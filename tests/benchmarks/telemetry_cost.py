@@ -34,7 +34,7 @@ import aurelis.cache.manager
 from aurelis.cache import CacheConfig, CacheLayer, CacheManager, cached
 from aurelis.cache._engine import Engine
 from aurelis.cache.telemetry._cells import Cell
-from aurelis.cache.telemetry.otel import Telemetry
+from aurelis.cache.telemetry.otel import Sizes, Telemetry
 from tests import servers
 from tests.benchmarks import apps, asgi_hit, l1_hit, transport_hit
 from tests.benchmarks.harness import Bench, Subject, Target, always
@@ -146,6 +146,16 @@ def compiled_out(function: Callable[..., Any], statements: int) -> FunctionType:
     return made
 
 
+class _NoSizes(Sizes):
+    """Records no sizes."""
+
+    def __init__(self) -> None:
+        """Of nothing."""
+
+    def note(self, size: int) -> None:
+        """Does nothing."""
+
+
 class Silent(Telemetry):
     """Counts nothing, records nothing, makes no spans. Its methods are those of `Telemetry`, by what they return."""
 
@@ -156,6 +166,9 @@ def _nothing(returns: str) -> Callable[..., Any]:
     if returns.startswith("AbstractContextManager"):
         none = contextlib.nullcontext()
         return lambda *_args, **_named: none
+    if returns == "Sizes":
+        sizes = _NoSizes()
+        return lambda *_args, **_named: sizes
     assert returns == "Cell", f"what to return in place of {returns}?"
     cell = Cell()
     return lambda *_args, **_named: cell

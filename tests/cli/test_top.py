@@ -12,7 +12,7 @@ from rich.console import Console
 from aurelis.cache.telemetry import names
 from aurelis_cli.demo.metrics import Snapshot, label, parse, series
 from aurelis_cli.top.figures import CacheFigures, figures
-from aurelis_cli.top.readings import WINDOW, Endpoint, Reading
+from aurelis_cli.top.readings import WINDOW, Endpoint, Reading, parsed
 from aurelis_cli.top.run import shown_names
 from aurelis_cli.top.screen import document, drawn
 
@@ -144,7 +144,60 @@ def test_memory_stays_bounded() -> None:
     assert not set(foreign) & set(endpoint.reading().counts)
 
 
+def test_only_what_is_wanted_is_parsed() -> None:
+    """What is not wanted may be more, and slower to parse."""
+    assert parsed(
+        "# HELP aurelis_cache_requests_total of a cache\n"
+        "# TYPE aurelis_cache_requests_total counter\n"
+        + sample(REQUESTS, 3, result="hit")
+        + "\n"
+        + sample(f"{series(names.DURATION)}_sum", 1)
+        + "some_app_requests_total{broken 5\n"
+        + "process_start_time_seconds 17\n"
+    ) == snapshot(sample(REQUESTS, 3, result="hit"), start=17)
+
+
+@pytest.mark.parametrize(
+    "text", ["<html>", '{"some": "json"}', "some words", "5", sample(REQUESTS, 1, "a" * 5000), f"{REQUESTS}{{broken 5"]
+)
+def test_what_is_not_in_the_format_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # whose text is nobody's
+        parsed(f"process_start_time_seconds 17\n{text}\n")
+
+
 # Figures
+
+
+def test_a_stale_answer_is_one_of_memorys() -> None:
+    """It names no layer, but a reason."""
+    endpoint = Endpoint()
+    for at, count in ((0.0, 0), (10.0, 10)):
+        lines = [sample(REQUESTS, count, result="hit", layer=layer) for layer in ("l1", "l2")]
+        endpoint.take(at, snapshot(*lines, sample(REQUESTS, count, result="stale", stale_reason="error")))
+    found = shown(endpoint.reading())
+    assert (found.hit_ratio, found.hit_ratio_total) == (1.0, 1.0)
+    assert {layer.name: layer.hits for layer in found.layers} == {"l1": 2 / 3, "l2": 1 / 3}
+
+
+@pytest.mark.parametrize("labels", [{}, {"le": "much"}, {"le": "NaN"}])
+def test_a_bucket_without_a_bound_is_none(labels: dict[str, str]) -> None:
+    endpoint = Endpoint()
+    name = f"{series(names.DURATION)}_bucket"
+    for at, count in ((0.0, 0), (1.0, 10)):
+        whole = sample(name, count, operation="fill", le="+Inf") + sample(name, count, operation="fill", le="1.0")
+        endpoint.take(at, snapshot(whole, sample(name, count, operation="fill", **labels)))
+    assert shown(endpoint.reading()).load.median == 0.5
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "-5", "1e308"])
+def test_numbers_that_make_no_sense_are_shown_and_no_error(value: str) -> None:
+    endpoint = Endpoint()
+    for at in (0.0, 1.0):
+        lines = [sample(series(metric), 1, layer="l1").replace(" 1\n", f" {value}\n") for metric in names.METRICS]
+        endpoint.take(at, snapshot(*lines, sample(REQUESTS, at, result="hit")))
+    found = figures([endpoint.reading()])
+    assert "web" in on_screen(found, 200)
+    json.dumps(document(found, {}, ["a:1"]), allow_nan=False)
 
 
 def test_several_endpoints_are_one_cache() -> None:
@@ -158,6 +211,23 @@ def test_several_endpoints_are_one_cache() -> None:
     assert (found.requests, found.requests_total) == (25.0, 210)
     assert found.hit_ratio == 110 / 210
     assert {layer.name: layer.hits for layer in found.layers} == {"l1": 100 / 210, "l2": 10 / 210}
+
+
+def test_what_processes_share_on_a_disk_is_there_once() -> None:
+    readings = []
+    for memory, disk in ((1, 100), (2, 101)):  # the second one has seen one more
+        endpoint = Endpoint()
+        lines = [sample(series(names.ENTRIES), memory, layer="l1")]
+        for layer in ("l3", "files"):
+            lines += [sample(series(metric), disk, layer=layer) for metric in (names.ENTRIES, names.USAGE, names.LIMIT)]
+        endpoint.take(0.0, snapshot(*lines))
+        readings.append(endpoint.reading())
+    memory_layer, *disks = shown(*readings).layers
+    assert memory_layer.entries == 3
+    assert [(layer.name, layer.entries, layer.usage, layer.limit) for layer in disks] == [
+        ("l3", 101, 101, 101),
+        ("files", 101, 101, 101),
+    ]
 
 
 def test_caches_are_told_apart_and_may_be_chosen() -> None:
@@ -285,6 +355,25 @@ def test_a_name_cannot_command_the_terminal() -> None:
     assert "\x1b" not in text
     assert "\x07" not in text
     assert "we\ufffd[2Jb" in text
+
+
+@pytest.mark.parametrize("name", ["n" * 500, "名" * 30], ids=["long", "wide"])
+def test_a_name_leaves_room_for_figures(name: str) -> None:
+    endpoint = Endpoint()
+    endpoint.take(0.0, snapshot(sample(REQUESTS, 2, name, result="hit", layer="l1")))
+    text = lines_of(on_screen(figures([endpoint.reading()]), 100))
+    assert text[2].split()[:3] == ["cache", "req/s", "hits"]
+    assert text[3].startswith(name[:19])
+    assert "…" not in text[2]
+
+
+def test_of_very_many_caches_some_are_drawn() -> None:
+    endpoint = Endpoint()
+    endpoint.take(0.0, snapshot(*(sample(REQUESTS, 1, f"c{at:03}", result="hit", layer="l1") for at in range(300))))
+    text = lines_of(on_screen(figures([endpoint.reading()]), 100))
+    assert [line.split()[0] for line in text if line.startswith("c")].count("c199") == 2
+    assert not any(line.startswith("c200") for line in text)
+    assert text[-1] == "there are 300 caches with 300 layers: choose by --cache"
 
 
 def test_the_document_is_json_without_what_json_has_not() -> None:

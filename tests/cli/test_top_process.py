@@ -17,7 +17,9 @@ import httpx2
 import pytest
 from typer.testing import CliRunner
 
+from aurelis.cache.telemetry import names
 from aurelis_cli.commands import app
+from aurelis_cli.demo.metrics import label, series
 from aurelis_cli.top import run as running
 from aurelis_cli.top.figures import CacheFigures, figures
 from aurelis_cli.top.run import Options, Top
@@ -96,6 +98,25 @@ def test_without_an_endpoint_that_answers_it_ends_with_1() -> None:
 def test_without_a_url_it_looks_where_the_exporter_listens(web: Exporting) -> None:
     environ = {**ENVIRON, "OTEL_EXPORTER_PROMETHEUS_HOST": HOST, "OTEL_EXPORTER_PROMETHEUS_PORT": str(web.port)}
     assert json.loads(said("--json", environ=environ).stdout)["caches"][0]["requests_total"] == 12
+
+
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_the_exporter_may_listen_by_version_6(host: str) -> None:
+    port = str(free_port())
+    environ = {**ENVIRON, "OTEL_EXPORTER_PROMETHEUS_HOST": host, "OTEL_EXPORTER_PROMETHEUS_PORT": port}
+    result = said("--once", environ=environ)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert f"[{host}]:{port}: cannot be reached" in result.stdout
+
+
+async def test_a_name_cannot_command_the_terminal_through_json() -> None:
+    """U+009B begins a command as ESC does, and U+202E turns what follows around."""
+    name = "we\x9b2J\u202eb"
+    body = f'{series(names.REQUESTS)}{{{label(names.NAME)}="{name}"}} 1\n'
+    async with listening(answered(body.encode())) as url:
+        result = await asyncio.to_thread(said, "--json", "--url", url)
+    assert result.stdout.isascii()
+    assert [cache["name"] for cache in json.loads(result.stdout)["caches"]] == [name]
 
 
 async def test_rates_over_two_workers_and_a_restart() -> None:

@@ -205,6 +205,27 @@ async def test_what_was_saved_is_counted_where_it_is_known(caller: Caller) -> No
     assert (count(manager, names.SAVED_TOKENS, saved), count(manager, names.SAVED_UNKNOWN)) == (9, 1)
 
 
+async def test_bytes_time_and_money_are_saved_of_items_alike_in_any_order(
+    stack: Stack, upstream: Upstream, embedder: Embedder
+) -> None:
+    manager, model = stack.manager, "text-embedding-3-small"
+    client = stack.client(stack.transport(cost=lambda call: 7.0))
+    metrics = (names.SAVED_IO, names.SAVED_TIME, names.SAVED_COST, names.SAVED_UNPRICED)
+
+    async def embed(*value: str) -> list[float]:
+        before = [count(manager, metric) for metric in metrics]
+        await post(stack, upstream, "/v1/embeddings", {"model": model, "input": value}, client=client)
+        return [count(manager, metric) - earlier for metric, earlier in zip(metrics, before, strict=True)]
+
+    assert await embed("a", "b") == [0, 0, 0, 0]
+    same, other = await embed("a", "b"), await embed("b", "a")
+    assert same[0] == other[0] > 0
+    assert same[1] == pytest.approx(other[1])
+    assert (same[2:], other[2:]) == ([7.0, 0], [0, 1])  # what each item alone has cost is not known
+    assert set(series(manager, names.SAVED_TIME)) == {((names.MODEL, model),)}
+    assert embedder.asked == [["a", "b"]]
+
+
 async def test_requests_and_items_are_counted(caller: Caller) -> None:
     manager = caller.stack.manager
     await caller.call(["a", "b"])
@@ -426,6 +447,27 @@ async def test_the_last_to_leave_ends_the_load(async_stack: Stack, upstream: Ups
     await upstream.disconnected.happened()
     gate.open()
     assert not async_stack.manager._engine._entries
+
+
+async def test_items_that_were_removed_while_they_were_loaded_are_fenced(
+    async_stack: Stack, upstream: Upstream, embedder: Embedder
+) -> None:
+    manager = async_stack.manager
+    gate = embedder.gate = Gate()
+    call = asyncio.create_task(Caller(async_stack, upstream).embed(["a", "b"]))
+    await upstream.arrived.happened()
+    await manager.clear()
+    gate.open()
+    assert await call == vectors(["a", "b"])
+    assert series(manager, names.STORES) == {((names.STORE_RESULT, "fenced"),): 2}
+
+
+async def test_items_that_are_too_large_are_counted_each(
+    async_stack: Stack, upstream: Upstream, embedder: Embedder
+) -> None:
+    manager = async_stack.manager
+    assert await Caller(async_stack, upstream, max_body_bytes=10).embed(["a", "b"]) == vectors(["a", "b"])
+    assert series(manager, names.STORES) == {((names.STORE_RESULT, "too_large"),): 2}
 
 
 async def test_a_transport_over_a_transport_does_not_wait_for_itself(

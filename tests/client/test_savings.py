@@ -27,6 +27,13 @@ def answers(model: str, read: int = 1000, written: int = 100) -> Reply:
     return json_reply(completion(model=model, usage={"prompt_tokens": read, "completion_tokens": written}))
 
 
+def size(model: str) -> int:
+    """Bytes of an answer."""
+    (body,) = answers(model).chunks
+    assert isinstance(body, bytes)
+    return len(body)
+
+
 async def call(stack: Stack, upstream: Upstream, *, client: Any = None, times: int = 1, **changes: object) -> None:
     """One call and so many hits."""
     for number in range(times + 1):
@@ -51,6 +58,8 @@ async def test_savings_are_counted_by_model(stack: Stack, upstream: Upstream) ->
     assert count(cache, names.SAVED_COST, of("gpt-4o")) == pytest.approx(3 * 0.0035)
     assert count(cache, names.SAVED_COST, of("gpt-4.1")) == pytest.approx(0.0028)
     assert count(cache, names.SAVED_TIME, of("gpt-4o")) > 0
+    assert set(series(cache, names.SAVED_TIME)) == {tuple(of(model).items()) for model in ("gpt-4o", "gpt-4.1")}
+    assert count(cache, names.SAVED_IO) == 3 * size("gpt-4o-2024-08-06") + size("gpt-4.1-2025-04-14")
     assert count(cache, names.SAVED_UNKNOWN) == count(cache, names.SAVED_UNPRICED) == 0
 
 

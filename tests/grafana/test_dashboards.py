@@ -18,7 +18,10 @@ from grafana_foundation_sdk.models import dashboard as model
 from aurelis.cache.telemetry import names
 from aurelis_cli.demo.metrics import label, series
 from scripts.dashboards import files
+from tests import servers
+from tests.demo.observed import EXPRESSIONS
 from tests.grafana.test_alerts import RECORDING
+from tests.servers import ServerProcess
 
 FOLDER = files.FOLDER
 DOCUMENTS: dict[str, dict[str, Any]] = {path.name: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
@@ -157,3 +160,44 @@ def test_grafanas_own_types_read_a_dashboard(name: str) -> None:
     read = model.Dashboard.from_json(DOCUMENTS[name])
     assert read.uid == DOCUMENTS[name]["uid"]
     assert len(read.panels or []) == len(DOCUMENTS[name]["panels"])
+
+
+@pytest.fixture(scope="module")
+def nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A Prometheus that has seen nothing."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    (folder / "targets.json").write_text("[]")
+    server = servers.prometheus(folder, [folder / "targets.json"], [])
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_where_nobody_reports_no_panel_says_zero(nobody: ServerProcess) -> None:
+    """A green zero would say that all is well when every process is gone."""
+    drawn = {panel: servers.query_prometheus(nobody, asked) for panel, asked in EXPRESSIONS.items()}
+    assert [panel for panel, found in drawn.items() if found] == []
+
+
+def test_each_result_has_one_colour_on_all_dashboards() -> None:
+    layers = (names.L1, names.L2, names.L3, names.FILES, names.NEGATIVE)
+    results = [names.HIT, names.STALE, names.REVALIDATED, names.MISS, names.BYPASS, names.JOINED]
+    series_names = [f"{names.HIT} {layer}" for layer in layers] + [f"{result} " for result in results] + results
+    found: dict[str, set[str]] = {name: set() for name in series_names}
+    by_result = [
+        panel
+        for document in DOCUMENTS.values()
+        for panel in document["panels"]
+        for target in panel.get("targets", [])
+        if target["legendFormat"].startswith("{{aurelis_cache_result}}")
+    ]
+    assert len(by_result) >= 4
+    for panel in by_result:
+        rules = panel["fieldConfig"]["overrides"]
+        for name in series_names:
+            # As Grafana does: the whole name has to match.
+            matching = [rule for rule in rules if re.fullmatch(rule["matcher"]["options"], name)]
+            assert len(matching) == 1, (panel["title"], name)
+            [color] = matching[0]["properties"]
+            found[name].add(color["value"]["fixedColor"])
+    assert all(len(colors) == 1 for colors in found.values()), found

@@ -71,6 +71,31 @@ def test_replacing_an_entry_is_no_eviction() -> None:
     assert layer.entries.currsize == 1
 
 
+def test_an_old_entry_that_makes_room_for_its_own_new_one_is_no_eviction() -> None:
+    layer = MemoryBackend(max_bytes=100)
+    layer.put("a", entry("a", 40))
+    layer.put("b", entry("b", 40))
+    layer.put("a", entry("new", 80))
+    assert sorted(layer.entries) == ["a"]
+    assert layer.entries.evicted.n == 1  # which is b
+    layer.put("a", entry("newer", 100))
+    assert layer.entries.evicted.n == 1
+    layer.put("b", entry("b", 1))
+    assert layer.entries.evicted.n == 2
+    assert_in_step(layer)
+
+
+async def test_what_is_removed_after_its_life_has_expired() -> None:
+    clock = ManualClock()
+    layer = MemoryBackend(clock=clock)
+    await layer.set("k", 1, ttl=10)
+    clock.advance(10)
+    assert not await layer.delete("k")
+    assert layer.expired.n == 1
+    assert not await layer.delete("k")
+    assert layer.expired.n == 1
+
+
 def test_what_is_larger_than_the_layer_is_refused_and_takes_the_place_of_nothing() -> None:
     layer = MemoryBackend(max_bytes=100)
     layer.put("other", entry("other", 60))

@@ -12,8 +12,10 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 
 from aurelis.cache import CacheManager, CacheWarmer, EntryOptions, cached
+from aurelis.cache.exceptions import LoadTimeoutError
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import Telemetry
+from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule
 from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
 from tests.managers import configuration, count, eventually, eventually_blocking, opened, run_script
@@ -236,6 +238,134 @@ async def test_who_waits_for_another_process_says_so_and_has_nothing_to_link_to(
     assert (told[names.RESULT], told[names.LAYER], told[names.COLLAPSED]) == ("hit", "l2", True)
     assert not get.links
     assert not spans.named(f"fill {second.config.name}")
+
+
+def check_failed(spans: Spans, name: str, error: str) -> None:
+    """Checks that of two requests the one that has shared the failed load of the other one says so and links to it."""
+    (fill,) = spans.named(f"fill {name}")
+    gets = spans.named(f"get {name}")
+    (leader,) = [get for get in gets if span_id(get) == parent_of(fill)]
+    (follower,) = [get for get in gets if get is not leader]
+    for get in gets:
+        assert (get.attributes or {})[names.ERROR_TYPE] == error
+    assert not leader.links
+    assert not (leader.attributes or {}).get(names.COLLAPSED)
+    assert (follower.attributes or {})[names.COLLAPSED] is True
+    assert [link.context.span_id for link in follower.links] == [span_id(fill)]
+
+
+async def test_who_shares_a_load_that_fails_links_to_it_as_well(spans: Spans) -> None:
+    go_on = asyncio.Event()
+
+    async def load() -> None:
+        await go_on.wait()
+        raise ConnectionError
+
+    async with opened() as cache:
+        asking = [asyncio.create_task(cache.get_or_compute("k", load)) for _ in range(2)]
+        await eventually(lambda: count(cache, names.WAITING) == 1)
+        go_on.set()
+        await asyncio.gather(*asking, return_exceptions=True)
+        check_failed(spans, cache.config.name, "ConnectionError")
+
+
+async def test_who_shares_a_call_that_fails_links_to_it_as_well(spans: Spans) -> None:
+    go_on = asyncio.Event()
+
+    async def origin(request: httpx2.Request) -> httpx2.Response:
+        await go_on.wait()
+        raise httpx2.ConnectError("")
+
+    async with opened() as cache:
+        transport = AsyncCacheTransport(httpx2.MockTransport(origin), cache=cache)
+        async with httpx2.AsyncClient(transport=transport) as client:
+            asking = [asyncio.create_task(client.get(URL)) for _ in range(2)]
+            await eventually(lambda: count(cache, names.WAITING) == 1)
+            go_on.set()
+            await asyncio.gather(*asking, return_exceptions=True)
+        check_failed(spans, cache.config.name, "ConnectError")
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
+async def test_who_does_not_wait_to_the_end_links_to_the_load_as_well(spans: Spans, several: bool) -> None:
+    go_on = asyncio.Event()
+
+    async def origin(request: httpx2.Request) -> httpx2.Response:
+        await go_on.wait()
+        return vectors(request)
+
+    body = {"model": "m", "input": ["a", "b"] if several else ["a"]}
+    async with opened() as cache:
+        transport = AsyncCacheTransport(httpx2.MockTransport(origin), cache=cache)
+        async with httpx2.AsyncClient(transport=transport, timeout=PATIENT) as client:
+            leading = asyncio.create_task(client.post(EMBEDDINGS, json=body))
+            await eventually(lambda: cache._engine.flights._tasks)
+            with pytest.raises(httpx2.ReadTimeout):
+                await client.post(EMBEDDINGS, json=body, timeout=0.05)
+            left = asyncio.create_task(client.post(EMBEDDINGS, json=body))
+            await eventually(lambda: count(cache, names.WAITING) >= 1)
+            left.cancel()
+            await asyncio.gather(left, return_exceptions=True)
+            go_on.set()
+            await leading
+        (fill,) = spans.named(f"fill {cache.config.name}")
+        late, cancelled, leader = spans.named(f"get {cache.config.name}")
+    assert not leader.links
+    for get in (late, cancelled):
+        assert (get.attributes or {})[names.COLLAPSED] is True
+        assert [link.context.span_id for link in get.links] == [span_id(fill)]
+
+
+async def test_who_has_waited_too_long_for_a_value_links_to_its_load(spans: Spans) -> None:
+    go_on = asyncio.Event()
+
+    async def load() -> None:
+        await go_on.wait()
+
+    async with opened() as cache:
+        leading = asyncio.create_task(cache.get_or_compute("k", load))
+        await eventually(lambda: cache._engine.flights._tasks)
+        with pytest.raises(LoadTimeoutError):
+            await cache.get_or_compute("k", load, options=EntryOptions(hard_timeout=0.02))
+        go_on.set()
+        await leading
+        (fill,) = spans.named(f"fill {cache.config.name}")
+        late, _ = spans.named(f"get {cache.config.name}")
+    assert (late.attributes or {})[names.COLLAPSED] is True
+    assert [link.context.span_id for link in late.links] == [span_id(fill)]
+
+
+@pytest.mark.parametrize("confirms", [False, True], ids=["stale", "revalidated"])
+async def test_who_shares_what_stands_in_for_a_response_links_to_the_load_as_well(spans: Spans, confirms: bool) -> None:
+    clock, go_on = ManualClock(), asyncio.Event()
+    fields = {"cache-control": "max-age=10, stale-if-error=1000", "etag": '"1"'}
+
+    async def origin(request: httpx2.Request) -> httpx2.Response:
+        if "if-none-match" not in request.headers:
+            return httpx2.Response(200, headers=fields, content=b"body")
+        await go_on.wait()
+        return httpx2.Response(304 if confirms else 503, headers=fields)
+
+    async with opened(clock=clock) as cache:
+        transport = AsyncCacheTransport(httpx2.MockTransport(origin), cache=cache)
+        async with httpx2.AsyncClient(transport=transport) as client:
+            await client.get(URL)
+            clock.advance(12)
+            spans.clear()
+            asking = [asyncio.create_task(client.get(URL)) for _ in range(2)]
+            await eventually(lambda: count(cache, names.WAITING) == 1)
+            go_on.set()
+            assert [answer.content for answer in await asyncio.gather(*asking)] == [b"body"] * 2
+        (fill,) = spans.named(f"fill {cache.config.name}")
+        gets = spans.named(f"get {cache.config.name}")
+    (leader,) = [get for get in gets if span_id(get) == parent_of(fill)]
+    (follower,) = [get for get in gets if get is not leader]
+    for get, collapsed in ((leader, False), (follower, True)):
+        told = get.attributes or {}
+        assert told[names.RESULT] == ("revalidated" if confirms else "stale")
+        assert told.get(names.STALE_REASON) == (None if confirms else "error")
+        assert told[names.COLLAPSED] is collapsed
+        assert [link.context.span_id for link in get.links] == ([span_id(fill)] if collapsed else [])
 
 
 async def test_no_link_is_made_to_what_is_not_recorded(spans: Spans) -> None:

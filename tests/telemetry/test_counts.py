@@ -25,7 +25,9 @@ from aurelis.cache.telemetry.otel import (
     Telemetry,
     instrument,
 )
-from aurelis.cache.testing import ManualClock
+from aurelis.cache.testing import Chaos, ChaosLayer, Faults, ManualClock, SharedMemory
+from aurelis.cache.typing import Layer
+from tests.broken_layers import Plain
 from tests.managers import WITHIN, configuration, eventually, fresh_name, opened, own_counts, run_script
 from tests.servers import ServerProcess
 from tests.telemetry.collecting import Metrics
@@ -445,6 +447,45 @@ async def test_word_of_another_process_is_counted_where_it_comes(metrics: Metric
         assert {dict(key)[names.REASON]: value for key, value in evictions.items()} == {"invalidated": 1}
 
 
+async def test_messages_are_counted_by_who_has_sent_them_and_a_start_is_no_gap(
+    metrics: Metrics, redis_url: str
+) -> None:
+    options = {"redis_url": redis_url, "timeout": PATIENT, "namespace": fresh_name()}
+
+    def messages(cache: CacheManager) -> dict[str, float]:
+        found = metrics.values(names.MESSAGES, cache.config.name)
+        each = {f"{dict(key)[names.DIRECTION]} {dict(key)[names.KIND]}": number for key, number in found.items()}
+        return {message: number for message, number in each.items() if "beat" not in message}
+
+    async with opened(configuration(**options)) as one, opened(configuration(**options)) as other:
+        await one.get("k")  # they listen
+        await other.get("k")
+        await other.set("k", 1, tags=["t"])
+        await other.set_many({"k": 1, "l": 1})
+        await other.invalidate_tags("t", "u")
+        await other.invalidate_tags("t", soft=True)
+        kinds = {"keys": 2, "tags": 1, "soft": 1}
+        await eventually(lambda: messages(one) == {f"received {kind}": number for kind, number in kinds.items()})
+        await eventually(lambda: messages(other) == {f"sent {kind}": number for kind, number in kinds.items()})
+        assert metrics.values(names.GAPS, one.config.name) == metrics.values(names.GAPS, other.config.name) == {}
+
+
+async def test_the_end_of_a_connection_and_the_next_one_are_gaps_of_their_own(
+    metrics: Metrics, own_redis: ServerProcess
+) -> None:
+    async with opened(configuration(redis_url=own_redis.url, timeout=PATIENT, heartbeat=0.2)) as cache:
+
+        def gaps() -> dict[str, float]:
+            found = metrics.values(names.GAPS, cache.config.name)
+            return {dict(key)[names.GAP_REASON]: number for key, number in found.items()}
+
+        await cache.get("k")
+        own_redis.stop()
+        await eventually(lambda: gaps() == {"connection": 1})
+        own_redis.start()
+        await eventually(lambda: gaps() == {"connection": 1, "subscription": 1})
+
+
 async def test_entries_that_go_on_request_are_counted_where_they_are(
     metrics: Metrics, redis_url: str, tmp_path: Path
 ) -> None:
@@ -617,6 +658,47 @@ async def test_failures_of_a_layer_are_counted_by_kind_and_changes_of_its_breake
         assert states["closed"] == 1
 
 
+@pytest.mark.parametrize("below", [False, True])
+async def test_each_key_that_a_layer_cannot_be_asked_for_is_counted(metrics: Metrics, *, below: bool) -> None:
+    clock, chaos = ManualClock(), Chaos(Faults(fail=1.0))
+    layer = ChaosLayer(Plain(clock), chaos)
+    shared = SharedMemory(clock)
+    lower: list[Layer] = [shared.node(), layer] if below else [layer]
+    config = configuration(breaker_failures=3, breaker_pause=60)
+    async with CacheManager(config, clock=clock, lower=lower) as cache:
+
+        def lookups() -> dict[str, float]:
+            found = metrics.values(names.LOOKUPS, config.name)
+            return {
+                dict(key)[names.RESULT]: number for key, number in found.items() if dict(key)[names.LAYER] == "plain"
+            }
+
+        await cache.get_many(["a", "b", "c"])
+        await cache.get("a")
+        assert lookups() == {"error": 4}
+        await cache.get_many(["a", "b"])
+        await cache.get_many(["a", "b"])
+        await cache.get("a")
+        assert lookups() == {"error": 6, "skipped": 3}
+        errors = metrics.values(names.ERRORS, config.name)
+        wanted = {names.LAYER: "plain", names.OPERATION: "get", names.ERROR_TYPE: "ConnectionError"}
+        assert errors == {tuple(sorted(wanted.items())): 3}
+        chaos.heal()
+        clock.advance(90)
+        await cache.get_many(["a", "b"])
+        await cache.get("a")
+        assert lookups() == {"error": 6, "skipped": 3, "miss": 3}
+        assert metrics.requests(config.name) == {"miss": 3 + 1 + 2 + 2 + 1 + 2 + 1}
+        await cache.set_many({"a": 1, "b": 2})
+        memory = cache._engine.stack.memory
+        assert memory is not None
+        await memory.remove_all()
+        shared.lose_entries("a", "b")
+        assert await cache.get_many(["a", "b", "c"]) == {"a": 1, "b": 2}
+        assert lookups() == {"error": 6, "skipped": 3, "miss": 4, "hit": 2}
+        assert metrics.requests(config.name) == {"miss": 13, "hit plain": 2}
+
+
 def cache_is_used(cache: CacheManager) -> bool:
     """Returns true: the loop that follows asks until Redis answers."""
     return not cache._engine.closed
@@ -700,6 +782,28 @@ async def test_a_cache_that_is_garbage_keeps_its_counts_and_loses_its_gauges(met
         gc.collect()
         assert metrics.requests(config.name) == {"hit l1": turn}
         assert metrics.points(names.ENTRIES, config.name) == []
+        assert metrics.total(names.STORES, config.name) == turn
+
+
+async def test_a_cache_that_is_closed_holds_nothing_though_somebody_holds_it(metrics: Metrics, tmp_path: Path) -> None:
+    layers = [CacheLayer("memory", "memory", ttl=60), CacheLayer("disk", "disk", ttl=3600)]
+    config = configuration(cache_dir=tmp_path, layers=layers, timeout=PATIENT)
+    closed = []
+    for turn in range(1, 4):
+        async with opened(config) as manager:
+            await manager.set("k", "x" * 100)
+            for metric in (names.ENTRIES, names.USAGE, names.LIMIT):
+                found = {dict(key)[names.LAYER]: level for key, level in metrics.values(metric, config.name).items()}
+                assert found.keys() == {"l1", "l3"}
+                if metric is names.ENTRIES:
+                    assert found == {"l1": 1, "l3": 1}
+                elif metric is names.LIMIT:
+                    assert found == {"l1": config.max_bytes, "l3": config.disk_max_bytes}
+                else:
+                    assert min(found.values()) > 100
+        closed.append(manager)
+        for metric in (names.ENTRIES, names.USAGE, names.LIMIT):
+            assert metrics.points(metric, config.name) == []
         assert metrics.total(names.STORES, config.name) == turn
 
 
@@ -867,6 +971,38 @@ def test_a_forked_child_counts_from_zero_and_keeps_its_gauges() -> None:
         """
     )
     assert printed.splitlines() == ["child 0 1", "child 2 1", "parent 7 1"]
+
+
+def test_a_child_forked_while_a_breaker_is_open_says_what_is_so_in_it() -> None:
+    """The state is read from the counts of its changes: one more into `open` than into `half_open` while it is open."""
+    printed = run_script(
+        OWN_PROVIDER
+        + """
+    instrument(provider)
+    options = dict(redis_url="redis://127.0.0.1:1", breaker_failures=2, breaker_pause=60.0)
+    cache = CacheManager(CacheConfig(name="forked", **options))
+
+    async def ask(*keys: str) -> None:
+        for key in keys:
+            await cache.get(key)
+
+    def show(who: str) -> None:
+        changes = report()["aurelis.cache.breaker.changes"]
+        states = ("open", "half_open", "closed")
+        print(who, *(count for state in states for key, count in changes.items() if state in key.split()), flush=True)
+
+    asyncio.run(ask("a", "b", "c"))
+    child = os.fork()
+    if child == 0:
+        show("child")
+        asyncio.run(ask("a", "b", "c"))
+        show("child")
+        os._exit(0)
+    os.waitpid(child, 0)
+    show("parent")
+        """
+    )
+    assert printed.splitlines() == ["child 0 0 0", "child 1 0 0", "parent 1 0 0"]
 
 
 def test_without_an_sdk_nothing_is_reported_and_nothing_fails() -> None:

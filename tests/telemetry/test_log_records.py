@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from aurelis.cache import (
     SimilarityCache,
     WriteBehind,
 )
-from aurelis.cache._trouble import Incidents
+from aurelis.cache._trouble import Incidents, Trouble
+from aurelis.cache.exceptions import LayerError
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule
@@ -161,6 +162,24 @@ def test_so_it_is_of_a_response(spans: Spans, log: Log, blocking: bool, raises: 
     within = f"fill {cache.config.name}" if blocking or not raises else f"get {cache.config.name}"
     assert is_of(told, spans.named(within)[-1])
     asyncio.run(cache.aclose())
+
+
+async def test_what_a_caller_hears_of_is_not_told_of(log: Log) -> None:
+    def origin(request: httpx2.Request) -> httpx2.Response:
+        raise httpx2.ConnectError(SECRET)
+
+    async with opened() as cache:
+        with pytest.raises(ConnectionError):
+            await cache.get_or_compute(SECRET, fail)
+        async with httpx2.AsyncClient(transport=AsyncCacheTransport(httpx2.MockTransport(origin), cache=cache)) as one:
+            with pytest.raises(httpx2.ConnectError):
+                await one.get(URL)
+            with pytest.raises(httpx2.ConnectError):
+                await one.post("http://model.example/v1/embeddings", json={"model": "m", "input": ["a", "b"]})
+        client = httpx2.Client(transport=CacheTransport(httpx2.MockTransport(origin), cache=cache))
+        with client, pytest.raises(httpx2.ConnectError):
+            client.get(URL)
+    assert not log.exporter.get_finished_logs()
 
 
 async def test_a_value_that_cannot_be_stored_is_told_of(spans: Spans, log: Log) -> None:
@@ -381,7 +400,95 @@ def test_causes_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     incidents = Incidents("something failed")
     for number in range(1000):
         incidents.met(f"Error{number}", 0.0)
-    assert len(incidents._told) <= 100
+    assert len(incidents._told) <= 101
+    assert len(caplog.records) == 101
+    incidents.met("Error0", 59.0)
+    assert len(caplog.records) == 101
+    incidents.met("Error5000", 61.0)
+    assert caplog.records[-1].getMessage() == "something failed (Error5000)"
+    assert len(incidents._told) <= 101
+
+
+def test_causes_that_come_round_and_round_are_told_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    incidents = Incidents("something failed")
+    for second in range(50):
+        for number in range(150):
+            incidents.met(f"Error{number}", float(second))
+    assert len(caplog.records) == 101
+    assert sum("(others)" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_so_are_those_of_what_fails_for_some_time(caplog: pytest.LogCaptureFixture) -> None:
+    trouble = Trouble("it", "never mind")
+    for second in range(50):
+        for number in range(150):
+            trouble.met(f"Error{number}", float(second))
+    assert len(caplog.records) == 101
+    assert len(trouble._told) == 101
+    trouble.over(50.0)
+    trouble.met("Error149", 51.0)
+    assert caplog.records[-1].getMessage() == "it works again"
+    trouble.over(200.0)
+    assert not trouble._told
+    trouble.met("Error149", 201.0)
+    assert caplog.records[-1].getMessage() == "it fails (Error149): never mind"
+
+
+MADE = type(f"no such user: {SECRET}", (Exception,), {})
+"""A type that was made at run time, and is called what must not be told."""
+
+
+async def test_nor_is_that_of_what_a_data_store_raises(spans: Spans, log: Log, tmp_path: Path) -> None:
+    class Table:
+        async def get(self, key: str) -> object:
+            return None
+
+        async def set(self, key: str, value: object) -> None:
+            raise MADE
+
+    async with opened() as cache:
+        behind = WriteBehind(cache, Table(), batch_size=1, max_attempts=1, journal=tmp_path)
+        async with behind:
+            await behind.set("k", 1)
+            assert await behind.flush(PATIENT)
+        assert count(cache, names.ERRORS, {names.ERROR_TYPE: "_OTHER"}) == 1
+    (write,) = spans.named(f"write {cache.config.name}")
+    assert (write.attributes or {})[names.ERROR_TYPE] == "_OTHER"
+    assert log.with_text("the data store of a write-behind fails (_OTHER)")
+    assert log.with_text("1 writes are dead letters now (_OTHER)")
+
+
+async def test_nor_is_that_of_what_a_journal_raises(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Table:
+        async def get(self, key: str) -> object:
+            return None
+
+        async def set(self, key: str, value: object) -> None:
+            raise AssertionError("nothing is accepted")
+
+    async def fail(*arguments: Any) -> None:
+        raise MADE
+
+    async with opened() as cache, WriteBehind(cache, Table(), journal=tmp_path) as behind:
+        with monkeypatch.context() as patch:
+            patch.setattr(behind._journal, "append", fail)
+            with pytest.raises(LayerError):
+                await behind.set("k", 1)
+    assert log.with_text("(_OTHER)")
+
+
+async def test_nor_is_that_of_what_listening_raises(log: Log, own_redis: ServerProcess) -> None:
+    async with opened(configuration(redis_url=own_redis.url, timeout=PATIENT, heartbeat=0.2)) as cache:
+        newsroom: Any = cache._engine.listening and cache._engine.listening._newsroom
+
+        async def news() -> AsyncIterator[None]:
+            if newsroom is not None:
+                raise MADE
+            yield
+
+        newsroom.news = news
+        await cache.get("k")
+        await eventually(lambda: log.with_text("listening for changes of other processes fails (_OTHER)"))
 
 
 async def test_a_type_that_was_made_at_run_time_may_have_any_name_and_is_not_told(spans: Spans, log: Log) -> None:

@@ -216,6 +216,34 @@ def test_so_it_is_in_a_client_that_blocks(spans: Spans) -> None:
     asyncio.run(cache.aclose())
 
 
+@pytest.mark.parametrize("blocking", [False, True])
+def test_a_refresh_says_that_it_failed_also_where_what_is_stored_stands_in(spans: Spans, blocking: bool) -> None:
+    clock, failing = ManualClock(), False
+
+    def origin(request: httpx2.Request) -> httpx2.Response:
+        if failing:
+            raise httpx2.ConnectError("secret")
+        fields = {"cache-control": "max-age=10, stale-while-revalidate=1000, stale-if-error=1000"}
+        return httpx2.Response(200, headers=fields, content=b"body")
+
+    async def ask() -> None:
+        async with httpx2.AsyncClient(transport=AsyncCacheTransport(httpx2.MockTransport(origin), cache=cache)) as one:
+            await one.get("http://example.com/")
+            await eventually(lambda: not cache._engine.flights._tasks)
+
+    cache = CacheManager(configuration(), clock=clock)
+    with httpx2.Client(transport=CacheTransport(httpx2.MockTransport(origin), cache=cache)) as client:
+        client.get("http://example.com/")
+        clock.advance(12)
+        failing = True
+        client.get("http://example.com/") if blocking else asyncio.run(ask())
+        eventually_blocking(lambda: spans.named(f"revalidate {cache.config.name}"))
+    (revalidate,) = spans.named(f"revalidate {cache.config.name}")
+    assert revalidate.status.status_code is StatusCode.ERROR
+    assert (revalidate.attributes or {})[names.ERROR_TYPE] == "ConnectError"
+    asyncio.run(cache.aclose())
+
+
 async def test_so_it_is_behind_the_middleware(spans: Spans) -> None:
     clock, origin = ManualClock(), Origin()
 
@@ -372,7 +400,7 @@ async def test_what_is_written_behind_is_a_trace_for_each_batch(spans: Spans, tm
             assert await behind.flush(PATIENT)
             table.fails = True
             await behind.set("c", 3)
-            await eventually(lambda: len(spans.named(f"write {cache.config.name}")) >= 2)
+            await eventually(lambda: any(not span.status.is_ok for span in spans.named(f"write {cache.config.name}")))
             table.fails = False
             assert await behind.flush(PATIENT)
     writes = spans.named(f"write {cache.config.name}")

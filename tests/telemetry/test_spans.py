@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
 import math
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from hashlib import blake2b
 from typing import Any
 
 import httpx2
@@ -13,6 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from aurelis.cache import CacheManager, EntryOptions
+from aurelis.cache.exchange import Recorder
 from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
@@ -195,6 +199,19 @@ async def test_attributes_on_the_current_span_can_be_switched_off(spans: Spans) 
     assert dict(span.attributes or {}) == {}
 
 
+async def test_on_request_a_request_that_bypasses_the_cache_has_one_as_well(spans: Spans) -> None:
+    inner = httpx2.MockTransport(lambda _: httpx2.Response(200))
+    async with (
+        opened(configuration(spans="all")) as cache,
+        httpx2.AsyncClient(transport=AsyncCacheTransport(inner, cache=cache)) as client,
+    ):
+        with TRACER.start_as_current_span("request"):
+            await client.get("http://example.com/", extensions={"aurelis": {"bypass": True}})
+    get, request = spans.ended()
+    assert is_child(get, request)
+    assert attributes(get) == attributes(request) == {names.RESULT: "bypass", names.FWD: "bypass"}
+
+
 @pytest.mark.parametrize("span_attributes", [True, False])
 async def test_on_request_hits_in_memory_have_spans_of_their_own(spans: Spans, span_attributes: bool) -> None:
     async with opened(configuration(spans="all", span_attributes=span_attributes)) as cache:
@@ -210,6 +227,29 @@ async def test_on_request_hits_in_memory_have_spans_of_their_own(spans: Spans, s
         await cache.get("k")
         (alone,) = spans.ended()
         assert alone.parent is None
+
+
+@pytest.mark.parametrize("wanted", ["io", "all"])
+async def test_what_a_load_finds_in_memory_is_not_told_by_the_span_of_the_load(spans: Spans, wanted: str) -> None:
+    """That span is about what is loaded; whoever has a span of its own within the load is told."""
+    options = {"spans": wanted, "span_keys": "hash", "secret": "secret"}
+    async with opened(configuration(**options)) as outer, opened(configuration(**options)) as inner:
+        await inner.set("k", 1)
+
+        async def load() -> object:
+            found = await inner.get("k")
+            with TRACER.start_as_current_span("query"):
+                return found if await inner.get("k") == found else None
+
+        assert await outer.get_or_compute("page", load) == 1
+        (fill,) = spans.named(f"fill {outer.config.name}")
+        (get,) = spans.named(f"get {outer.config.name}")
+        (query,) = spans.named("query")
+    assert (fill.attributes or {})[names.NAME] == outer.config.name
+    assert set(attributes(fill)) == {names.KEY_HASH}
+    assert hashed(fill) == hashed(get) != hashed(query)
+    assert (query.attributes or {})[names.NAME] == inner.config.name
+    assert len(spans.named(f"get {inner.config.name}")) == (2 if wanted == "all" else 0)
 
 
 # --- past memory
@@ -296,6 +336,98 @@ async def test_a_load_in_a_thread_is_a_span_around_what_the_client_does(spans: S
     assert attributes(fill) == ({"error.type": "ConnectError"} if fails else {})
     assert fill.status.status_code == (StatusCode.ERROR if fails else StatusCode.UNSET)
     assert fill.events == ()
+
+
+class Half(httpx2.SyncByteStream):
+    """A body of two chunks."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"one"
+        yield b"two"
+
+
+@pytest.mark.parametrize("reads", [False, True], ids=["unread", "half-read"])
+@pytest.mark.parametrize("cycle", [False, True], ids=["alone", "cycle"])
+def test_a_load_in_a_thread_whose_response_is_dropped_ends_once(
+    spans: Spans, caplog: pytest.LogCaptureFixture, reads: bool, cycle: bool
+) -> None:
+    """A garbage collector, which must not wait for anything, notices it; the next span, or the end, tells it."""
+    inner = httpx2.MockTransport(lambda _: httpx2.Response(200, headers={"cache-control": "max-age=60"}, stream=Half()))
+    cache = CacheManager(configuration())
+
+    def drop(client: httpx2.Client, path: str) -> None:
+        response: Any = client.send(client.build_request("GET", f"http://example.com/{path}"), stream=True)
+        if reads:
+            chunks = response.iter_bytes()
+            assert next(chunks) == b"one"
+            response.chunks = chunks if cycle else None
+        if cycle:
+            response.itself = response
+
+    with httpx2.Client(transport=CacheTransport(inner, cache=cache)) as client:
+        for path in ("first", "second"):
+            drop(client, path)
+            gc.collect()
+        assert len(spans.named(f"fill {cache.config.name}")) in (1, 2)
+        asyncio.run(cache.aclose())
+    fills = spans.named(f"fill {cache.config.name}")
+    assert [attributes(fill) for fill in fills] == [{"error.type": "ConnectionAbortedError"}] * 2
+    first, second = spans.named(f"get {cache.config.name}")
+    assert is_child(fills[0], first)
+    assert is_child(fills[1], second)
+    told = [(get.end_time, fill.end_time) for fill, get in zip(fills, (first, second), strict=True)]
+    instants = [instant or 0 for pair in told for instant in pair]
+    assert instants == sorted(instants), "each has ended when it was dropped"
+    assert second.start_time is not None
+    assert instants[0] <= instants[1] <= second.start_time
+    assert instants[-1] <= time.time_ns()
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+
+
+@pytest.mark.parametrize(("wish", "error"), [("no-store", ""), ("max-age=60", ""), ("max-age=60", "KeyboardInterrupt")])
+def test_how_a_load_in_a_thread_has_ended_is_told(spans: Spans, wish: str, error: str) -> None:
+    def origin(request: httpx2.Request) -> httpx2.Response:
+        if error:
+            raise KeyboardInterrupt
+        return httpx2.Response(200, headers={"cache-control": wish}, content=b"body")
+
+    cache = CacheManager(configuration())
+    client = httpx2.Client(transport=CacheTransport(httpx2.MockTransport(origin), cache=cache))
+    with client, pytest.raises(KeyboardInterrupt) if error else contextlib.nullcontext():
+        client.get("http://example.com/")
+    (fill,) = spans.named(f"fill {cache.config.name}")
+    assert attributes(fill) == ({"error.type": error} if error else {})
+    (get,) = spans.named(f"get {cache.config.name}")
+    assert attributes(get) == {names.RESULT: "miss", names.FWD: "uri-miss", names.COLLAPSED: False}
+    asyncio.run(cache.aclose())
+
+
+@pytest.mark.parametrize("within", ["publish", "take", "fail"])
+def test_a_load_in_a_thread_that_is_interrupted_at_its_end_ends_once(
+    spans: Spans, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, within: str
+) -> None:
+    async def interrupt(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    def origin(request: httpx2.Request) -> httpx2.Response:
+        if within == "fail":
+            raise httpx2.ConnectError("")
+        # What is not kept is over with its head.
+        wish = "no-store" if within == "take" else "max-age=60"
+        return httpx2.Response(200, headers={"cache-control": wish}, content=b"body")
+
+    cache = CacheManager(configuration())
+    if within == "publish":
+        monkeypatch.setattr(cache._engine.stack, "publish", interrupt)
+    else:
+        monkeypatch.setattr(Recorder, "release", interrupt)
+    client = httpx2.Client(transport=CacheTransport(httpx2.MockTransport(origin), cache=cache))
+    with client, pytest.raises(KeyboardInterrupt):
+        client.get("http://example.com/")
+    (fill,) = spans.named(f"fill {cache.config.name}")
+    assert attributes(fill) == {"error.type": "ConnectError" if within == "fail" else "ConnectionAbortedError"}
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+    asyncio.run(cache.aclose())
 
 
 async def test_who_waits_for_the_load_of_another_says_so_and_links_to_it(spans: Spans) -> None:
@@ -455,6 +587,16 @@ async def test_what_is_refused_or_given_again_is_no_miss(shared: CacheManager, s
 def hashed(span: ReadableSpan) -> object:
     """Returns what stands for the key in a span."""
     return (span.attributes or {}).get(names.KEY_HASH)
+
+
+async def test_the_hash_of_a_key_is_the_same_in_all_processes_and_no_other_hash(spans: Spans) -> None:
+    config = configuration(secret="secret", span_keys="hash", spans="all")
+    async with opened(config) as cache:
+        await cache.set("key", 1)
+        await cache.get("key")
+    (get,) = spans.named(f"get {config.name}")
+    assert hashed(get) == "25abfb9ed5f3c22aa52683f04f46b6aa"
+    assert hashed(get) != blake2b(b"key", key=config.hash_key(), digest_size=16).hexdigest(), "as credentials have them"
 
 
 async def test_keys_are_hashes_and_only_on_request(spans: Spans, redis_url: str) -> None:

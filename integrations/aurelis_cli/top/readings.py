@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import Final
 
 from aurelis.cache.telemetry import names
-from aurelis_cli.demo.metrics import Snapshot, merged, series
+from aurelis_cli.demo.metrics import Snapshot, merged, parse, series
 
 WINDOW: Final = 10.0
 """Seconds over which rates, ratios and latencies are taken."""
@@ -21,7 +23,33 @@ _COUNTS: Final = frozenset(
     for suffix in (("_bucket",) if metric.kind == "histogram" else ("",))
 )
 
+_WANTED: Final = (*_GAUGES, *_COUNTS, _START)
+_LINE: Final = re.compile(r"\s*(?:$|#|[A-Za-z_:][A-Za-z0-9_:]*[ \t]*(?:\{|[ \t](?:[-+.0-9]|NaN|Inf)))")
+"""How each line of the format begins."""
+_LONGEST_LINE: Final = 2**12
+"""Characters: far above what a line of ours has."""
+
 NOTHING: Final[Snapshot] = {}
+
+
+def parsed(text: str) -> Snapshot:
+    """What an endpoint says of caches, and when its process began.
+
+    A process has metrics of much else, and the time to parse a line grows faster than its length. So nothing is parsed
+    that is not wanted.
+
+    Raises:
+        ValueError: the text is not in the format.
+    """
+    wanted = []
+    for line in StringIO(text):
+        if _LINE.match(line) is None:
+            raise ValueError("a line that is no sample")
+        if line.lstrip().startswith(_WANTED):
+            if len(line) > _LONGEST_LINE:
+                raise ValueError("a line that is too long")
+            wanted.append(line)
+    return parse("".join(wanted))
 
 
 @dataclass(frozen=True, slots=True)

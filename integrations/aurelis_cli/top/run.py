@@ -17,10 +17,8 @@ import httpx2
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from aurelis_cli.demo.metrics import parse
-
 from .figures import CacheFigures, figures
-from .readings import Endpoint
+from .readings import Endpoint, parsed
 from .screen import document, drawn
 
 DEADLINE: Final = 5.0
@@ -94,7 +92,8 @@ class Top:
 
     def document(self) -> str:
         """JSON."""
-        return json.dumps(document(self._figures(), self._problems(), self._names), ensure_ascii=False)
+        # In ASCII: a terminal may take for commands what JSON leaves as it is.
+        return json.dumps(document(self._figures(), self._problems(), self._names))
 
     def _figures(self) -> list[CacheFigures]:
         return figures([endpoint.reading() for endpoint in self._endpoints], self._options.caches)
@@ -114,7 +113,7 @@ class Top:
             async with asyncio.timeout(DEADLINE):
                 text = await self._read(url)
             at = time.monotonic()
-            endpoint.take(at, await asyncio.to_thread(parse, text))
+            endpoint.take(at, await asyncio.to_thread(parsed, text))
         except (TimeoutError, httpx2.TimeoutException):
             endpoint.fail(f"no answer within {DEADLINE:g} s")
         except httpx2.HTTPStatusError as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,10 @@ R = TypeVar("R")
 _DASH: Final = "–"
 _GAP: Final = 2
 """Blanks between columns."""
+_LONGEST_NAME: Final = 40
+"""Characters of a name that are shown: it must leave room for figures."""
+_MOST_ROWS: Final = 200
+"""Rows of a table: no terminal has more, and while thousands are drawn nobody could end the program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,8 @@ def rate(value: float) -> str:
 
 def _printable(name: str) -> str:
     """A name from elsewhere, without what a terminal would take for a command."""
+    if cell_len(name) > _LONGEST_NAME:
+        name = f"{set_cell_size(name, _LONGEST_NAME - 1)}…"
     return "".join(character if character.isprintable() else "\ufffd" for character in name)
 
 
@@ -100,7 +107,7 @@ LAYERS: Final[Sequence[Column[Layered]]] = (
 
 def table(columns: Sequence[Column[R]], rows: Sequence[R], width: int) -> Table:
     """The rows, with as many columns as `width` characters hold; the first is always there."""
-    widths = [max(len(column.title), *(len(column.text(row)) for row in rows)) + _GAP for column in columns]
+    widths = [max(len(column.title), *(cell_len(column.text(row)) for row in rows)) + _GAP for column in columns]
     shown = set(range(len(columns)))
     while sum(widths[index] for index in shown) - _GAP > width and len(shown) > 1:
         shown.remove(max(shown, key=lambda index: (columns[index].rank, index)))
@@ -128,9 +135,11 @@ def drawn(caches: Sequence[CacheFigures], problems: Mapping[str, str], asked: in
             parts.append(Text("no cache is reported there"))
         return Group(*parts)
     layers = [Layered(cache.name, layer) for cache in caches for layer in cache.layers]
-    parts += [Text(), table(CACHES, caches, width)]
+    parts += [Text(), table(CACHES, caches[:_MOST_ROWS], width)]
     if layers:
-        parts += [Text(), table(LAYERS, layers, width)]
+        parts += [Text(), table(LAYERS, layers[:_MOST_ROWS], width)]
+    if max(len(caches), len(layers)) > _MOST_ROWS:
+        parts.append(Text(f"there are {len(caches)} caches with {len(layers)} layers: choose by --cache", "bold red"))
     return Group(*parts)
 
 

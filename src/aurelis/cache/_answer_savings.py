@@ -56,7 +56,8 @@ class AnswerSavings:
         if self._price is not None and not telemetry.prices:
             telemetry.count_costs()
         saved = telemetry.saved.get(model) or telemetry.saved_by(model)
-        saved.seconds.n += self._seconds.get(key, 0.0)
+        seconds = self._seconds.get(key, 0.0)
+        saved.seconds.n += seconds
         usage = reported_usage(response)
         if usage.input_tokens is None or usage.output_tokens is None:
             saved.unknown.n += 1

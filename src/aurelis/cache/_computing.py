@@ -23,7 +23,7 @@ from ._shared_errors import SharedError
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import LoadTimeoutError, RecursiveLoadError
 from .telemetry import names
-from .telemetry._spans import described, link
+from .telemetry._spans import described, shared
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class Computing:
         engine.telemetry.miss_l1.n += 1
         flight: Flight[Kept] | None = None
         outcome: Settled[Kept] | Failed | Abandoned | None = None
-        since = engine.flights.last_anew
+        leads, since = True, engine.flights.last_anew
         with engine.telemetry.spans.around("get", key) as span:
             try:
                 while True:
@@ -106,6 +106,8 @@ class Computing:
                     self._loader.count_unwaited(flight)
             finally:
                 self._count(flight, outcome)
+                if flight is not None and not leads:
+                    shared(span, flight.link)
             if isinstance(outcome, Failed):
                 outcome.again()
             kept = outcome.result
@@ -116,8 +118,6 @@ class Computing:
                 span.set_attributes(
                     described(kept.result, kept.layer or "", ttl=kept.ttl, collapsed=collapsed, stale=kept.reason)
                 )
-                if not leads:
-                    link(span, flight.link)
             return kept.packed.value if leads else engine.stack.unpack(kept.packed)
 
     def get_or_compute_blocking(

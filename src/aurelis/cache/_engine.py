@@ -121,20 +121,20 @@ class Engine:
         # The stack lets go of what has expired, and looks whether an invalidation has overtaken it.
         return entry if now < entry.expires and entry.mark == self._generations.mark else self.stack.peek(key, now)
 
-    def count_memory_hit(self, begin: float) -> bool:
+    def count_memory_hit(self, begin: float) -> object:
         """The counting of `read_memory`, for a hit that was found otherwise.
 
         Args:
             begin: monotonic, seconds.
 
         Returns:
-            Whether spans are to be told.
+            Something true if spans are to be told.
         """
         hit = self._hit
         hit.n = count = hit.n + 1
         if not count & SAMPLE_MASK:
             self.telemetry.duration(self._monotonic() - begin, "get", names.L1)
-        return self._observes_hits and (bool(get_current_context()) or self._makes_spans)
+        return self._observes_hits and (get_current_context() or self._makes_spans)
 
     def note(
         self,
@@ -487,6 +487,7 @@ class Engine:
         if self.stack.recovery is not None:
             self.stack.recovery.closed = True
         self._entries = {}
+        self.telemetry.spans.end_lost()
         try:
             await self.flights.aclose(timeout)
         except BaseException:  # who closes is cancelled, and so is what else is under way
@@ -498,6 +499,7 @@ class Engine:
                 await loop.run_in_executor(None, self.bridge.end_spawned)
                 await self.stack.aclose()
             finally:
+                self.telemetry.closed()
                 await loop.run_in_executor(None, self.bridge.close, self.stack.aclose())
 
     async def after(self, flights: Iterable[Flight[Any] | None]) -> Budget:

@@ -85,9 +85,9 @@ class Guard:
         renew_in_children(self)
 
     def after_fork(self) -> None:
-        """A probe that is under way is the parent's."""
+        """A child finds out by itself: changes of state, from which others tell the state, are counted anew in it."""
         self._lock = threading.Lock()
-        self._breaker = _breaker.released(self._breaker, self._clock.monotonic(), probe=True)
+        self._breaker = _breaker.CLOSED
 
     async def call(self, operation: str, act: Callable[[], Awaitable[T]], budget: Budget | None) -> T:
         """Do it within the budget (`None`: the layer has deadlines of its own), and charge the time to it.

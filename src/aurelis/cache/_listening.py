@@ -148,7 +148,8 @@ async def _listen(reference: weakref.ref[Listening], newsroom: Newsroom, heartbe
             raise
         except Exception as error:  # noqa: BLE001  # whatever a layer raises: there is no word for now
             if (listening := reference()) is not None and not listening.closed:
-                listening.trouble.met(type(error).__name__, asyncio.get_running_loop().time())
+                kind = listening._telemetry.error_kind(type(error).__name__)
+                listening.trouble.met(kind, asyncio.get_running_loop().time())
         if (listening := reference()) is not None:
             if listening._stack.generations.in_step:
                 pause = _FIRST_PAUSE

@@ -11,7 +11,9 @@ _LOG = logging.getLogger("aurelis.cache")
 _QUIET: Final = 60.0
 """Seconds for which a cause is not told again, however often it comes and goes. One that stays longer is."""
 _CAUSES: Final = 100
-"""Causes of incidents that are kept apart."""
+"""Causes that are kept apart; names of types are not bounded."""
+_OTHERS: Final = "others"
+"""The cause of what comes after them."""
 
 
 class Trouble:
@@ -35,6 +37,8 @@ class Trouble:
             cause: the name of a type of errors. Never the text of one, which may hold what must not be in a log.
             now: monotonic, seconds.
         """
+        if cause not in self._told and len(self._told) >= _CAUSES:
+            cause = _OTHERS
         told = self._told.get(cause)
         # One that is back within the time of quiet, and stays: the last word in the log must not be that all works.
         if told is None or (not self._troubled and now - told >= _QUIET):
@@ -65,12 +69,15 @@ class Incidents:
 
     def met(self, cause: str, now: float) -> None:
         """It has happened. Arguments as those of `Trouble.met`."""
+        if cause not in self._told and len(self._told) >= _CAUSES:
+            told_lately = [(known, last) for known, last in list(self._told.items()) if now - last[0] < _QUIET]
+            self._told = dict(told_lately)
+            if len(told_lately) >= _CAUSES:
+                cause = _OTHERS
         told, untold = self._told.get(cause, (-math.inf, 0))
         if now - told < _QUIET:
             self._told[cause] = told, untold + 1
             return
-        if len(self._told) >= _CAUSES:  # names of types are not bounded
-            self._told.clear()
         self._told[cause] = now, 0
         if untold:
             _LOG.warning("%s (%s), also %d times before that were not told", self._what, cause, untold)

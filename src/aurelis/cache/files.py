@@ -114,7 +114,8 @@ class FileCacheManager:
         Raises:
             OSError: the file could not be read.
             ConfigurationError: it is no regular file, or the category is empty or too long; or the cache encrypts what
-                it stores, and `plain_copies` does not say that copies may be read.
+                it stores, and `plain_copies` does not say that copies may be read. Without a cache of its own also
+                what `get_cache_manager` raises, as the environment says whether that encrypts.
             TypeError: the category is no string.
         """
         folder = folder_of(category)

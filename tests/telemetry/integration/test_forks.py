@@ -158,6 +158,42 @@ def test_a_child_of_a_child_begins_anew_in_prometheus() -> None:
     ]
 
 
+def test_an_sdk_that_is_built_otherwise_keeps_a_child_from_nothing() -> None:
+    """What else a child has to make anew comes behind telemetry, or before it: the order is any."""
+    run_script(
+        USE
+        + """
+    from opentelemetry.sdk.metrics._internal import measurement_consumer
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from aurelis.cache._forking import renew_in_children
+
+    class Storage(measurement_consumer.MetricReaderStorage):
+        def __setattr__(self, name, value):
+            if hasattr(self, name):
+                raise AttributeError("cannot be set")
+            super().__setattr__(name, value)
+
+    class Subject:
+        renewed = False
+        def after_fork(self):
+            self.renewed = True
+
+    measurement_consumer.MetricReaderStorage = Storage
+    metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
+    cache = CacheManager(CacheConfig(name="forked"))
+    subjects = [Subject() for _ in range(100)]
+    for subject in subjects:
+        renew_in_children(subject)
+    use(EACH)
+    number = os.fork()
+    if number == 0:
+        use(EACH)
+        os._exit(0 if all(subject.renewed for subject in subjects) else 1)
+    assert os.waitpid(number, 0)[1] == 0
+    """
+    )
+
+
 def test_a_fork_while_the_sdk_is_busy_leaves_a_child_that_goes_on() -> None:
     """A thread of the parent holds the lock under which the SDK makes series, and is not in the child to release it."""
     printed = run_script(

@@ -52,7 +52,7 @@ def counted(reader: InMemoryMetricReader, name: str) -> float | None:
         for metric in scope.metrics
         if metric.name == "aurelis.cache.requests"
         for point in metric.data.data_points
-        if point.attributes["aurelis.cache.name"] == name
+        if point.attributes.get("aurelis.cache.name") == name
     ]
     return sum(points) if points else None
 

@@ -19,7 +19,7 @@ from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.manager import AnyManager, manager_of
 from aurelis.cache.telemetry import names
-from aurelis.cache.telemetry._spans import Attributes, Made, described, link
+from aurelis.cache.telemetry._spans import Attributes, Made, described, link, shared
 from aurelis.cache.typing import ExchangePolicy
 
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused, hit_of
@@ -288,9 +288,14 @@ class Exchange(Generic[Q]):
                         if lead is not None:
                             stays = True
                             return Lead(lead, why(decision, lead.found), leave, flight)
-                outcome = await ways.outcome(flight, None if leads else patience)
-                if isinstance(outcome, Failed):
-                    outcome.again()
+                try:
+                    outcome = await ways.outcome(flight, None if leads else patience)
+                    if isinstance(outcome, Failed):
+                        outcome.again()
+                except BaseException:
+                    if not leads:
+                        shared(span, flight.link)
+                    raise
                 counted = not (leads and isinstance(outcome, Abandoned))
                 if isinstance(outcome, Abandoned):
                     if leads:
@@ -438,7 +443,7 @@ def _described(answer: Found | Follow | Hit | Alone | Refused | Live | Lead) -> 
             stored = isinstance(answer.decision, Record)
             return described(names.MISS, fwd=answer.reason, collapsed=answer.collapsed, stored=stored)
         case Lead():
-            return described(names.MISS, fwd=answer.reason)
+            return described(names.MISS, fwd=answer.reason, collapsed=False)
         case Hit(forwarded=Forwarded() as forwarded):
             return described(
                 answer.layer,

@@ -208,10 +208,12 @@ class Gathering(Generic[Q]):
     async def _follow(self, key: str, flight: Flight[Any]) -> object:
         """Wait for another's load of an item; returns its failure, if that would have been this caller's as well."""
         self._waited = True
-        outcome = await self._ways.outcome(flight, self._left())
-        if not any(known is flight.link for known in self._linked):  # one load may bring several
-            self._linked.append(flight.link)
-            link(self._span, flight.link)
+        try:
+            outcome = await self._ways.outcome(flight, self._left())
+        finally:
+            if not any(known is flight.link for known in self._linked):  # one load may bring several
+                self._linked.append(flight.link)
+                link(self._span, flight.link)
         request = self.board.request(key)
         if isinstance(outcome, Settled):
             result = outcome.result
@@ -341,14 +343,16 @@ class Gathering(Generic[Q]):
         """Count what was saved; what is not known of an item is not known of the request, which counts once for it."""
         board = self.board
         frame = self.frame() if self.result == names.HIT else None
-        given = [board.found[key].value for key, (result, _) in board.how.items() if result != names.JOINED]
-        answers = [one for one in ([frame] if frame else given) if isinstance(one, StoredResponse)]
+        found = [board.found[key].value for key, (result, _) in board.how.items() if result != names.JOINED]
+        given = [one for one in found if isinstance(one, StoredResponse)]
+        answers = [frame] if frame else given
         if not answers:
             return
         telemetry, model = self._engine.telemetry, answers[0].model
         saved = telemetry.saved.get(model) or telemetry.saved_by(model)
-        for one in answers:
+        for one in given:  # of the frame the bodies are no part
             telemetry.saved_bytes.add(body_size(one))
+        for one in answers:
             saved.seconds.n += one.load_seconds
             saved.input.n += one.input_tokens or 0
             saved.output.n += one.output_tokens or 0

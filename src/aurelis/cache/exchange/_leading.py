@@ -105,10 +105,12 @@ class Lead:
             self.recorder.abort()
             self._flight.abandon()
             return None
-        with self.asking():
-            self.recorder.fail(error)
-            run_inline(self.recorder.release())
-        self.recorder.report(error)
+        try:
+            with self.asking():
+                self.recorder.fail(error)
+                run_inline(self.recorder.release())
+        finally:
+            self.recorder.report(error)
         return self.recorder.stand_in(self.reason)
 
     def close(self) -> bool:
@@ -124,6 +126,7 @@ class Lead:
         if self.recorder.terminated:
             self.end()  # what follows the protocol's own end is of no use to anybody
         if self.recorder.over:
+            self.recorder.report(ConnectionAbortedError())  # unless it was: a thread may be interrupted while it stores
             return False
         # Once nobody is left nobody can come: the last to leave took the flight out of the map.
         if self._flight.has_callers() or self._flight.lingers():
@@ -157,4 +160,5 @@ class Lead:
 
     def lose(self) -> None:
         """The caller has dropped the response unread and unclosed. Takes no lock: a garbage collector calls this."""
+        self.recorder.lose()
         self._flight.lose()

@@ -195,10 +195,12 @@ class Loads(Generic[Q]):
             return
         ways = Blocking(self._engine)
         below = bool(self._engine.stack.lower)
-        with self._apart(hit, started_by):
+        with self._apart(hit, started_by) as span:
             recorder = run_inline(self.begin(flight, request, hit.key, None, below, ways, hit.refresh))
             if recorder is not None:
                 load(Lead(recorder, "stale", _nothing, flight))
+                if recorder.failed_with:  # what is stored stands in for it once more
+                    mark_failed(span, recorder.failed_with)
 
     def watch(self, task: asyncio.Task[None]) -> None:
         """As `Exchange.watch`."""

@@ -52,6 +52,7 @@ class Recorder(Generic[Q]):
         conditions: fields by which the origin is to be asked whether what is stored still holds, in place of all
             conditions of the caller's own; empty: it is just asked.
         route: template of the route that answers, empty where unknown.
+        failed_with: type of the error that the load has met; empty: none.
         found: why the origin is asked in spite of what a lower layer has, a `fwd` token of RFC 9211 §2.2; empty: it has
             nothing.
     """
@@ -82,6 +83,8 @@ class Recorder(Generic[Q]):
         self._permit = permit
         self._behind = behind
         self.found = found
+        self.failed_with = ""
+        self._reported = False
         self._published = False
         self.conditions: Fields = tuple(exchange.policy.conditions(request, stale))
         # One that loads in a thread has a span of its own; one that runs in a task is inside of the engine's.
@@ -294,6 +297,7 @@ class Recorder(Generic[Q]):
         """The load failed: callers get a stale response where the policy allows it, or the error."""
         self.over = True
         cause, unheard = type(error).__qualname__, not self._flight.has_callers()
+        self.failed_with = cause
         if self._recording is not None:
             self._recording.fail(error)
             self._engine.note_failure(cause, stale=False, unheard=unheard)
@@ -335,12 +339,22 @@ class Recorder(Generic[Q]):
         return answer_of(outcome.result, reason, self._engine)
 
     def report(self, error: BaseException | None = None) -> None:
-        """Record how long a blocking load took; one that runs in a task is timed by the engine."""
+        """Record how long a blocking load took, once; one that runs in a task is timed by the engine."""
+        if self._reported:
+            return
+        self._reported = True
         elapsed = self._engine.clock.monotonic() - self._begin
         error_type = None if error is None else type(error).__qualname__
         with self.asking():
             self._engine.telemetry.duration(elapsed, "fill", error_type=error_type)
-        close_span(self._span, error_type)
+        span, self._span = self._span, None
+        close_span(span, error_type)
+
+    def lose(self) -> None:
+        """A blocking load was dropped before its end. Takes no lock: a garbage collector calls this."""
+        span, self._span = self._span, None  # what is in a cycle with it may close it yet
+        if span is not None:
+            self._engine.telemetry.spans.lose(span, ConnectionAbortedError.__qualname__)
 
     def asking(self) -> AbstractContextManager[object]:
         """Around asking the origin in a thread: its spans are inside that of the load."""

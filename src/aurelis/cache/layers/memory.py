@@ -31,11 +31,16 @@ class Entries(LRUCache[str, Entry]):
     """The mapping itself. `entries[key]` is the fast path of the whole cache: it may return an expired entry.
 
     It does so for a key that is not there, too: an error, raised and caught, would cost a miss as much as all the rest.
+
+    Attributes:
+        evicted: entries that went for want of room.
+        written: the key that is being written. Where its old entry has to make room for its new one, nothing is lost.
     """
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes, attrgetter("size"))
         self.evicted = Cell()
+        self.written = ""
 
     def __missing__(self, key: str) -> Entry:
         return _NOTHING
@@ -51,7 +56,8 @@ class Entries(LRUCache[str, Entry]):
                 item = super().popitem()
             except RuntimeError:
                 continue  # a reader in another thread moved an entry between making and reading the iterator
-            self.evicted.n += 1
+            if item[0] != self.written:
+                self.evicted.n += 1
             return item
 
 
@@ -182,7 +188,12 @@ class MemoryBackend:
             if only is not None and (key not in self.entries or self.entries[key] is not only):
                 return False
             entry = self.entries.pop(key, None)
-        return entry is not None and entry.expires > self._clock.monotonic()
+        if entry is None:
+            return False
+        if entry.expires > self._clock.monotonic():
+            return True
+        self.expired.n += 1
+        return False
 
     def drop_all(self) -> int:
         """Forget everything; returns how many entries there were."""
@@ -238,6 +249,7 @@ class MemoryBackend:
     def _put(self, key: str, entry: Entry) -> bool:
         if entry.until == -math.inf:
             entry.until = min(entry.fresh_until, entry.expires)
+        self.entries.written = key
         try:
             self.entries[key] = entry
         except ValueError:  # larger than max_bytes: cachetools refuses it and keeps what was there

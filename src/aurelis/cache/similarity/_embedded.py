@@ -59,14 +59,14 @@ class Embedded:
         self._telemetry = telemetry
         telemetry.expect_breaker(names.SIMILARITY)
         self._timeout = timeout
-        self._state = _breaker.CLOSED
         self._late: dict[str, float] = {}  # with the instants until which they are not asked for again
         self.after_fork()
         renew_in_children(self)
 
     def after_fork(self) -> None:
-        """A thread that does not exist here may have been changing the state."""
+        """A thread that does not exist here may have been changing the state, whose changes are counted anew."""
         self._lock = threading.Lock()
+        self._state = _breaker.CLOSED
 
     async def vector(self, prompt: str, namespace: str | None) -> Vector | None:
         """The vector of a prompt, which is kept for a while; `None`: the embedder failed, or is left alone for that.

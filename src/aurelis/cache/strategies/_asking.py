@@ -89,9 +89,14 @@ class Asking:
             self._journal_trouble.over(now)
             return result
         kind = "timeout" if isinstance(problem, LayerTimeout) else type(problem.__cause__).__qualname__
+        kind = self.kind(kind)  # the log has its place, too
         self._telemetry.error(names.JOURNALED, operation, kind)
         self._journal_trouble.met(kind, self._clock.monotonic())
         raise problem
+
+    def kind(self, error_type: str) -> str:
+        """What may be said of the type of an error, one made at run time perhaps."""
+        return self._telemetry.error_kind(error_type)
 
     def batch(self, count: int) -> AbstractContextManager[Made]:
         """Around bringing so many writes to the store. They come from many requests, perhaps of other processes."""
@@ -119,6 +124,7 @@ class Asking:
 
     def stored(self, elapsed: float, error: str | None) -> None:
         """The store was asked for something, which took so many seconds. `error`: type of what it raised."""
+        error = None if error is None else self.kind(error)
         self._telemetry.duration(elapsed, "write", names.STORE, error)
         if error is None:
             self._store_trouble.over(self._clock.monotonic())

@@ -226,7 +226,7 @@ class Draining:
             outcome = await self._asking.ask("settle", session.settle(written, failed))
             self._asking.settled(outcome)
             if outcome.buried:
-                types = ", ".join(sorted({failure.error for failure in failed if failure.last}))
+                types = ", ".join(sorted({self._asking.kind(failure.error) for failure in failed if failure.last}))
                 _LOG.error("write-behind: %d writes are dead letters now (%s)", len(outcome.buried), types)
                 await self._forget(outcome.buried)
         finally:

@@ -76,6 +76,11 @@ class CellTable:
         """Have `read` called at each collection; it returns `None` once its subject is gone."""
         self.gauges.append((metric.name, self._attributes(attributes), read))
 
+    def end(self, *metrics: Metric) -> None:
+        """Read the gauges of these metrics no more."""
+        ended = {metric.name for metric in metrics}
+        self.gauges = [gauge for gauge in self.gauges if gauge[0] not in ended]
+
     def _series(self, metric: Metric) -> dict[Attributes, Cell | Sum]:
         return self.cells.setdefault(metric.name, {})
 
@@ -109,7 +114,8 @@ class Registry:
             self._bury()
             sums = dict(self._retired.get(metric.name, {}))
             for table in self._live.values():
-                for attributes, cell in list(table.cells.get(metric.name, {}).items()):
+                # A copy, in one step: another thread may be counting something for the first time.
+                for attributes, cell in table.cells.get(metric.name, {}).copy().items():
                     sums[attributes] = sums.get(attributes, 0) + cell.n
         return sums
 

@@ -144,8 +144,8 @@ INVALIDATIONS: Final = Metric(
     ),
     "Each key, tag or pattern that is named, once, whether there was something or a layer failed; what follows from "
     "events, from HTTP and from writes of a strategy too. `remote` ones when their message comes: of keys also those "
-    "that another process has set, since that takes them out of memory here; of patterns the keys that it has found. "
-    "How many entries went is in `evictions`.",
+    "that another process has set, since that takes them out of memory here; of patterns, and here of soft ones, the "
+    "keys that were found. How many entries went is in `evictions`.",
     "sum by (aurelis_cache_invalidation_scope, aurelis_cache_invalidation_source) (rate($[5m]))",
 )
 EVICTIONS: Final = Metric(
@@ -168,8 +168,9 @@ ENTRIES: Final = Metric(
     "{entry}",
     "Entries held now.",
     (Use(a.LAYER, _HELD_IN),),
-    "At each collection, where a layer can tell; of files as last seen.",
-    "sum by (aurelis_cache_name, aurelis_cache_layer) ($)",
+    "At each collection until it is closed, where a layer can tell; of the disk and of files as last seen, and all "
+    "processes on one folder see the same.",
+    'sum by (aurelis_cache_name) (${aurelis_cache_layer="l1"})',
 )
 USAGE: Final = Metric(
     P + "usage",
@@ -177,8 +178,9 @@ USAGE: Final = Metric(
     "By",
     "Bytes held now.",
     (Use(a.LAYER, _HELD_IN),),
-    "At each collection, where a layer can tell; of files as last seen.",
-    "sum by (aurelis_cache_name, aurelis_cache_layer) ($)",
+    "At each collection until it is closed, where a layer can tell; of the disk and of files as last seen, and all "
+    "processes on one folder see the same.",
+    'sum by (aurelis_cache_name) (${aurelis_cache_layer="l1"})',
 )
 LIMIT: Final = Metric(
     P + "limit",
@@ -186,20 +188,20 @@ LIMIT: Final = Metric(
     "By",
     "Bytes that may be held.",
     (Use(a.LAYER, _HELD_IN),),
-    "At each collection.",
+    "At each collection until it is closed.",
     "sum by (aurelis_cache_layer) (aurelis_cache_usage_bytes) / sum by (aurelis_cache_layer) ($)",
 )
 ERRORS: Final = Metric(
     P + "errors",
     "counter",
     "{error}",
-    "Failures of a layer or of a frame that were handled and not raised.",
+    "Failures of a layer, and stored frames that were refused.",
     (
         Use(a.LAYER, (a.L2, a.L3, a.FILES, a.JOURNALED, a.STORE, a.SIMILARITY, a.COMPRESSED)),
         Use(a.OPERATION, (*_OF_LAYERS, "write", *_OF_JOURNALS, "embed", "judge", "index", "recorded")),
         Use(a.ERROR_TYPE),
     ),
-    "Each failure that no caller was told of, when it is met.",
+    "Each failure, when it is met. Reads and stores go on without the layer; whoever invalidates is told, too.",
     "sum by (aurelis_cache_layer, error_type) (increase($[1h]))",
 )
 BREAKER: Final = Metric(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from hashlib import blake2b
 from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, create_key, set_value
 from opentelemetry.trace import (
     Link,
     ProxyTracerProvider,
@@ -24,6 +25,9 @@ from opentelemetry.trace import (
     StatusCode,
     Tracer,
 )
+
+from aurelis.cache._clock import SYSTEM_CLOCK
+from aurelis.cache._forking import renew_in_children
 
 from . import names
 from ._bounded import is_type
@@ -65,6 +69,12 @@ class Spans:
         self._hash_key = hash_key
         self.on_hit = wanted == "all"
         self.attributes = attributes
+        self.after_fork()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """What is left unended is the parent's to end."""
+        self._lost: deque[tuple[Span, str, int]] = deque()
 
     # Spans
 
@@ -102,11 +112,28 @@ class Spans:
         if not self._wanted or not _has_provider():
             return _attached(nothing) if get_current_context() else _NO_SPAN
         span = self._start(verb, key, nothing, started_by, attributes)
-        return _lived(span, _attached(trace.set_span_in_context(span, nothing)))
+        return _lived(span, _attached(_inside(span, nothing)))
 
     def here(self) -> object:
         """Where something in the background is begun: for `apart`; `None`: there is no span."""
         return current_span_context() if self._wanted and get_current_context() else None
+
+    def lose(self, span: Span, error_type: str) -> None:
+        """What `open` began was dropped, and ends now. Takes no lock: a garbage collector calls this.
+
+        It is told by whoever makes the next span, or by `end_lost`.
+        """
+        self._lost.append((span, error_type, int(SYSTEM_CLOCK.time() * 1e9)))
+
+    def end_lost(self) -> None:
+        """End what was dropped."""
+        while self._lost:
+            try:
+                span, error_type, at = self._lost.popleft()
+            except IndexError:  # another thread has it
+                return
+            mark_failed(span, error_type)
+            span.end(at)
 
     def _start(
         self,
@@ -116,6 +143,8 @@ class Spans:
         started_by: object = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> Span:
+        if self._lost:
+            self.end_lost()
         return (SWITCH.tracer or self._tracer).start_span(
             f"{verb} {self._name}",
             context,
@@ -137,15 +166,18 @@ class Spans:
         fwd: str = "",
         stale: str = "",
     ) -> None:
-        """Tell the current span what became of a request that waited for nothing. Arguments as those of `described`."""
+        """Tell the current span what became of a request that waited for nothing. Arguments as those of `described`.
+
+        Unless that is one of ours: it is about another request, within whose load this one is.
+        """
         span = get_current_span() if self.attributes and SWITCH.on else None
-        if span is not None and span.is_recording():
+        if span is not None and span.is_recording() and get_current_context().get(_OURS) is not span:
             told = described(result, layer, ttl=ttl, age=age, fwd=fwd, stale=stale)
             span.set_attributes({names.NAME: self._name, **told, **self.named(key)})
-        if self.on_hit and not fwd:
+        if self.on_hit:
             with self.around("get", key) as own:
                 if own is not None:
-                    own.set_attributes(described(result, layer, ttl=ttl, age=age, stale=stale))
+                    own.set_attributes(described(result, layer, ttl=ttl, age=age, fwd=fwd, stale=stale))
 
     def named(self, key: str | None) -> dict[str, str]:
         """The attribute that stands for a key; empty where none shall."""
@@ -198,7 +230,11 @@ def current_in(span: Span | None) -> AbstractContextManager[object]:
     """Inside, the span is the current one; `None` changes nothing."""
     if span is None:
         return _NO_SPAN
-    return _attached(trace.set_span_in_context(span))
+    return _attached(_inside(span))
+
+
+def _inside(span: Span, context: Context | None = None) -> Context:
+    return set_value(_OURS, span, trace.set_span_in_context(span, context))
 
 
 def mark_failed(span: Span | None, error_type: str) -> None:
@@ -234,19 +270,24 @@ def _lived(span: Span, inside: AbstractContextManager[object]) -> Iterator[Span]
 
 @contextlib.contextmanager
 def _attached(context: Context) -> Iterator[None]:
-    token = otel_context.attach(context)
-    gone = False
+    token: object = otel_context.attach(context)
     try:
         yield
     except GeneratorExit:
-        # A task that its event loop has dropped ends wherever the garbage collector comes, and takes its context along.
-        gone = get_current_context() is not context
+        # A task that its event loop has dropped ends wherever the garbage collector comes, so perhaps in the context of
+        # another one, where OpenTelemetry would complain of this token in the log. Its own context is gone then.
+        if isinstance(token, Token):
+            with contextlib.suppress(ValueError):
+                token.var.reset(token)
+            token = None
         raise
     finally:
-        if not gone:
-            otel_context.detach(token)
+        if token is not None:
+            otel_context.detach(token)  # type: ignore[arg-type]  # what `attach` gave
 
 
+_OURS = create_key("aurelis-cache-span")
+"""Where a context has the span, if it is one of ours, that is current in it."""
 _NO_SPAN: AbstractContextManager[None] = contextlib.nullcontext()
 # As long as there is no provider, `get_tracer_provider` looks into the environment at each call, which costs more than
 # all else that happens on the way to a shared layer. So the variable behind it is asked first, where there is one.
@@ -288,3 +329,10 @@ def link(span: Span | None, context: object) -> None:
     """Link the span to what it waited for: a `current_span_context`, or `None`, which changes nothing."""
     if span is not None and isinstance(context, SpanContext):
         span.add_link(context)
+
+
+def shared(span: Span | None, context: object) -> None:
+    """Say of the span of a request that it has waited for the load of another one. `context`: as for `link`."""
+    if span is not None:
+        span.set_attribute(names.COLLAPSED, True)
+        link(span, context)

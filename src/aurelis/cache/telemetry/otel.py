@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -84,7 +85,8 @@ class Instruments:
 
     def begin_anew(self) -> None:
         """Let go of what was reported, in a child: its parent has reported it."""
-        forget(self._all)
+        with contextlib.suppress(Exception):  # in another SDK; the child has more to make anew than telemetry
+            forget(self._all)
 
     def _observer(
         self, metric: names.Metric, read: Callable[[names.Metric], Mapping[tuple[tuple[str, str], ...], float]]
@@ -486,6 +488,10 @@ class Telemetry:
             return None if alive is None else read(alive)
 
         self.table.gauge(metric, level, **attributes)
+
+    def closed(self) -> None:
+        """The cache was closed: it holds nothing any more, and what others still hold is theirs to tell."""
+        self.table.end(names.ENTRIES, names.USAGE, names.LIMIT)
 
     # Durations
 
