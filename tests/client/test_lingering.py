@@ -171,7 +171,7 @@ async def test_what_would_not_be_kept_is_not_read_on(stack: Stack, upstream: Ups
     end = ANTHROPIC.end("max_tokens")
     gate = Gate()
     upstream.replies(replies(ANTHROPIC, [*ANTHROPIC.chunks[:-2], end[0], gate, end[1]]))
-    client = stack.client(keep=keep, linger=30)
+    client = stack.client(None, {"timeout": 10 * WITHIN}, keep=keep, linger=30)
     await left_after(stack, upstream, len(ANTHROPIC.chunks) - 1, client=client)
     if not keep:
         await upstream.disconnected.happened()
@@ -198,7 +198,7 @@ async def test_an_aborted_answer_is_not_read_on(stack: Stack, upstream: Upstream
 async def test_all_of_several_answers_must_have_ended(stack: Stack, upstream: Upstream) -> None:
     pieces = [event(piece("Hel")), event(piece("Hel", index=1)), event(piece(None, "stop"))]
     upstream.replies(Reply(200, [("content-type", "text/event-stream")], [*pieces, Gate()]))
-    client = stack.client(linger=30)
+    client = stack.client(None, {"timeout": 10 * WITHIN}, linger=30)
     call = await stack.open("POST", f"{upstream.url}/v1/chat/completions", json=chat(stream=True, n=2), client=client)
     for _ in pieces:
         await call.chunk()
