@@ -24,6 +24,7 @@ HITS: Final = {names.RESULT: f"{names.HIT}|{names.STALE}"}
 """Requests that a stored entry answered."""
 MEMORY: Final = {names.LAYER: names.L1}
 SHARED: Final = {names.LAYER: f"{names.L2}|{names.L3}"}
+_ON_DISK: Final = {names.LAYER: f"{names.L3}|{names.FILES}"}
 GET: Final = {names.OPERATION: "get"}
 FILL: Final = {names.OPERATION: "fill"}
 OPENED: Final = {names.BREAKER_STATE: "open"}
@@ -98,6 +99,12 @@ def in_range(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING, but:
 def level(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING) -> str:
     """What a gauge says now, over all instances."""
     return total(selector(metric, where), *by)
+
+
+def held(metric: Metric) -> str:
+    """What caches hold now, by layer: in memory over all instances, on a disk as one says, since they share it."""
+    own, by = selector(metric, but=_ON_DISK), (names.NAME, names.LAYER)
+    return f"{total(own, *by)} or max{_by(by)} ({selector(metric, _ON_DISK)})"
 
 
 def timed(where: Mapping[str, str], *by: str, window: str = "$__rate_interval") -> str:

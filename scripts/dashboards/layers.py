@@ -118,18 +118,19 @@ _TALL: Final = 10
 _SIZES = (
     Panel(
         "Entries by layer",
-        """Entries that are held now, over all instances, where a layer can tell. If they fall at once, something
-        cleared the cache; if they stand at their bound while the hit ratio is low, allow more (max_size).""",
-        (Query(q.level(names.ENTRIES, names.NAME, names.LAYER), q.legend(names.NAME, names.LAYER)),),
+        """Entries that are held now, where a layer can tell: in memory over all instances, on disks in the fullest. If
+        they fall at once, something cleared the cache; if they stand at their bound while the hit ratio is low, allow
+        more (max_size).""",
+        (Query(q.held(names.ENTRIES), q.legend(names.NAME, names.LAYER)),),
         height=_TALL,
     ),
     Panel(
         "Bytes, of their limit",
-        """Bytes that are held now and may be held, over all instances. If usage stays at the limit and the hit ratio is
-        low, raise max_bytes or shorten lives.""",
+        """Bytes that are held now and may be held: in memory over all instances, on disks in the fullest. If usage
+        stays at the limit and the hit ratio is low, raise max_bytes or shorten lives.""",
         (
-            Query(q.level(names.USAGE, names.NAME, names.LAYER), f"{q.legend(names.NAME, names.LAYER)}: used"),
-            Query(q.level(names.LIMIT, names.NAME, names.LAYER), f"{q.legend(names.NAME, names.LAYER)}: limit"),
+            Query(q.held(names.USAGE), f"{q.legend(names.NAME, names.LAYER)}: used"),
+            Query(q.held(names.LIMIT), f"{q.legend(names.NAME, names.LAYER)}: limit"),
         ),
         unit="bytes",
         logarithmic=True,  # otherwise limits leave no room for what is used
@@ -142,8 +143,7 @@ _SIZES = (
         the hit ratio suffers.""",
         (
             Query(
-                f"{q.level(names.USAGE, names.NAME, names.LAYER)} "
-                f"/ ({q.level(names.LIMIT, names.NAME, names.LAYER)} > 0)",
+                f"({q.held(names.USAGE)}) / (({q.held(names.LIMIT)}) > 0)",
                 q.legend(names.NAME, names.LAYER),
             ),
         ),
