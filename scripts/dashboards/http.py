@@ -11,6 +11,8 @@ from .overview import HIT_RATIO, HIT_RATIO_BY_CACHE, RATIO_STEPS, durations
 STALE_STEPS: Final = ((None, "green"), (0.01, "yellow"), (0.05, "red"))
 """The last is where the alert is."""
 STALE: Final = {names.RESULT: names.STALE}
+MEANT: Final = {names.STALE_REASON: "revalidate|request"}
+"""What is stale as it is meant: while it is revalidated, or as the client asked."""
 
 # What FastAPI's own telemetry and that of ASGI report, by OpenTelemetry's conventions. The middleware names the route
 # for hits too. These have no name of a cache.

@@ -6,7 +6,7 @@ from aurelis.cache.telemetry import names
 
 from . import _queries as q
 from ._records import NONE_IS_GOOD, PLAIN, Choice, Dashboard, Panel, Query, Row, Steps
-from .http import STALE
+from .http import MEANT, STALE
 from .layers import FAILED
 from .writing import of_journal
 
@@ -94,10 +94,10 @@ _BUDGETS = (
     ),
     Panel(
         "Budget left: answers are fresh",
-        """What is left of the stale answers that the objective allows in the time range. Below zero it is spent: the
-        origin fails or is too slow, repair it or give it longer time-outs; if stale answers are as meant, choose a
-        lower objective.""",
-        (Query(_left(q.in_range(names.REQUESTS, where=STALE), q.in_range(names.REQUESTS)), "left"),),
+        """What is left of the stale answers that the objective allows in the time range, without those that are meant:
+        while they are revalidated, or as the client asked. Below zero it is spent: the origin fails or is too slow,
+        repair it or give it longer time-outs.""",
+        (Query(_left(q.in_range(names.REQUESTS, where=STALE, but=MEANT), q.in_range(names.REQUESTS)), "left"),),
         kind="stat",
         unit="percentunit",
         decimals=1,
@@ -137,7 +137,10 @@ _BUDGETS = (
                 ),
                 "layers answer",
             ),
-            Query(_burn(q.per_second(names.REQUESTS, where=STALE), q.per_second(names.REQUESTS)), "answers are fresh"),
+            Query(
+                _burn(q.per_second(names.REQUESTS, where=STALE, but=MEANT), q.per_second(names.REQUESTS)),
+                "answers are fresh",
+            ),
             Query(_burn(q.timed(q.FAILED_LOADS), q.timed(q.FILL)), "loads succeed"),
         ),
         steps=_BURN,

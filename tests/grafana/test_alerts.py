@@ -36,7 +36,10 @@ def labelled(labels: Mapping[str, str]) -> str:
     return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
 
 
-HIT, STALE, MISS = (series("requests_total", result=result) for result in ("hit", "stale", "miss"))
+HIT, MISS = (series("requests_total", result=result) for result in ("hit", "miss"))
+STALE, REVALIDATING = (
+    series("requests_total", result="stale", stale_reason=reason) for reason in ("error", "revalidate")
+)
 OPEN, HALF_OPEN, CLOSED = (
     series("breaker_changes_total", layer="l2", breaker_state=state) for state in ("open", "half_open", "closed")
 )
@@ -139,7 +142,13 @@ CASES = [
         (60, 70),
         (160,),
     ),
-    Case("AurelisCacheStaleForLong", {HIT: "0+50x200", STALE: "0+0x60 0+10x140", MISS: "0+5x200"}, (60, 80), (120,)),
+    Case(
+        "AurelisCacheStaleForLong",
+        # Much is stale while it is revalidated, as it is meant; then the origin fails.
+        {HIT: "0+50x200", REVALIDATING: "0+20x200", STALE: "0+0x60 0+10x140", MISS: "0+5x200"},
+        (50, 60, 80),
+        (120,),
+    ),
     Case(
         "AurelisCacheSavingsStopped",
         # New processes, whose calls are never answered from the cache.
