@@ -5,7 +5,7 @@ from typing import Final
 
 _ONLY_LINKS = "of interim responses, ASGI knows 103 alone and no field of it but Link"
 _NO_INTERIM = "ASGI servers send interim responses from HTTP/2 on only"
-_NO_INTERIM_SEEN = "HTTP clients drop interim responses"
+_NO_INTERIM_GIVEN = "the library's connections drop interim responses"
 _SET_COOKIE = "deliberate: a cookie is for the one who asked, and a shared cache never stores it"
 _TOO_SHORT = "a heuristic lifetime is a tenth of the time since the last modification, which is less than the pause"
 _MALFORMED_TAG = "deliberate: what is no entity tag matches nothing, so the whole response is sent"
@@ -40,6 +40,11 @@ BY_RUN: Final[Mapping[str, Mapping[str, str]]] = {
     "in_process": EVERYWHERE,
     "behind_uvicorn": EVERYWHERE,
     "behind_uvicorn_over_http_1": {**EVERYWHERE, "interim-not-cached": _NO_INTERIM},
-    "through_the_transport": {**EVERYWHERE, "interim-not-cached": _NO_INTERIM_SEEN},
+    "through_the_transport": EVERYWHERE,
 }
 """The same for each run."""
+
+OF_THE_LIBRARYS_CONNECTIONS: Final[Mapping[str, str]] = dict.fromkeys(
+    ("interim-102", "interim-103", "interim-not-cached", "interim-no-header-reuse"), _NO_INTERIM_GIVEN
+)
+"""Cases of interim responses that do not end well through a transport around httpx2's own: all."""

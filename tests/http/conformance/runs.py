@@ -11,7 +11,7 @@ from functools import partial
 import h11
 import httpx2
 import uvicorn
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message
 
 from aurelis.cache import CacheConfig, CacheManager
 from aurelis.cache.testing import ManualClock
@@ -23,12 +23,12 @@ from tests.asgi.visits import http_scope
 from tests.http.conformance.cases import Case
 from tests.http.conformance.origin import EARLY_HINT, ScriptedOrigin, asleep, joined
 from tests.http.conformance.play import Answer, Result, play
+from tests.http.conformance.proxy import InterimTransport, ReverseProxy
 from tests.managers import eventually, fresh_name, is_settled
 
 _TIMEOUT = 30.0
 """Seconds for one case."""
 _AT_ONCE = 64
-_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"te", b"upgrade", b"proxy-connection"})
 
 Ask = Callable[[str, str, list[tuple[str, str]], bytes], Awaitable[Answer]]
 
@@ -112,55 +112,52 @@ async def _behind(
 
 
 async def through_the_transport(cases: Mapping[str, Case]) -> dict[str, Result]:
-    """A reverse proxy whose client has the transport of a shared cache, before the origin; real sockets and time."""
+    """A reverse proxy whose client has the transport of a shared cache, before the origin; real sockets and time.
+
+    Over HTTP/1.1, whose fields are all there, and over the library's connections. Cases of interim responses need
+    connections that give them to the client, and HTTP/2, over which the servers send them.
+    """
+    interim = of_interim_responses(cases)
+    others = {name: case for name, case in cases.items() if name not in interim}
+    own = httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=200))
+    of_others, of_interim = await asyncio.gather(
+        _through(own, _serving, _client, others),
+        _through(InterimTransport(), partial(uvicorn_http2, date=False), _client_of_http2, interim),
+    )
+    return of_others | of_interim
+
+
+async def through_the_librarys_connections(cases: Mapping[str, Case]) -> dict[str, Result]:
+    """The same over HTTP/2 and the library's connections for whichever cases there are."""
+    own = httpx2.AsyncHTTPTransport(http1=False, http2=True)
+    return await _through(own, partial(uvicorn_http2, date=False), _client_of_http2, cases)
+
+
+def of_interim_responses(cases: Mapping[str, Case]) -> dict[str, Case]:
+    """The cases in which the origin sends some."""
+    return {
+        name: case for name, case in cases.items() if any(request.get("interim_responses") for request in case.requests)
+    }
+
+
+async def _through(
+    inner: httpx2.AsyncBaseTransport,
+    serving: Callable[[ASGIApp], AbstractAsyncContextManager[int]],
+    client: Callable[[int], Ask],
+    cases: Mapping[str, Case],
+) -> dict[str, Result]:
     manager = CacheManager(CacheConfig(name=fresh_name()))
     origin = ScriptedOrigin(time.time, asleep)
     try:
-        async with _serving(origin) as behind:
-            limits = httpx2.Limits(max_connections=200)
-            inner = httpx2.AsyncHTTPTransport(limits=limits)
+        async with serving(origin) as behind:
             transport = AsyncCacheTransport(inner, cache=manager, shared=True)
             async with (
-                httpx2.AsyncClient(transport=transport, timeout=_TIMEOUT) as client,
-                _serving(ReverseProxy(client, f"http://{HOST}:{behind}")) as port,
+                httpx2.AsyncClient(transport=transport, timeout=_TIMEOUT) as proxied,
+                serving(ReverseProxy(proxied, f"http://{HOST}:{behind}")) as port,
             ):
-                return await _all(cases, origin, _client(port))
+                return await _all(cases, origin, client(port))
     finally:
         await manager.aclose()
-
-
-class ReverseProxy:
-    """The least that hands requests on and answers back, both as they are."""
-
-    def __init__(self, client: httpx2.AsyncClient, base: str) -> None:
-        self._client = client
-        self._base = base
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
-        query = f"?{scope['query_string'].decode()}" if scope["query_string"] else ""
-        headers = [line for line in scope["headers"] if line[0] not in _HOP_BY_HOP and line[0] != b"host"]
-        request = httpx2.Request(
-            scope["method"],
-            f"{self._base}{scope['raw_path'].decode()}{query}",
-            headers=headers,
-            content=body or None,
-        )
-        response = await self._client.send(request, stream=True)
-        try:
-            kept = [(name, value) for name, value in response.headers.raw if name.lower() not in _HOP_BY_HOP]
-            await send({"type": "http.response.start", "status": response.status_code, "headers": kept})
-            async for chunk in response.aiter_raw():
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            await response.aclose()
 
 
 async def _all(cases: Mapping[str, Case], origin: ScriptedOrigin, ask: Ask) -> dict[str, Result]:

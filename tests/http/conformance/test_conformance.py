@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import MISSING_SHARED, ROOT
 from tests.http.conformance import runs
 from tests.http.conformance.cases import VARIABLE, Case, folder, load
-from tests.http.conformance.expected import BY_RUN
+from tests.http.conformance.expected import BY_RUN, OF_THE_LIBRARYS_CONNECTIONS
 from tests.http.conformance.judge import GOOD, judge, table
 from tests.http.conformance.play import Result
 
@@ -32,6 +32,13 @@ async def test_all_cases_but_the_named_ones_pass(cases: dict[str, Case], run: Ru
     failed = {name for name, verdict in verdicts.items() if verdict not in GOOD}
     assert failed - expected.keys() == set(), "these should pass"
     assert expected.keys() - failed == set(), "these pass by now"
+
+
+async def test_the_librarys_connections_give_no_interim_responses(cases: dict[str, Case]) -> None:
+    interim = runs.of_interim_responses(cases)
+    results = await runs.through_the_librarys_connections(interim)
+    wanting = {name for name, result in results.items() if "interim responses []" in result.detail}
+    assert wanting == OF_THE_LIBRARYS_CONNECTIONS.keys() == interim.keys(), results
 
 
 def test_what_does_not_pass_is_on_the_page_about_it() -> None:
