@@ -19,12 +19,16 @@ Attributes = Mapping[str, Any]
 _INSTRUMENTS: tuple[type, ...] = (Histogram, ObservableCounter, ObservableUpDownCounter)
 
 
+def reader_of_all() -> InMemoryMetricReader:
+    """A reader for a process in which each test has a cache of its own name: the SDK keeps fewer series apart."""
+    return InMemoryMetricReader(cardinality_limits=dict.fromkeys(_INSTRUMENTS, 1_000_000))
+
+
 class Metrics:
     """A meter provider of the tests' own beside the global one."""
 
     def __init__(self) -> None:
-        # Each test has a cache of its own name, which is more series than the SDK keeps apart by default.
-        self.reader = InMemoryMetricReader(cardinality_limits=dict.fromkeys(_INSTRUMENTS, 1_000_000))
+        self.reader = reader_of_all()
         self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
         instrument(self.provider)
 

@@ -10,13 +10,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
+from tests.telemetry.collecting import reader_of_all
+
 
 @dataclass
 class Seen:
     """Providers of the test's own, and what they got."""
 
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
-    reader: InMemoryMetricReader = field(default_factory=InMemoryMetricReader)
+    reader: InMemoryMetricReader = field(default_factory=reader_of_all)
 
     def __post_init__(self) -> None:
         self.tracers = TracerProvider(shutdown_on_exit=False)

@@ -17,7 +17,7 @@ from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.telemetry.instrumentor import AurelisCacheInstrumentor
 from tests.conftest import ROOT
 from tests.managers import run_script
-from tests.telemetry.collecting import record_spans
+from tests.telemetry.collecting import reader_of_all, record_spans
 from tests.telemetry.integration.programs import OWN_PROVIDERS
 
 
@@ -52,7 +52,7 @@ def counted(reader: InMemoryMetricReader, name: str) -> float | None:
         for metric in scope.metrics
         if metric.name == "aurelis.cache.requests"
         for point in metric.data.data_points
-        if point.attributes.get("aurelis.cache.name") == name
+        if point.attributes["aurelis.cache.name"] == name
     ]
     return sum(points) if points else None
 
@@ -71,7 +71,7 @@ async def test_providers_that_are_named_get_metrics_and_spans_until_it_is_undone
 ) -> None:
     """Of a cache that was there before, too."""
     everywhere = record_spans()
-    reader, exporter = InMemoryMetricReader(), InMemorySpanExporter()
+    reader, exporter = reader_of_all(), InMemorySpanExporter()
     meters, tracers = MeterProvider([reader], shutdown_on_exit=False), TracerProvider(shutdown_on_exit=False)
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
     async with CacheManager(CacheConfig(name="named")) as cache:
@@ -97,7 +97,7 @@ async def test_providers_that_are_named_get_metrics_and_spans_until_it_is_undone
 async def test_what_was_reported_to_before_is_reported_to_afterwards(instrumentor: AurelisCacheInstrumentor) -> None:
     from aurelis.cache.telemetry.otel import instrument
 
-    reader = InMemoryMetricReader()
+    reader = reader_of_all()
     meters = MeterProvider([reader], shutdown_on_exit=False)
     instrument(meters)
     instrumentor.instrument(meter_provider=meters)

@@ -24,11 +24,11 @@ _CREDENTIAL_PARAMETERS = frozenset(
     {
         *("key", "api_key", "api-key", "apikey", "x-api-key", "subscription-key", "client_secret", "secret"),
         *("token", "access_token", "access-token", "auth_token", "id_token", "refresh_token", "private_token"),
-        *("api_token", "jwt", "auth", "authorization"),
+        *("api_token", "oauth_token", "access_key", "accesskey", "jwt", "auth", "authorization"),
         *("password", "passwd", "pwd", "session", "session_id", "sessionid"),
         # Signed addresses: Azure, Amazon, Google.
         *("sig", "signature", "awsaccesskeyid", "x-amz-credential", "x-amz-security-token", "x-amz-signature"),
-        *("googleaccessid", "x-goog-credential", "x-goog-signature"),
+        *("googleaccessid", "x-goog-credential", "x-goog-signature", "x-goog-api-key"),
     }
 )
 
