@@ -37,7 +37,7 @@ def _tag(package: str) -> str:
 
 RULES: Final = (
     CacheRule("/packages", ttl=20, stale_if_error=600),
-    CacheRule("/packages/{name}", tags=lambda found: [_tag(found["name"])]),
+    CacheRule("/packages/{name}", stale_if_error=600, tags=lambda found: [_tag(found["name"])]),
     CacheRule("/search", ttl=20, stale_while_revalidate=20, stale_if_error=600),
 )
 """`/packages` and `/search` send no Cache-Control; the others do."""
