@@ -9,6 +9,7 @@ import pytest
 from aurelis.cache import CacheConfig, CacheManager
 from aurelis.cache.exchange import MAX_REFRESHES
 from aurelis.cache.testing import ManualClock, SharedMemory
+from aurelis.cache.typing import Entry
 from aurelis_asgi import CacheMiddleware
 from tests.asgi.counts import coalesced, loads, requests
 from tests.asgi.origin import Call, Origin
@@ -37,6 +38,29 @@ async def test_another_process_validates_what_this_one_has_stored(clock: ManualC
         assert (visit.status, visit.body) == (200, b"body 1")
         assert "fwd-status=304" in visit.cache_status
         assert loads(one) + loads(other) == len(origin.calls) == 2
+
+
+async def test_what_goes_out_of_date_while_a_layer_answers_is_no_hit(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, origin = SharedMemory(clock), Origin(Tagged())
+    node = shared.node()
+    lookup = node.lookup
+
+    async def slow(key: str) -> Entry | None:
+        found = await lookup(key)
+        clock.advance(11)
+        return found
+
+    async with (
+        CacheManager(CacheConfig(), clock=clock, lower=[shared.node()]) as one,
+        CacheManager(CacheConfig(timeout=100), clock=clock, lower=[node]) as other,
+    ):
+        await ask(CacheMiddleware(origin, cache=one))
+        monkeypatch.setattr(node, "lookup", slow)
+        visit = await ask(CacheMiddleware(origin, cache=other))
+        assert "fwd=stale; fwd-status=304" in visit.cache_status, visit.cache_status
+        assert requests(other) == {"revalidated": 1}
 
 
 class Tagged:

@@ -99,6 +99,8 @@ class Exchange(Generic[Q]):
         entry = self.engine.peek(key, now)
         if entry is None or now >= entry.fresh_until or type(entry.value) is not StoredResponse:
             return None
+        if entry.value.overdue:  # another thread has stored it since `now`, and it was stale then already
+            return None
         observed = self.engine.count_memory_hit(now)
         hit = hit_of(entry, names.L1, now, self._telemetry, key)
         if observed:
@@ -124,7 +126,7 @@ class Exchange(Generic[Q]):
     def _from_memory(self, request: Q, decision: Serve, now: float, key: str) -> Hit:
         entry = decision.entry
         hit = hit_of(entry, names.L1, now, self._telemetry, key, decision.refresh, body=wants_body(request))
-        if now < entry.fresh_until:
+        if hit.ttl > 0:
             if self.engine.count_memory_hit(now):
                 self._telemetry.spans.note(names.HIT, names.L1, key, ttl=hit.ttl, age=hit.age)
         else:
@@ -195,6 +197,7 @@ class Exchange(Generic[Q]):
                         raise
                     if found is not None:
                         entry, layer = found.entry, found.layer
+                        now = engine.clock.monotonic()  # it has taken its time
                         decision = self.policy.on_lookup(request, entry, now)
                 if isinstance(decision, Follow):
                     key, layer = decision.key, names.L1
@@ -202,14 +205,14 @@ class Exchange(Generic[Q]):
                     decision = of_variant(self.policy.on_lookup(request, entry, now))
                     continue
                 if isinstance(decision, Serve):
-                    fresh = now < decision.entry.fresh_until
+                    body = wants_body(request)
+                    hit = hit_of(decision.entry, layer, now, self._telemetry, key, decision.refresh, body=body)
+                    fresh = hit.ttl > 0
                     reason = "" if fresh else stale_reason(decision, now)
                     if fresh:
                         engine.telemetry.request(names.HIT, layer).n += 1
                     else:
                         engine.telemetry.stale(reason).n += 1
-                    body = wants_body(request)
-                    hit = hit_of(decision.entry, layer, now, self._telemetry, key, decision.refresh, body=body)
                     if span is not None:
                         result = names.HIT if fresh else names.STALE
                         span.set_attributes(described(result, layer, ttl=hit.ttl, age=hit.age, stale=reason))
