@@ -159,6 +159,9 @@ class _NoSizes(Sizes):
 class Silent(Telemetry):
     """Counts nothing, records nothing, makes no spans. Its methods are those of `Telemetry`, by what they return."""
 
+    def __init__(self, name: str, **_options: Any) -> None:
+        super().__init__(name, spans="none", span_attributes=False)
+
 
 def _nothing(returns: str) -> Callable[..., Any]:
     if returns == "None" or returns.endswith("| None"):
