@@ -1,5 +1,7 @@
 """When a stored response answers (RFC 9111 §4), and when with 304 (§4.3.2)."""
 
+from dataclasses import replace
+
 import pytest
 
 from aurelis.cache.http import (
@@ -133,6 +135,16 @@ def test_request_directives_can_be_switched_off() -> None:
     assert ask(get(pragma="no-cache"), FRESH, NOW) == Serve(FRESH)
     assert ask(get(cache_control="only-if-cached"), None, NOW) == Load("uri-miss")
     assert ask(get(range="bytes=0-"), None, NOW) == Bypass("uri-miss", "range")
+
+
+def test_what_was_stale_when_it_was_stored_is_never_fresh() -> None:
+    """Not for a request, either, that has looked at the clock just before it was stored."""
+    response = StoredResponse(200, (), (b"body",), initial_age=11.0, lifetime=11.0, overdue=1.0)
+    ask, late = policy().on_lookup, entry(response, fresh_until=NOW + 0.001)
+    assert ask(get(), late, NOW) == Load("stale")
+    assert ask(get(cache_control="only-if-cached"), late, NOW) == Refuse()
+    behind = entry(replace(response, stale_while_revalidate=60.0), fresh_until=NOW + 0.001)
+    assert ask(get(), behind, NOW) == Serve(behind, "revalidate")
 
 
 def test_head_is_answered_from_a_stored_get() -> None:

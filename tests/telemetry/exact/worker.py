@@ -128,6 +128,7 @@ class Worker:
     def _page(self, chance: random.Random, impatient: object) -> dict[str, Any]:
         """What to ask for."""
         if chance.random() < 0.01:  # nobody waits so long
+            self.know(slow=1)
             return {"url": f"{self.origin}/page/slow/{chance.randrange(10**12)}", "timeout": impatient}
         if chance.random() < 0.01:  # nobody is there
             self.know(nowhere=1)

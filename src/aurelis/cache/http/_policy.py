@@ -121,7 +121,7 @@ class HttpPolicy:
             if entry is None:
                 return _URI_MISS
             value = entry.value
-            if isinstance(value, StoredResponse) and now < entry.fresh_until:
+            if isinstance(value, StoredResponse) and now < entry.fresh_until and not value.overdue:
                 return Serve(entry)
             directives = NO_REQUEST_DIRECTIVES
         else:

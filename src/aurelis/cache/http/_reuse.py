@@ -74,6 +74,8 @@ def reuse(
     refused = _refused_credentials(request, stored, shared=shared)
     if refused:
         return _REFUSE if directives.only_if_cached else Bypass("bypass", refused)
+    if stored.overdue:  # stale when it was stored, even to who had looked at the clock just before
+        now = max(now, entry.fresh_until)
     if now >= entry.fresh_until:
         if _suffices(directives, stored, entry.fresh_until, now):
             return Serve(entry)
