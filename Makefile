@@ -3,7 +3,7 @@
 #   make test PYTHON=python3.12        another Python, in a new environment
 SHELL := /bin/sh
 VENV ?= .venv
-WORKERS ?= 3
+WORKERS ?= 2
 ARGS ?=
 RUN := $(VENV)/bin/
 
