@@ -42,6 +42,7 @@ class Seen:
 
     Attributes:
         metrics: names of metrics.
+        attributes: of metrics, with their names.
         values: of attributes, by metric and attribute, in series that are not zero.
         undeclared: what is not declared.
     """
@@ -49,6 +50,7 @@ class Seen:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self.metrics: set[str] = set()
+        self.attributes: set[tuple[str, str]] = set()
         self.values: dict[tuple[str, str], set[str]] = {}
         self.undeclared: set[str] = set()
 
@@ -71,6 +73,7 @@ class Seen:
             missing = {use.attribute for use in metric.attributes if not use.only} - attributes.keys()
             self.undeclared |= {f"{metric.name} without {attribute}" for attribute in missing}
             amount = getattr(point, "value", None) or getattr(point, "count", 0)
+            self.attributes |= {(metric.name, attribute) for attribute in attributes}
             for attribute, value in attributes.items():
                 use = uses.get(attribute)
                 allowed = () if use is None else use.values or tuple(names.ATTRIBUTES[attribute].values)
@@ -102,6 +105,7 @@ async def test_what_is_emitted_is_what_is_declared(
             assert marked.keys() <= allowed, "what is not declared need not be marked"
             if left := allowed - seen.values.get((metric.name, use.attribute), set()) - marked.keys():
                 lacking[metric.name, use.attribute] = left
+            assert (metric.name, use.attribute) in seen.attributes
     assert lacking == {}
 
 
