@@ -24,9 +24,9 @@ from aurelis.cache.typing import ExchangePolicy
 
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused, hit_of
 from ._judgements import (
-    MISSES,
     is_at_hand,
     is_for_its_leader,
+    is_miss,
     may_be_below,
     of_variant,
     stale_reason,
@@ -158,6 +158,10 @@ class Exchange(Generic[Q]):
         """Count a request that the cache could have answered and must not."""
         self.engine.note(_result_alone(decision.reason), fwd=decision.reason)
         return self._alone(decision.reason, decision.detail)
+
+    def note_again(self, reason: str) -> None:
+        """Count that the origin is asked once more for a request that is counted already."""
+        self._telemetry.refresh(reason)
 
     def open_blocking(
         self, pending: Pending[Q], *, patience: float | None = None
@@ -446,7 +450,7 @@ class Exchange(Generic[Q]):
 
 def _result_alone(reason: str) -> str:
     """The result of a request that asks the origin for itself alone."""
-    return names.MISS if reason in MISSES or reason == "request" else names.BYPASS
+    return names.MISS if is_miss(reason) else names.BYPASS
 
 
 def _described(answer: Found | Follow | Hit | Alone | Refused | Live | Lead) -> Attributes:

@@ -38,6 +38,11 @@ def may_be_below(decision: Lookup) -> bool:
     return isinstance(decision, Refuse) or (isinstance(decision, Bypass) and decision.reason in MISSES)
 
 
+def is_miss(reason: str) -> bool:
+    """Whether a request for which the origin is asked for this reason counts as a miss."""
+    return reason in MISSES or reason == "request"
+
+
 def is_at_hand(decision: Lookup, layer: str, failure: object) -> bool:
     """Whether memory has the answer to a request, or was not asked for one.
 
@@ -48,7 +53,7 @@ def is_at_hand(decision: Lookup, layer: str, failure: object) -> bool:
     if isinstance(decision, Serve):
         return layer == names.L1
     if isinstance(decision, Bypass):
-        return decision.reason not in MISSES
+        return not is_miss(decision.reason)
     return isinstance(decision, Load) and failure is not None
 
 

@@ -65,7 +65,8 @@ LOOKUPS: Final = Metric(
         Use(a.LAYER, (*_STORED_IN, a.FILES)),
         Use(a.RESULT, (a.HIT, a.STALE, a.NEGATIVE, a.MISS, "error", "skipped")),
     ),
-    "Each look into a layer for one key; below memory also for items. In memory, `stale` and `negative` have answered.",
+    "Each look into a layer for one key; into memory one for each request, also for several items, and none for what "
+    "must not be answered from there. In memory, `stale` and `negative` have answered.",
     'sum by (aurelis_cache_layer) (rate(${aurelis_cache_result="hit"}[5m])) '
     "/ sum by (aurelis_cache_layer) (rate($[5m]))",
 )
