@@ -330,12 +330,17 @@ class Recorder(Generic[Q]):
     def stand_in(self, reason: str) -> Hit | None:
         """What takes the place of the response, for a caller that does not wait on the flight, counted as its answer.
 
+        In the background there is no caller, and nothing is counted.
+
         Args:
             reason: why the origin was asked.
         """
         outcome = self._flight.outcome
         if not isinstance(outcome, Settled) or not isinstance(outcome.result, Substitute):
             return None
+        if self._behind:  # nobody is answered, so there is nothing to count
+            stored: StoredResponse = outcome.result.entry.value  # type: ignore[assignment]  # that is what stands in
+            return Hit(stored, outcome.result.result, 0, 0.0)
         return answer_of(outcome.result, reason, self._engine)
 
     def report(self, error: BaseException | None = None) -> None:
