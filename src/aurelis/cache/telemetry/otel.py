@@ -83,11 +83,6 @@ class Instruments:
         """Whether the provider has become the global one since it was named."""
         return self._provider is not None and self._provider() is metrics.get_meter_provider()
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether the provider that was named is garbage."""
-        return self._provider is not None and self._provider() is None
-
     def begin_anew(self) -> None:
         """Let go of what was reported, in a child: its parent has reported it."""
         with contextlib.suppress(Exception):  # in another SDK; the child has more to make anew than telemetry
@@ -100,7 +95,7 @@ class Instruments:
             series = ((dict(attributes), value) for attributes, value in read(metric).items())
             only = self.only
             if only is not None and self.is_global:  # the SDK keeps these, and drops those of the other set
-                only = _PROVIDERS.sets[0].only
+                only = _PROVIDERS.first().only
             return [Observation(value, found) for found, value in series if only is None or found[names.NAME] in only]
 
         return observe
@@ -110,25 +105,46 @@ class _Providers:
     """The sets of instruments in use.
 
     One behind the global provider, one for each provider named explicitly, and one that is read in the process itself.
+    Those of the named ones are not held: whoever collects has their callbacks, and with these the sets, so that a set
+    is there as long as its provider or a reader of it is.
     """
 
     def __init__(self) -> None:
-        self.sets: tuple[Instruments, ...] = ()
-        self._inner: tuple[Instruments, Any, MeterProvider] | None = None
+        self.sets: tuple[weakref.ref[Instruments], ...] = ()
+        self._first: Instruments | None = None
+        self._inner: tuple[Instruments, Any] | None = None
         self._lock = threading.Lock()
         self._named: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
         renew_in_children(self)
 
     def ensure_global(self) -> None:
         """Made with the first cache. The API's proxies bind to a provider that is set later."""
-        if not self.sets:
+        if self._first is None:
             with self._lock:
-                self.sets = self.sets or (Instruments(only=None if SWITCH.on else set()),)
+                if self._first is None:
+                    first = Instruments(only=None if SWITCH.on else set())
+                    self.sets = (weakref.ref(first),)
+                    self._first = first
+
+    def first(self) -> Instruments:
+        """The set of the global provider."""
+        self.ensure_global()
+        assert self._first is not None
+        return self._first
+
+    def living(self) -> list[Instruments]:
+        """All sets, that of the global provider first."""
+        return [instruments for reference in self.sets if (instruments := reference()) is not None]
+
+    def _use(self, instruments: Instruments) -> None:
+        self.sets = tuple(map(weakref.ref, (*self.living(), instruments)))
+
+    def _drop(self, instruments: Instruments) -> None:
+        self.sets = tuple(weakref.ref(each) for each in self.living() if each is not instruments)
 
     def switch(self, on: bool) -> bool:
         """Report to the global provider, or do not; returns whether it was so before."""
-        self.ensure_global()
-        instruments = self.sets[0]
+        instruments = self.first()
         before, instruments.only = instruments.only is None, None if on else set()
         return before
 
@@ -144,19 +160,15 @@ class _Providers:
                 instruments.only = None
             else:
                 self._named[provider] = instruments = Instruments(provider)
-            self.sets = (*self._living(), instruments)
+            self._use(instruments)
         return True
-
-    def _living(self) -> Iterable[Instruments]:
-        """Those whose provider is not garbage: nobody could be told by it, but for a reader that nobody can stop."""
-        return (each for each in self.sets if not each.is_gone)
 
     def remove(self, provider: MeterProvider) -> None:
         """Report no longer to a provider that was added."""
         with self._lock:
             instruments = self._named[provider]
             instruments.only = set()  # the SDK lets go of no instrument
-            self.sets = tuple(each for each in self.sets if each is not instruments)
+            self._drop(instruments)
 
     def reader(self, name: str) -> Any:  # an `InMemoryMetricReader`, whose module may be absent
         """The reader of the process's own provider, which from now on reports caches of this name, too."""
@@ -164,9 +176,9 @@ class _Providers:
         with self._lock:
             if self._inner is None:
                 provider, reader = _inner_provider()
-                self._inner = Instruments(provider, only=set()), reader, provider
-                self.sets = (*self._living(), self._inner[0])
-            instruments, reader, _ = self._inner
+                self._inner = Instruments(provider, only=set()), reader
+                self._use(self._inner[0])
+            instruments, reader = self._inner
             assert instruments.only is not None
             instruments.only.add(name)
         return reader
@@ -174,9 +186,9 @@ class _Providers:
     def after_fork(self) -> None:
         self._lock = threading.Lock()
         if self._inner is not None:  # its locks may be held for ever; the next reader has another
-            self.sets = tuple(each for each in self.sets if each is not self._inner[0])
+            self._drop(self._inner[0])
             self._inner = None
-        for instruments in {*self.sets, *self._named.values()}:
+        for instruments in {*self.living(), *self._named.values()}:
             instruments.begin_anew()
 
 
@@ -196,10 +208,7 @@ _PROVIDERS = _Providers()  # process-wide for the reason given at Instruments
 
 
 def instrument(meter_provider: MeterProvider) -> None:
-    """Report to this meter provider as well as to the global one, for as long as anybody holds the provider.
-
-    Doing it twice for one provider does nothing.
-    """
+    """Report to this meter provider as well as to the global one. Doing it twice for one provider does nothing."""
     _PROVIDERS.add(meter_provider)
 
 
@@ -264,11 +273,11 @@ def read(name: str) -> Reading:
 
 def _record(metric: names.Metric, value: float, attributes: dict[str, str]) -> None:
     """Record a value of a histogram. `attributes`: the cache's name among them."""
-    sets, name = _PROVIDERS.sets, attributes[names.NAME]
+    sets, name = _PROVIDERS.living(), attributes[names.NAME]
     for instruments in sets:
         if (only := instruments.only) is None or name in only:
-            if instruments.is_gone or (instruments.is_global and sets[0].only is None):
-                continue  # it is for nobody; or by both sets it would be the same instrument
+            if instruments.is_global and sets[0].only is None:
+                continue  # by both sets it would be the same instrument
             instruments.histograms[metric.name].record(value, attributes)
 
 
