@@ -11,15 +11,18 @@ the count first, and calls then; `cell.add(len(keys))` does not. A build without
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from aurelis.cache._forking import renew_in_children
 
 from .names import Metric
+
+T = TypeVar("T")
 
 Attributes = tuple[tuple[str, str], ...]
 """Attribute names and values, sorted by name."""
@@ -52,14 +55,21 @@ class Gauge(NamedTuple):
 
     Attributes:
         metric: its name.
-        read: gives it; `None` once its subject is gone.
+        subject: whose it is.
+        read: gives it, of the subject; `None`: it is not known.
         of: what it is the level of, where caches share that and would each tell all of it; `None`: of its own cache.
     """
 
     metric: str
     attributes: Attributes
-    read: Callable[[], float | None]
+    subject: weakref.ref[Any]
+    read: Callable[[Any], float | None]
     of: Hashable
+
+    def level(self) -> float | None:
+        """What it is now; `None`: nobody knows, or the subject is garbage."""
+        subject = self.subject()
+        return None if subject is None else self.read(subject)
 
 
 class CellTable:
@@ -88,9 +98,18 @@ class CellTable:
         """Report the cell under a second name too: two metrics that count the same events by definition."""
         self._series(metric)[self._attributes(attributes)] = cell
 
-    def gauge(self, metric: Metric, read: Callable[[], float | None], of: Hashable = None, **attributes: str) -> None:
-        """Have `read` called at each collection. Arguments as the attributes of `Gauge`."""
-        self.gauges.append(Gauge(metric.name, self._attributes(attributes), read, of))
+    def gauge(
+        self, metric: Metric, subject: T, read: Callable[[T], float | None], of: Hashable = None, **attributes: str
+    ) -> None:
+        """Have a level of `subject` read at each collection, without keeping the subject alive.
+
+        Args:
+            read, of: as those of `Gauge`.
+        """
+        for gauge in [gauge for gauge in self.gauges if gauge.subject() is None]:
+            with contextlib.suppress(ValueError):  # another thread has just done so
+                self.gauges.remove(gauge)
+        self.gauges.append(Gauge(metric.name, self._attributes(attributes), weakref.ref(subject), read, of))
 
     def end(self, *metrics: Metric) -> None:
         """Read the gauges of these metrics no more."""
@@ -143,7 +162,7 @@ class Registry:
             self._bury()
             tables = list(self._live.values())
         for gauge in _gauges(tables):
-            if gauge.metric != metric.name or (value := gauge.read()) is None:
+            if gauge.metric != metric.name or (value := gauge.level()) is None:
                 continue
             attributes = gauge.attributes
             known: float = 0

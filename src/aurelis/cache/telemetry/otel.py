@@ -517,18 +517,8 @@ class Telemetry:
         of: Hashable = None,
         **attributes: str,
     ) -> None:
-        """Have a level of `subject` read at each collection, without keeping the subject alive.
-
-        Args:
-            of: as of `Gauge`.
-        """
-        reference = weakref.ref(subject)
-
-        def level() -> float | None:
-            alive = reference()
-            return None if alive is None else read(alive)
-
-        self.table.gauge(metric, level, of, **attributes)
+        """`CellTable.gauge` of this cache."""
+        self.table.gauge(metric, subject, read, of, **attributes)
 
     def closed(self) -> None:
         """The cache was closed: it holds and asks nothing any more, and what others still hold is theirs to tell."""
