@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ._flight import Abandoned, Flight, current
 from ._forking import renew_in_children
 from ._gate import Gate, running_loop
 from .telemetry._cells import Cell
+
+T = TypeVar("T")
 
 _POLL = 0.02
 """Seconds between two looks at loads of other event loops, while closing."""
@@ -38,7 +40,7 @@ class Flights:
         self._apart: set[Flight[Any]] = set()
         self._tasks: dict[asyncio.Task[None], None] = {}  # in the order in which they began
         self._own: dict[asyncio.Task[None], None] = {}
-        self._last: set[asyncio.Task[None]] = set()
+        self._last: set[asyncio.Task[Any]] = set()
         self._waiters = Cell()
         self.last_anew = 0
 
@@ -179,11 +181,16 @@ class Flights:
         self._own[task] = None
         task.add_done_callback(self._forget_own)
 
-    def run_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """The same for something short, which closing waits for."""
-        task = asyncio.get_running_loop().create_task(work, context=Context())
+    def run_to_its_end(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
+        """The same for something short, which closing waits for.
+
+        Args:
+            context: of the task; `None`: an empty one.
+        """
+        task = asyncio.get_running_loop().create_task(work, context=context or Context())
         self._last.add(task)
         task.add_done_callback(self._last.discard)
+        return task
 
     def _forget_own(self, task: asyncio.Task[None]) -> None:
         self._own.pop(task, None)

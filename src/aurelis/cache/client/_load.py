@@ -21,15 +21,27 @@ EXTENSIONS: Final[Mapping[str, Any]] = {"http_version": b"HTTP/1.1"}
 
 
 class Load(Generic[Q, R]):
-    """Asks for one response and records it, in the task of a flight."""
+    """Asks for one response and records it, in the task of a flight.
 
-    def __init__(self, ask: Callable[[Q], Awaitable[R]], request: Q, call: Call, decodes: frozenset[bytes]) -> None:
+    Args:
+        behind: it is for no caller.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[Q], Awaitable[R]],
+        request: Q,
+        call: Call,
+        decodes: frozenset[bytes],
+        *,
+        behind: bool = False,
+    ) -> None:
         self._ask = ask
         self._request = request
         self._call = call
         self._decodes = decodes
         self._unread: R | None = None
-        self._left = False
+        self._left = behind
         self.extensions = EXTENSIONS  # of the response, for the caller whose load it is
 
     async def __call__(self, recorder: Recorder[Any]) -> None:

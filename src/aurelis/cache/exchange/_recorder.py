@@ -221,11 +221,11 @@ class Recorder(Generic[Q]):
         else:
             self._engine.telemetry.store(decision.reason)
             self._engine.flights.land(self._flight)
-            self._stop_behind()
             if raw is None:
+                self._stop_behind()
                 self._recording = Recording(0, self._flight.alive, self._flight.loop)
             else:
-                self.over = True
+                self.over = True  # whoever loads hands it over, or closes it
         if self._seat is not None and self._recording is not None:
             self._seat.reserve(self._recording)
         self._flight.settle(
