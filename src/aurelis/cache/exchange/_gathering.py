@@ -293,7 +293,7 @@ class Gathering(Generic[Q]):
         return PartyLoad(
             self._exchange,
             own,
-            self._ask,
+            self._ask.behind or self._ask,
             self._ways,
             self._limit,
             led,
