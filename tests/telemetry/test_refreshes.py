@@ -421,10 +421,14 @@ async def test_what_redis_is_told_later_is_told_in_traces_of_their_own(spans: Sp
         own_redis.stop()
         with request_of("ada"), contextlib.suppress(Exception):
             await cache.delete("k")
+        await eventually(lambda: spans.named(f"recover {config.name}"))
         own_redis.start()
         await eventually(lambda: not cache._engine.stack.recovery or not cache._engine.stack.recovery.pending)
-        await eventually(lambda: spans.named(f"recover {config.name}"))
-    assert all(span.parent is None for span in spans.named(f"recover {config.name}"))
+        await eventually(lambda: spans.named(f"recover {config.name}")[-1].status.is_ok)
+    first, *others = spans.named(f"recover {config.name}")
+    assert all(span.parent is None for span in (first, *others))
+    assert first.status.status_code is StatusCode.ERROR
+    assert "Error" in str((first.attributes or {})[names.ERROR_TYPE])
 
 
 async def test_a_comparison_of_answers_is_a_trace_of_its_own(spans: Spans) -> None:

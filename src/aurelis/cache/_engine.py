@@ -33,7 +33,7 @@ from ._trouble import Incidents
 from ._writes import Writes
 from .exceptions import CacheClosedError, CacheError, LayerError
 from .telemetry import names
-from .telemetry._spans import Attributes, current_span_context, described, get_current_context
+from .telemetry._spans import Attributes, current_span_context, described, get_current_context, tell
 from .telemetry.otel import SAMPLE_MASK, Telemetry
 
 T = TypeVar("T")
@@ -197,7 +197,7 @@ class Engine:
                 else:
                     telemetry.request(names.HIT, found.layer).n += 1
             if span is not None:
-                span.set_attributes(self.result_of(found))
+                tell(span, self.result_of(found))
         return MISSING if found is None else self.value(found)
 
     async def get_many(self, keys: list[str]) -> dict[str, object]:
@@ -238,7 +238,7 @@ class Engine:
                             self.telemetry.request(names.HIT, layer).add(len(fresh))
                             values.update(fresh)
                         if span is not None:
-                            span.set_attributes(_result_of_many(layers, complete=len(values) == len(keys)))
+                            tell(span, _result_of_many(layers, complete=len(values) == len(keys)))
             finally:  # as in `get`
                 self.telemetry.miss.add(len(missing) - (len(values) - before))
             if not self.stack.lower:
@@ -394,18 +394,20 @@ class Engine:
             key: of what is loaded; `None`: several.
         """
         begin = self._monotonic()
-        error_type: str | None = None
         with self.telemetry.spans.around("fill", key) as span:
             if span is not None:
                 for flight in flights:
                     flight.link = current_span_context(span)
             try:
                 yield
-            except BaseException as error:
-                error_type = type(error).__qualname__
+            except GeneratorExit:
+                # Dropped with its event loop: the garbage collector is here, perhaps inside of a lock of the histogram.
                 raise
-            finally:  # while the span is current, which makes it the exemplar
-                self.telemetry.duration(self._monotonic() - begin, "fill", error_type=error_type)
+            except BaseException as error:
+                self.telemetry.duration(self._monotonic() - begin, "fill", error_type=type(error).__qualname__)
+                raise
+            # While the span is current, which makes it the exemplar.
+            self.telemetry.duration(self._monotonic() - begin, "fill")
 
     async def acquire(
         self,

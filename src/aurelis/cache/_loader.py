@@ -6,7 +6,6 @@ The rules are those of `TtlPolicy`; this module carries them out.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
@@ -25,12 +24,11 @@ from ._guard import Budget
 from ._leases import Permit
 from ._options import seconds
 from ._packing import Keep, Packed
+from ._trouble import warn
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import UnstorableValueError
 from .telemetry import names
 from .telemetry._spans import Made, mark_failed
-
-_LOG = logging.getLogger("aurelis.cache")
 
 _FIRST_POLL: Final = 0.025
 _LAST_POLL: Final = 0.25
@@ -406,7 +404,7 @@ class Loader:
         self._engine.telemetry.store("unstorable")
         if error.type_name not in self._warned and len(self._warned) < _MAX_WARNED:
             self._warned.add(error.type_name)
-            _LOG.warning("a loaded value is not cached: %s", error)
+            warn("a loaded value is not cached: %s", error)
 
     async def keep_lease(self, permit: Permit) -> None:
         """Renew a lease until cancelled."""

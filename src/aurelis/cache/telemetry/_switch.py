@@ -9,6 +9,7 @@ from typing import Any, Final
 INSTRUMENTATION: Final = "aurelis_cache"
 """Our name among the instrumentations of a process."""
 _DISABLED: Final = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+_PROVIDER: Final = "OTEL_PYTHON_TRACER_PROVIDER"
 
 
 class Switch:
@@ -18,14 +19,16 @@ class Switch:
         on: whether there are spans and attributes of ours at all.
         tracer: where spans go in place of the global provider; `None`: there. (`Any`: one of OpenTelemetry's, of which
             only `otel` knows.)
+        named: the environment names a tracer provider, which the API makes when it is asked for one.
     """
 
-    __slots__ = ("on", "tracer")
+    __slots__ = ("named", "on", "tracer")
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         disabled = {name.strip() for name in environ.get(_DISABLED, "").split(",")}
         self.on = disabled.isdisjoint({INSTRUMENTATION, "*"})
         self.tracer: Any = None
+        self.named = _PROVIDER in environ
 
 
 SWITCH = Switch(os.environ)
