@@ -225,7 +225,7 @@ class Computing:
         # What belongs to the request that happens to come first (its session, its span) is over before this is.
         task = self._engine.flights.start(flight, self._loader.fill(load), Context())
         self._behind.add(task)
-        task.add_done_callback(self._behind.discard)
+        task.add_done_callback(self._behind.discard, context=Context())
 
     def _raise_remembered(self, key: str) -> None:
         found = self._engine.failures.find(key, self._engine.clock.monotonic())

@@ -205,7 +205,7 @@ class Loads(Generic[Q]):
     def watch(self, task: asyncio.Task[None]) -> None:
         """As `Exchange.watch`."""
         self.refreshes.add(task)
-        task.add_done_callback(self.refreshes.discard)
+        task.add_done_callback(self.refreshes.discard, context=Context())
 
     def behind(self, key: str) -> Flight[Any] | None:
         """As `Exchange.load_behind`."""
