@@ -260,7 +260,10 @@ def test_a_provider_that_the_environment_names_and_nobody_has_is_looked_for_once
     printed = run_script(
         """
         import asyncio, logging, sys
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
         from aurelis.cache import CacheManager
+        from aurelis.cache.telemetry.otel import instrument
 
         async def load():
             return 1
@@ -272,12 +275,17 @@ def test_a_provider_that_the_environment_names_and_nobody_has_is_looked_for_once
                         print(await cache.get_or_compute(f"k{number}", load), end=" ")
 
         logging.basicConfig(stream=sys.stdout, format="%(message)s|")
+        reader = InMemoryMetricReader()
+        provider = MeterProvider([reader], shutdown_on_exit=False)
+        instrument(provider)
         asyncio.run(main())
+        print("reported", reader.get_metrics_data() is not None)
         """,
         within=30.0,
         **{variable: "typo"},
     )
     assert printed.count("1 ") == 10
+    assert "reported True" in printed
     assert printed.count("OpenTelemetry failed") == 1
     assert printed.count("Failed to load configured provider") == 1
 

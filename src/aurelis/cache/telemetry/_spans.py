@@ -341,7 +341,7 @@ def _has_provider() -> bool:
         return False
     if SWITCH.tracer is not None:
         return True
-    if _API.get("_TRACER_PROVIDER", _API) is None and not SWITCH.named:
+    if _API.get("_TRACER_PROVIDER", _API) is None and not SWITCH.tracers_named:
         return False
     return not isinstance(_tracer_provider(), (ProxyTracerProvider, trace.NoOpTracerProvider))
 
@@ -350,7 +350,7 @@ def _tracer_provider() -> Any:  # `get_tracer_provider` is typed with the interf
     try:
         return trace.get_tracer_provider()
     except Exception as error:  # noqa: BLE001  # whatever an entry point raises
-        SWITCH.named = False  # it would be looked for again at each request
+        SWITCH.tracers_named = False  # it would be looked for again at each request
         unheard(error)
         return ProxyTracerProvider()
 

@@ -19,16 +19,18 @@ class Switch:
         on: whether there are spans and attributes of ours at all.
         tracer: where spans go in place of the global provider; `None`: there. (`Any`: one of OpenTelemetry's, of which
             only `otel` knows.)
-        named: the environment names a tracer provider, which the API makes when it is asked for one.
+        tracers_named: the environment names a tracer provider, which the API makes when it is asked for one.
+        meters_broken: it names a meter provider that cannot be made.
     """
 
-    __slots__ = ("named", "on", "tracer")
+    __slots__ = ("meters_broken", "on", "tracer", "tracers_named")
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         disabled = {name.strip() for name in environ.get(_DISABLED, "").split(",")}
         self.on = disabled.isdisjoint({INSTRUMENTATION, "*"})
         self.tracer: Any = None
-        self.named = _PROVIDER in environ
+        self.tracers_named = _PROVIDER in environ
+        self.meters_broken = False
 
 
 SWITCH = Switch(os.environ)

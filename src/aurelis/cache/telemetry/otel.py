@@ -110,11 +110,13 @@ def _meter(provider: MeterProvider | None) -> Meter:
 
 def _global_provider() -> MeterProvider | None:
     """The global provider; `None`: the environment names one that cannot be made."""
-    try:
-        return metrics.get_meter_provider()
-    except Exception as error:  # noqa: BLE001  # whatever an entry point raises
-        unheard(error)
-        return None
+    if not SWITCH.meters_broken:
+        try:
+            return metrics.get_meter_provider()
+        except Exception as error:  # noqa: BLE001  # whatever an entry point raises
+            SWITCH.meters_broken = True  # it would be looked for again with each duration
+            unheard(error)
+    return None
 
 
 class _Providers:
