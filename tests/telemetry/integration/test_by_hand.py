@@ -37,6 +37,7 @@ def test_providers_that_a_program_sets_by_itself(collector: Collector, tmp_path:
         """,
         str(tmp_path),
         str(free_port()),
+        within=30.0,
         **collector.environment(),
     )
     requests = [line for line in printed.splitlines() if line.startswith("aurelis_cache_requests_total{")]

@@ -188,7 +188,7 @@ class Spans:
         Unless that is one of ours: it is about another request, within whose load this one is.
         """
         span = get_current_span() if self.attributes and SWITCH.on else None
-        if span is not None and span.is_recording() and get_current_context().get(_OURS) is not span:
+        if span is not None and span.is_recording() and not _is_apart(span):
             told = described(result, layer, ttl=ttl, age=age, fwd=fwd, stale=stale)
             tell(span, {names.NAME: self._name, **told, **self.named(key)})
         if self.on_hit:
@@ -320,16 +320,26 @@ class _Lost:
 _LOST = _Lost()
 _OURS = create_key("aurelis-cache-span")
 """Where a context has the span, if it is one of ours, that is current in it."""
+_SUPPRESSED: str = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
+"""Where the SDK says of a context that it exports in it: whatever is told of there would be exported next."""
 _NO_SPAN: AbstractContextManager[None] = contextlib.nullcontext()
 # As long as there is no provider, `get_tracer_provider` looks into the environment at each call, which costs more than
 # all else that happens on the way to a shared layer. So the variable behind it is asked first, where there is one.
 _API = vars(trace)
 
 
+def _is_apart(span: Span) -> bool:
+    """Whether the current span is to be told nothing: it is one of ours, or there shall be no telemetry here."""
+    context = get_current_context()
+    return context.get(_OURS) is span or bool(context.get(_SUPPRESSED))
+
+
 def _would_record() -> bool:
     if not SWITCH.on:
         return False
-    if get_current_context():
+    if context := get_current_context():
+        if context.get(_SUPPRESSED):
+            return False
         parent = current_span_context()
         if parent is not None:
             return parent.trace_flags.sampled
