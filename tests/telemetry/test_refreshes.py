@@ -19,7 +19,7 @@ from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule
 from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
-from tests.managers import configuration, eventually, eventually_blocking, opened, run_script
+from tests.managers import configuration, eventually, eventually_blocking, is_settled, opened, run_script
 from tests.servers import ServerProcess
 from tests.similarity.test_cache import ASKED, PARIS, REASKED, Answer, kept
 from tests.telemetry.collecting import Spans, record_spans
@@ -340,6 +340,25 @@ async def test_what_a_request_leaves_behind_is_let_go_of_while_it_is_refreshed(s
             assert session() is None
             origin.go_on.set()
             await eventually(lambda: spans.named(f"revalidate {cache.config.name}"))
+
+
+async def test_so_it_is_when_a_load_that_had_a_lease_has_ended(redis_url: str) -> None:
+    """The timer by which the lease would have been renewed is in the loop until its time comes."""
+
+    async def request() -> weakref.ref[Session]:
+        session = Session()
+        SESSION.set(session)
+        await cache.get_or_compute("k", Origin().load)
+        return weakref.ref(session)
+
+    async with opened(configuration(redis_url=redis_url, timeout=PATIENT, lease=300)) as cache:
+        await cache.get("warm")  # a connection keeps the context in which it is opened
+        session = await asyncio.create_task(request())
+        await eventually(lambda: is_settled(cache))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        gc.collect()
+        assert session() is None
 
 
 def embeddings(origin: Origin) -> Callable[[httpx2.Request], httpx2.Response]:

@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -422,10 +423,13 @@ class _Heartbeat:
 
     def __init__(self, loader: Loader, permit: Permit) -> None:
         self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(loader.lease / 3, self._begin, loader, permit)
+        # The loop keeps a timer that is cancelled until its time, and its context with it: that of the load, in which
+        # are its request and its result, goes with the arguments, which it does not keep.
+        begin = partial(self._begin, loader, permit, copy_context())
+        self._timer = asyncio.get_running_loop().call_later(loader.lease / 3, begin, context=Context())
 
-    def _begin(self, loader: Loader, permit: Permit) -> None:
-        self._task = asyncio.get_running_loop().create_task(loader.keep_lease(permit))
+    def _begin(self, loader: Loader, permit: Permit, context: Context) -> None:
+        self._task = asyncio.get_running_loop().create_task(loader.keep_lease(permit), context=context)
 
     def stop(self) -> None:
         """The load has ended."""
