@@ -319,6 +319,28 @@ def test_a_provider_that_is_set_after_all_is_used() -> None:
     assert printed == "['fill late', 'get late']\n"
 
 
+def test_providers_that_the_environment_names_are_used() -> None:
+    printed = run_script(
+        """
+        import asyncio
+        from opentelemetry import metrics, trace
+        from aurelis.cache import CacheConfig, CacheManager
+
+        async def load():
+            return trace.get_current_span().name
+
+        async def main():
+            async with CacheManager(CacheConfig(name="named")) as cache:
+                print(await cache.get_or_compute("k", load), type(metrics.get_meter_provider()).__module__)
+
+        asyncio.run(main())
+        """,
+        OTEL_PYTHON_TRACER_PROVIDER="sdk_tracer_provider",
+        OTEL_PYTHON_METER_PROVIDER="sdk_meter_provider",
+    )
+    assert printed == "fill named opentelemetry.sdk.metrics._internal\n"
+
+
 async def test_a_handler_of_the_log_that_raises_ends_no_request() -> None:
     """OpenTelemetry's own does, where a processor of its records does."""
 
