@@ -155,7 +155,8 @@ class Flights:
         task = loop.create_task(load, context=context)
         flight._task = task
         self._tasks[task] = None
-        task.add_done_callback(partial(self._ended, flight))
+        # In the same context: of itself it would keep a copy of the caller's for as long as the load takes.
+        task.add_done_callback(partial(self._ended, flight), context=context)
         return task
 
     def start_party(
@@ -166,7 +167,7 @@ class Flights:
         task = self.start(first, load, context)
         for flight in others:
             flight._loop, flight._task = first._loop, task
-            task.add_done_callback(partial(self._ended, flight))
+            task.add_done_callback(partial(self._ended, flight), context=context)
         return task
 
     def _ended(self, flight: Flight[Any], task: asyncio.Task[None]) -> None:
@@ -177,9 +178,10 @@ class Flights:
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something of the cache's own in this event loop until it ends or the cache is closed."""
-        task = asyncio.get_running_loop().create_task(work, context=Context())
+        context = Context()
+        task = asyncio.get_running_loop().create_task(work, context=context)
         self._own[task] = None
-        task.add_done_callback(self._forget_own)
+        task.add_done_callback(self._forget_own, context=context)
 
     def run_to_its_end(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
         """The same for something short, which closing waits for.
@@ -187,9 +189,10 @@ class Flights:
         Args:
             context: of the task; `None`: an empty one.
         """
-        task = asyncio.get_running_loop().create_task(work, context=context or Context())
+        context = context or Context()
+        task = asyncio.get_running_loop().create_task(work, context=context)
         self._last.add(task)
-        task.add_done_callback(self._last.discard)
+        task.add_done_callback(self._last.discard, context=context)
         return task
 
     def _forget_own(self, task: asyncio.Task[None]) -> None:
