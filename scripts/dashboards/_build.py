@@ -136,7 +136,7 @@ def _traces_url() -> str:
     }
     parts = re.split(r"(\$\{[^}]*\})", json.dumps({"traces": pane}, separators=(",", ":")))
     panes = "".join(part if part.startswith("${") else quote(part, safe="") for part in parts)
-    return f"/explore?schemaVersion=1&panes={panes}&orgId=1"
+    return f"/explore?schemaVersion=1&panes={panes}"
 
 
 # Panels
