@@ -221,7 +221,7 @@ def _graph(panel: Panel) -> timeseries.Panel:
     )
     if panel.logarithmic:
         scale = options.ScaleDistributionConfig().type(common.ScaleDistribution.LOG)
-        built.scale_distribution(scale.log(10))
+        built.scale_distribution(scale.log(2 if panel.unit == "bytes" else 10))  # a power of ten is no round KiB
     else:
         built.min(0)
     if panel.maximum is None and panel.unit in _LITTLE:
