@@ -359,8 +359,30 @@ def test_what_an_alert_says_names_only_labels_that_it_has() -> None:
         assert "$labels.aurelis_cache_name" in said[case.alert] or "$labels.aurelis_cache_journal" in said[case.alert]
 
 
-def test_the_rules_name_only_metrics_that_are_emitted() -> None:
+def emitted() -> set[str]:
+    """The series of all metrics."""
     parts = {"histogram": ("_bucket", "_count")}
-    emitted = {exported(metric) + part for metric in names.METRICS for part in parts.get(metric.kind, ("",))}
+    return {exported(metric) + part for metric in names.METRICS for part in parts.get(metric.kind, ("",))}
+
+
+def test_the_rules_name_only_metrics_that_are_emitted() -> None:
     used = set(re.findall(r"\b(?<!:)aurelis_cache_[a-z_]+(?=[{\[])", RECORDING.read_text() + ALERTS.read_text()))
-    assert used <= emitted, used - emitted
+    assert used <= emitted(), used - emitted()
+
+
+@promtool
+def test_the_queries_of_the_runbook_can_be_asked(tmp_path: Path) -> None:
+    """Each line is one, of series that are emitted or recorded."""
+    text = (ROOT / "docs" / "alerts.md").read_text()
+    queries = [line for block in re.findall(r"```promql\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    queries += [code for code in re.findall(r"`([^`\n]+)`", text) if code.startswith("sum by")]
+    assert len(queries) >= len(ALERT.findall(ALERTS.read_text()))
+    rules = [{"record": f"line{number}", "expr": query} for number, query in enumerate(queries)]
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "runbook", "rules": rules}]}))
+    ran = subprocess.run(
+        ["promtool", "check", "rules", str(tmp_path / "rules.yml")], check=False, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    known = emitted() | set(re.findall(r"- record: (\S+)", RECORDING.read_text()))
+    asked = {name for query in queries for name in re.findall(r"[\w:]*aurelis_cache_\w+(?=[{\[])", query)}
+    assert asked <= known, asked - known

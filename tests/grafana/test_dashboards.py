@@ -19,6 +19,7 @@ from aurelis.cache.telemetry import names
 from aurelis_cli.demo.metrics import label, series
 from scripts.dashboards import files
 from tests import servers
+from tests.conftest import ROOT
 from tests.demo.observed import EXPRESSIONS
 from tests.grafana.test_alerts import RECORDING
 from tests.servers import ServerProcess
@@ -103,6 +104,16 @@ def test_a_panel_says_what_it_shows_and_what_to_do(document: dict[str, Any], pan
         assert len(defaults["thresholds"]["steps"]) >= 2
     titles = [each["title"] for each in document["panels"]]
     assert titles.count(panel["title"]) == 1
+
+
+def test_panels_that_are_named_elsewhere_are_there() -> None:
+    """In other panels, and in what to do about an alert."""
+    every = [panel for document in DOCUMENTS.values() for panel in document["panels"]]
+    titles = {panel["title"] for panel in every}
+    named = {name for panel in every for name in re.findall(r'"([A-Z][^"]+)"', panel.get("description", ""))}
+    named |= set(re.findall(r"(?<!\*)\*([A-Z][^*\n]+)\*", (ROOT / "docs" / "alerts.md").read_text()))
+    assert named - titles == set()
+    assert len(named) > 15
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
