@@ -235,8 +235,8 @@ _INDICATORS = (
     ),
     Panel(
         "Loads, as the rules record them",
-        f"""How often the origin is asked per second: misses, less those that share a load, and refreshes. If it grows
-        while requests do not, the cache loses its effect. {_RULES}""",
+        f"""How often the origin is asked per second: misses, less those that share a load, and refreshes; what bypasses
+        the cache comes on top. If it grows while requests do not, the cache loses its effect. {_RULES}""",
         (
             Query(
                 f"sum by ({q.label(names.NAME)}) (cache:aurelis_cache_loads:rate5m{{{q.RECORDED}}})",
