@@ -302,7 +302,11 @@ class Recorder(Generic[Q]):
         self._linger = self._flight.linger = 0.0
 
     def fail(self, error: BaseException) -> None:
-        """The load failed: callers get a stale response where the policy allows it, or the error."""
+        """The load failed: callers get a stale response where the policy allows it, or the error.
+
+        That is for the one whose load it is and those who share it. Where that one has left, its client may be closed,
+        so the others ask for themselves.
+        """
         self.over = True
         cause, unheard = type(error).__qualname__, not self._flight.has_callers()
         self.failed_with = cause
@@ -317,6 +321,10 @@ class Recorder(Generic[Q]):
                 ended = self.ended
                 self._stand_in(decision, None, cause)
                 self.ended = ended  # nothing of the error is left to be raised
+            elif self._is_for_others():
+                self._engine.note_failure(cause, stale=False, unheard=True)
+                self._count_load()
+                self._flight.abandon()
             else:
                 if decision.remember_for and not self._flight.fenced:
                     failures = self._engine.failures
@@ -325,6 +333,11 @@ class Recorder(Generic[Q]):
                 self._count_load()
                 self._flight.fail(error)
         self._engine.flights.land(self._flight)
+
+    def _is_for_others(self) -> bool:
+        """Whether those who wait are none of those by whose means the origin was asked, so that they can ask again."""
+        deserted = bool(self._behind) if self._seat is None else self._seat.left
+        return deserted and self._flight.has_callers()
 
     def abort(self) -> None:
         """The load was cancelled, because nobody waits for it or its event loop ends."""
