@@ -44,6 +44,7 @@ SEALING = f"{ENCRYPTION}\x01".encode()  # as printable text it would be no key
 TOKEN, API_KEY, SIGNATURE = "planted-token", "planted-api-key", "planted-signature"
 BEARER, COOKIE, FIELD = "planted-bearer", "planted-cookie", "planted-field"
 PROMPT, ANSWER, BODY, USER, TEXT = "planted-prompt", "planted-answer", "planted-body", "planted-user", "planted-text"
+PLACE = "planted_place"  # it could be an attribute; errors tell where in a value something is, logs do not
 KEY, PARAM, TAG, PATH, VALUE = "planted-key", "planted-param", "planted-tag", "planted-path", "planted-value"
 ADMIN = "planted-admin-token"
 
@@ -59,7 +60,7 @@ CREDENTIALS = (
     COOKIE,
     ADMIN,
 )
-CONTENTS = (FIELD, PROMPT, ANSWER, BODY, USER, TEXT, PARAM, VALUE)
+CONTENTS = (FIELD, PROMPT, ANSWER, BODY, USER, TEXT, PARAM, VALUE, PLACE)
 NAMED = (KEY, TAG, PATH)
 """What keys and tags are called by whoever chooses them: that is in Redis, and in no telemetry."""
 FOREIGN = ("asyncio", "httpcore2", "httpx2")
@@ -169,7 +170,7 @@ async def values(manager: CacheManager, seen: Seen) -> None:
         raise LookupError(f"{TEXT} {key}")
 
     async def unstorable() -> object:
-        return type("Session", (), {"user": USER})()
+        return {PLACE: type("Session", (), {"user": USER})()}
 
     @cached(cache=manager, tags=[TAG])
     async def function(user: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import weakref
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
@@ -50,14 +49,8 @@ class Asking:
         self._store_trouble = Trouble("the data store of a write-behind", "what it does not take is tried again")
         self.backlog: Backlog | None = None
         self.closed = False
-        reference = weakref.ref(self)
-
-        def seen() -> Backlog | None:
-            alive = reference()
-            return None if alive is None else alive.backlog
-
-        table.gauge(names.WRITES_WAITING, lambda: None if (found := seen()) is None else found.waiting, **journal)
-        table.gauge(names.DEAD_LETTERS, lambda: None if (found := seen()) is None else found.dead, **journal)
+        telemetry.gauge(names.WRITES_WAITING, self, lambda asking: asking.backlog and asking.backlog.waiting, **journal)
+        telemetry.gauge(names.DEAD_LETTERS, self, lambda asking: asking.backlog and asking.backlog.dead, **journal)
 
     async def ask(self, operation: str, answer: Coroutine[Any, Any, T]) -> T:
         """The answer.

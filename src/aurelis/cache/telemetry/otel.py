@@ -20,7 +20,7 @@ from aurelis.cache._trouble import Incidents
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
 from . import names
-from ._bounded import Bounded, is_model, is_type
+from ._bounded import Bounded, is_name, is_type
 from ._cells import REGISTRY, Cell, CellTable, Sum
 from ._inherited import forget
 from ._reading import Reading
@@ -77,6 +77,11 @@ class Instruments:
                     metric.name, [self._observer(metric, REGISTRY.levels)], metric.unit, metric.description
                 )
             self._all.append(instrument)
+
+    @property
+    def has_provider(self) -> bool:
+        """Whether the provider is still there."""
+        return self._provider is None or self._provider() is not None
 
     @property
     def is_global(self) -> bool:
@@ -139,7 +144,7 @@ class _Providers:
                 instruments.only = None
             else:
                 self._named[provider] = instruments = Instruments(provider)
-            self.sets = (*self.sets, instruments)
+            self.sets = (*filter(self._is_read, self.sets), instruments)
         return True
 
     def remove(self, provider: MeterProvider) -> None:
@@ -161,6 +166,10 @@ class _Providers:
             assert instruments.only is not None
             instruments.only.add(name)
         return reader
+
+    def _is_read(self, instruments: Instruments) -> bool:
+        # The provider of the inner set lives in its reader alone.
+        return instruments.has_provider or (self._inner is not None and instruments is self._inner[0])
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
@@ -322,6 +331,7 @@ class Telemetry:
         self._saved_by_others: Saved | None = None
         self.prices = False
         self.error_kind = Bounded(names.MAX_ERROR_TYPES, is_type)
+        self.place = Bounded(names.MAX_PLACES, is_name)
         self._durations: dict[tuple[str, str | None, str | None], dict[str, str]] = {}
 
     # Series that begin with zero: one that begins with its first event has no increase by it
@@ -386,7 +396,7 @@ class Telemetry:
 
     def saved_by(self, model: str) -> Saved:
         """Where it is counted what an answer of this model saves. The hot path looks into `saved` first."""
-        if len(self.saved) < names.MAX_MODELS and (not model or is_model(model)):
+        if len(self.saved) < names.MAX_MODELS and (not model or is_name(model)):
             self.saved[model] = saved = Saved(self.table, model, prices=self.prices)
             return saved
         if self._saved_by_others is None:
@@ -480,14 +490,8 @@ class Telemetry:
         self.table.cell(names.BREAKER, **{names.LAYER: layer, names.BREAKER_STATE: state}).n += 1
 
     def gauge(self, metric: names.Metric, subject: T, read: Callable[[T], float | None], **attributes: str) -> None:
-        """Have a level of `subject` read at each collection, without keeping the subject alive."""
-        reference = weakref.ref(subject)
-
-        def level() -> float | None:
-            alive = reference()
-            return None if alive is None else read(alive)
-
-        self.table.gauge(metric, level, **attributes)
+        """Have a level of `subject` read at each collection, as long as it lives."""
+        self.table.gauge(metric, subject, read, **attributes)
 
     def closed(self) -> None:
         """The cache was closed: it holds nothing any more, and what others still hold is theirs to tell."""
