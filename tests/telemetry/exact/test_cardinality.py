@@ -42,6 +42,7 @@ MANY = [
 SOME = 300
 """Of what costs more: requests of their own to layers, classes, models."""
 PLANTED = ("planted", "://", "example")
+USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
 
 
 @pytest.fixture
@@ -219,8 +220,7 @@ async def test_a_name_that_cannot_be_exported_ends_no_export(metrics: Metrics, p
     def answer(_: httpx2.Request) -> httpx2.Response:
         message = {"role": "assistant", "content": "planted"}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-        return httpx2.Response(200, json={"object": "chat.completion", "choices": [choice], "usage": usage})
+        return httpx2.Response(200, json={"object": "chat.completion", "choices": [choice], "usage": USAGE})
 
     async with CacheManager(configuration()) as cache:
         transport = AsyncCacheTransport(httpx2.MockTransport(answer), cache=cache)
@@ -325,3 +325,59 @@ def test_providers_that_are_gone_are_forgotten() -> None:
         instrument(MeterProvider(shutdown_on_exit=False))
         gc.collect()
     assert len(_PROVIDERS.sets) <= before
+
+
+# Errors of what an app brings along
+
+
+async def test_kinds_of_errors_of_a_data_store(
+    metrics: Metrics, tmp_path: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Dead letters say what the store has raised, and are read by people."""
+
+    class Store:
+        async def get(self, key: str) -> object: ...
+
+        async def set(self, key: str, value: object) -> None:
+            raise error(int(key))
+
+    async with CacheManager(configuration()) as cache:
+        async with WriteBehind(
+            cache, Store(), journal=f"{tmp_path}/journal", batch_size=1000, max_attempts=1
+        ) as behind:
+            for number in range(SOME):
+                await behind.set(str(number), "planted")
+            await behind.flush()
+            letters = await behind.dead_letters(limit=2 * SOME)
+        check(series(metrics, cache), errors=ERRORS)
+    kinds = {letter.error for letter in letters}
+    assert len(letters) == SOME
+    assert names.OTHER in kinds
+    assert 2 < len(kinds) <= names.MAX_ERROR_TYPES + 1
+    assert "dead letters now" in caplog.text
+    assert [text for text in (*kinds, caplog.text) if any(planted in text for planted in PLANTED)] == []
+
+
+async def test_kinds_of_errors_of_a_layer_that_does_not_close_and_of_prices(caplog: pytest.LogCaptureFixture) -> None:
+    """Each has a word in the log."""
+
+    class Layer(ChaosSharedLayer):
+        async def aclose(self) -> None:
+            raise error(0)
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        choice = {"index": 0, "message": {"role": "assistant", "content": "planted"}, "finish_reason": "stop"}
+        return httpx2.Response(200, json={"object": "chat.completion", "choices": [choice], "usage": USAGE})
+
+    def cost(_: object) -> float:
+        raise error(0)
+
+    async with CacheManager(configuration(), lower=[Layer(SharedMemory().node(), Chaos())]) as cache:
+        transport = AsyncCacheTransport(httpx2.MockTransport(answer), cache=cache, cost=cost)
+        async with httpx2.AsyncClient(transport=transport) as client:
+            body = {"model": "m", "messages": [{"role": "user", "content": "planted"}], "temperature": 0}
+            await client.post("http://planted.example/v1/chat/completions", json=body)
+    told = [record.getMessage() for record in caplog.records]
+    assert f"closing the layer l2 failed: {names.OTHER}" in told
+    assert f"cost= raised {names.OTHER}; what it cannot say is counted as unknown" in told
+    assert [text for text in told if any(planted in text for planted in PLANTED)] == []
