@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 
 import httpx2
 import pytest
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import generate_latest
@@ -236,6 +237,26 @@ async def test_a_name_that_cannot_be_exported_ends_no_export(metrics: Metrics, p
                     assert expected in answered.headers["cache-status"]
         assert series(metrics, cache)[names.SAVED_TOKENS.name] == 2 * len(("fine", names.OTHER))
         assert f'gen_ai_request_model="fine",otel_scope_name="{names.SCOPE}"'.encode() in generate_latest()
+
+
+async def test_counts_that_cannot_be_exported_end_no_export(metrics: Metrics) -> None:
+    """Whatever an answer says of its tokens: OTLP has integers of 64 bits, and what is larger is not encoded."""
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        choice = {"index": 0, "message": {"role": "assistant", "content": "planted"}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 2**53 - 1, "completion_tokens": 1}
+        return httpx2.Response(200, json={"object": "chat.completion", "choices": [choice], "usage": usage})
+
+    async with CacheManager(configuration()) as cache:
+        transport = AsyncCacheTransport(httpx2.MockTransport(answer), cache=cache)
+        async with httpx2.AsyncClient(transport=transport) as client:
+            body = {"model": "m", "messages": [{"role": "user", "content": "planted"}], "temperature": 0}
+            for _ in range(1100):
+                await client.post("http://planted.example/v1/chat/completions", json=body)
+        data = metrics.reader.get_metrics_data()
+        assert data is not None
+        assert encode_metrics(data).SerializeToString()
+        assert metrics.total(names.SAVED_UNKNOWN, cache.config.name) == 1099
 
 
 @pytest.mark.parametrize("name", [*(f"a{unprintable}b" for unprintable in UNPRINTABLE), "a" * 129, ""])
