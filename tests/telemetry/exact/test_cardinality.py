@@ -15,6 +15,7 @@ import pytest
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import generate_latest
 
 from aurelis.cache import CacheConfig, CacheManager, CacheStats, FileCacheManager, SimilarityCache, WriteBehind
@@ -55,6 +56,11 @@ def metrics() -> Iterator[Metrics]:
 
 class Error(Exception):
     """What is raised here, under many names."""
+
+
+async def loaded() -> int:
+    """A load."""
+    return 1
 
 
 def error(number: int) -> Exception:
@@ -338,14 +344,32 @@ async def test_what_was_made_over_a_cache_leaves_it_no_levels(tmp_path: object) 
 
 
 def test_providers_that_are_gone_are_forgotten() -> None:
-    gc.collect()
-    instrument(MeterProvider(shutdown_on_exit=False))
-    gc.collect()
+    def come_and_go() -> None:
+        provider = MeterProvider()
+        instrument(provider)
+        provider.shutdown()
+        del provider
+        gc.collect()
+
+    come_and_go()
     before = len(_PROVIDERS.sets)
     for _ in range(20):
-        instrument(MeterProvider(shutdown_on_exit=False))
-        gc.collect()
+        come_and_go()
     assert len(_PROVIDERS.sets) <= before
+
+
+async def test_but_not_those_that_a_reader_stands_for() -> None:
+    """Nobody has to hold a provider: its reader reads."""
+    with own_counts():
+        reader = InMemoryMetricReader()
+        instrument(MeterProvider([reader], shutdown_on_exit=False))
+        gc.collect()
+        instrument(MeterProvider(shutdown_on_exit=False))
+        async with CacheManager(configuration()) as cache:
+            await cache.get_or_compute("k", loaded)
+        data = reader.get_metrics_data()
+        assert data is not None
+        assert f'"{names.DURATION.name}"' in data.to_json()
 
 
 # Errors of what an app brings along

@@ -245,10 +245,8 @@ class Draining:
     def _failure(self, ticket: Ticket, error: FrameError | str) -> Failure:
         attempts = ticket.attempts + 1
         last = isinstance(error, FrameError) or attempts >= self._max_attempts
-        # A name of its own: what dead letters say is read by many, and may be put into a log.
-        return Failure(
-            ticket, self._asking.kind(_kind(error)), _retries.delay(attempts, random.random(), self.first_delay), last
-        )
+        kind = self._asking.kind(_kind(error))  # people read dead letters, and log them
+        return Failure(ticket, kind, _retries.delay(attempts, random.random(), self.first_delay), last)
 
     # The store
 

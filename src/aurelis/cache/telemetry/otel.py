@@ -56,6 +56,7 @@ class Instruments:
     def __init__(self, provider: MeterProvider | None = None, only: set[str] | None = None) -> None:
         self.only = only
         self._provider = None if provider is None else weakref.ref(provider)
+        self._ends_with_process = getattr(provider, "_atexit_handler", None) is not None
         meter = metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
         self.histograms: dict[str, Histogram] = {}
         self._all: list[object] = []
@@ -79,9 +80,13 @@ class Instruments:
             self._all.append(instrument)
 
     @property
-    def has_provider(self) -> bool:
-        """Whether the provider is still there."""
-        return self._provider is None or self._provider() is not None
+    def is_over(self) -> bool:
+        """Whether the provider was shut down and let go of, so that nobody reads what is recorded.
+
+        One that is let go of without that may have a reader that goes on. The SDK keeps a provider, by what it has
+        registered for the end of the process, until it is shut down; what tells so is not public, and may be absent.
+        """
+        return self._ends_with_process and self._provider is not None and self._provider() is None
 
     @property
     def is_global(self) -> bool:
@@ -144,7 +149,7 @@ class _Providers:
                 instruments.only = None
             else:
                 self._named[provider] = instruments = Instruments(provider)
-            self.sets = (*filter(self._is_read, self.sets), instruments)
+            self.sets = (*(each for each in self.sets if not each.is_over), instruments)
         return True
 
     def remove(self, provider: MeterProvider) -> None:
@@ -166,10 +171,6 @@ class _Providers:
             assert instruments.only is not None
             instruments.only.add(name)
         return reader
-
-    def _is_read(self, instruments: Instruments) -> bool:
-        # The provider of the inner set lives in its reader alone.
-        return instruments.has_provider or (self._inner is not None and instruments is self._inner[0])
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
