@@ -77,10 +77,12 @@ class Ask:
     Attributes:
         items: asks for some of the items, by their places.
         frame: all answers so far as one, and the same without what answers single items.
+        behind: how it is asked in the background, when the caller has its answer; `None`: in the same way.
     """
 
     items: Callable[[Sequence[int]], Awaitable[Asked]]
     frame: Callable[[], tuple[bytes, bytes]]
+    behind: Ask | None = None
 
 
 class Board(Generic[Q]):

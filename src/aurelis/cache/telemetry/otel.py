@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from opentelemetry import metrics, trace
-from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 from opentelemetry.trace import TracerProvider
 
 from aurelis.cache._clock import SYSTEM_CLOCK
@@ -26,6 +26,7 @@ from ._inherited import forget
 from ._reading import Reading
 from ._spans import Spans
 from ._switch import SWITCH
+from ._unheard import unheard
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ class Instruments:
         self.only = only
         self._provider = None if provider is None else weakref.ref(provider)
         self._ends_with_process = getattr(provider, "_atexit_handler", None) is not None
-        meter = metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
+        meter = _meter(provider)
         self.histograms: dict[str, Histogram] = {}
         self._all: list[object] = []
         for metric in names.METRICS:
@@ -91,7 +92,7 @@ class Instruments:
     @property
     def is_global(self) -> bool:
         """Whether the provider has become the global one since it was named."""
-        return self._provider is not None and self._provider() is metrics.get_meter_provider()
+        return self._provider is not None and self._provider() is _global_provider()
 
     def begin_anew(self) -> None:
         """Let go of what was reported, in a child: its parent has reported it."""
@@ -109,6 +110,23 @@ class Instruments:
             return [Observation(value, found) for found, value in series if only is None or found[names.NAME] in only]
 
         return observe
+
+
+def _meter(provider: MeterProvider | None) -> Meter:
+    if provider is None and _global_provider() is None:
+        provider = metrics.NoOpMeterProvider()
+    return metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
+
+
+def _global_provider() -> MeterProvider | None:
+    """The global provider; `None`: the environment names one that cannot be made."""
+    if not SWITCH.meters_broken:
+        try:
+            return metrics.get_meter_provider()
+        except Exception as error:  # noqa: BLE001  # whatever an entry point raises
+            SWITCH.meters_broken = True  # it would be looked for again with each duration
+            unheard(error)
+    return None
 
 
 class _Providers:
@@ -142,7 +160,7 @@ class _Providers:
         self.ensure_global()
         with self._lock:
             # The set of the global provider is there already.
-            if provider in self._named or provider is metrics.get_meter_provider():
+            if provider in self._named or provider is _global_provider():
                 instruments = self._named.get(provider)
                 if instruments is None or instruments.only is None:
                     return False
@@ -210,7 +228,7 @@ def begin_reporting(meter_provider: MeterProvider | None, tracer_provider: Trace
         tracer_provider: for spans, in place of the global one. `None`: they are for the global one.
     """
     on, tracer = SWITCH.on, SWITCH.tracer
-    globally = _PROVIDERS.switch(True) if meter_provider in (None, metrics.get_meter_provider()) else None
+    globally = _PROVIDERS.switch(True) if meter_provider in (None, _global_provider()) else None
     added = meter_provider is not None and _PROVIDERS.add(meter_provider)
     SWITCH.on = True
     if tracer_provider is not None:
@@ -267,7 +285,10 @@ def _record(metric: names.Metric, value: float, attributes: dict[str, str]) -> N
         if (only := instruments.only) is None or name in only:
             if instruments.is_global and sets[0].only is None:
                 continue  # by both sets it would be the same instrument
-            instruments.histograms[metric.name].record(value, attributes)
+            try:
+                instruments.histograms[metric.name].record(value, attributes)
+            except Exception as error:  # noqa: BLE001  # of an aggregation or a reservoir, whoever has made it
+                unheard(error)
 
 
 class Sizes:
@@ -311,7 +332,8 @@ class Telemetry:
         self._incidents = Incidents("something failed, and is done without")
         self.table = CellTable(**{names.NAME: name})
         REGISTRY.add(self, self.table)
-        tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
+        # Not by `trace.get_tracer`, which raises where the environment names a provider that cannot be made.
+        tracer = trace.ProxyTracerProvider().get_tracer(names.SCOPE, _VERSION, names.SCHEMA_URL)
         self.spans = Spans(name, tracer, spans, attributes=span_attributes, hash_key=span_hash_key)
         self._requests: dict[tuple[str, str | None], Cell] = {}
         self._stores: dict[str, Cell] = {}
