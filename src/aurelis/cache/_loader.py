@@ -29,6 +29,7 @@ from ._trouble import warn
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import UnstorableValueError
 from .telemetry import names
+from .telemetry._bounded import is_type
 from .telemetry._spans import Made, mark_failed
 
 _FIRST_POLL: Final = 0.025
@@ -405,7 +406,10 @@ class Loader:
         self._engine.telemetry.store("unstorable")
         if error.type_name not in self._warned and len(self._warned) < _MAX_WARNED:
             self._warned.add(error.type_name)
-            warn("a loaded value is not cached: %s", error)
+            # Without the place in it, which keys of the value may name, and without a name that is none.
+            name = error.type_name if is_type(error.type_name) else names.OTHER
+            told = UnstorableValueError(name, "value" if error.path == "value" else "a part of it", error.reason)
+            warn("a loaded value is not cached: %s", told)
 
     async def keep_lease(self, permit: Permit) -> None:
         """Renew a lease until cancelled."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ._entry import NO_DETAILS, Details, Entry
 from .codecs import ValueCodec, is_immutable, size_of
@@ -18,8 +18,8 @@ class Packed:
         shared: the object may be handed to several callers.
     """
 
-    value: object
-    payload: bytes | None
+    value: object = field(repr=False)
+    payload: bytes | None = field(repr=False)
     shared: bool
 
     @property

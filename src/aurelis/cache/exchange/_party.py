@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -47,7 +47,7 @@ class Parts:
     """
 
     head: ResponseHead
-    bodies: Sequence[bytes]
+    bodies: Sequence[bytes] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Declined:
     """
 
     head: ResponseHead
-    body: bytes
+    body: bytes = field(repr=False)
     own: bool = False
     collapsed: bool = False
 

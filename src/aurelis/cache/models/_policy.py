@@ -68,7 +68,7 @@ class ModelRequest:
         pool_patience: the same for a connection that others have.
     """
 
-    url: str
+    url: str = field(repr=False)
     fields: Mapping[bytes, bytes] = field(repr=False)  # credentials are among them
     call: ModelCall
     partition: str = ""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
@@ -50,14 +49,11 @@ class Asking:
         self._store_trouble = Trouble("the data store of a write-behind", "what it does not take is tried again")
         self.backlog: Backlog | None = None
         self.closed = False
-        reference = weakref.ref(self)
+        telemetry.gauge(names.WRITES_WAITING, self, lambda asking: asking._seen(lambda found: found.waiting), **journal)
+        telemetry.gauge(names.DEAD_LETTERS, self, lambda asking: asking._seen(lambda found: found.dead), **journal)
 
-        def seen() -> Backlog | None:
-            alive = reference()
-            return None if alive is None else alive.backlog
-
-        table.gauge(names.WRITES_WAITING, lambda: None if (found := seen()) is None else found.waiting, **journal)
-        table.gauge(names.DEAD_LETTERS, lambda: None if (found := seen()) is None else found.dead, **journal)
+    def _seen(self, part: Callable[[Backlog], int]) -> int | None:
+        return None if self.backlog is None else part(self.backlog)
 
     async def ask(self, operation: str, answer: Coroutine[Any, Any, T]) -> T:
         """The answer.

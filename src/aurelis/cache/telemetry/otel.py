@@ -20,7 +20,7 @@ from aurelis.cache._trouble import Incidents
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
 from . import names
-from ._bounded import Bounded, is_model, is_type
+from ._bounded import Bounded, is_name, is_type
 from ._cells import REGISTRY, Cell, CellTable, Sum
 from ._inherited import forget
 from ._reading import Reading
@@ -57,6 +57,7 @@ class Instruments:
     def __init__(self, provider: MeterProvider | None = None, only: set[str] | None = None) -> None:
         self.only = only
         self._provider = None if provider is None else weakref.ref(provider)
+        self._ends_with_process = getattr(provider, "_atexit_handler", None) is not None
         meter = _meter(provider)
         self.histograms: dict[str, Histogram] = {}
         self._all: list[object] = []
@@ -78,6 +79,15 @@ class Instruments:
                     metric.name, [self._observer(metric, REGISTRY.levels)], metric.unit, metric.description
                 )
             self._all.append(instrument)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the provider was shut down and let go of, so that nobody reads what is recorded.
+
+        One that is let go of without that may have a reader that goes on. The SDK keeps a provider, by what it has
+        registered for the end of the process, until it is shut down; what tells so is not public, and may be absent.
+        """
+        return self._ends_with_process and self._provider is not None and self._provider() is None
 
     @property
     def is_global(self) -> bool:
@@ -157,7 +167,7 @@ class _Providers:
                 instruments.only = None
             else:
                 self._named[provider] = instruments = Instruments(provider)
-            self.sets = (*self.sets, instruments)
+            self.sets = (*(each for each in self.sets if not each.is_over), instruments)
         return True
 
     def remove(self, provider: MeterProvider) -> None:
@@ -344,6 +354,7 @@ class Telemetry:
         self._saved_by_others: Saved | None = None
         self.prices = False
         self.error_kind = Bounded(names.MAX_ERROR_TYPES, is_type)
+        self.place = Bounded(names.MAX_PLACES, is_name)
         self._durations: dict[tuple[str, str | None, str | None], dict[str, str]] = {}
 
     # Series that begin with zero: one that begins with its first event has no increase by it
@@ -408,7 +419,7 @@ class Telemetry:
 
     def saved_by(self, model: str) -> Saved:
         """Where it is counted what an answer of this model saves. The hot path looks into `saved` first."""
-        if len(self.saved) < names.MAX_MODELS and (not model or is_model(model)):
+        if len(self.saved) < names.MAX_MODELS and (not model or is_name(model)):
             self.saved[model] = saved = Saved(self.table, model, prices=self.prices)
             return saved
         if self._saved_by_others is None:
@@ -502,14 +513,8 @@ class Telemetry:
         self.table.cell(names.BREAKER, **{names.LAYER: layer, names.BREAKER_STATE: state}).n += 1
 
     def gauge(self, metric: names.Metric, subject: T, read: Callable[[T], float | None], **attributes: str) -> None:
-        """Have a level of `subject` read at each collection, without keeping the subject alive."""
-        reference = weakref.ref(subject)
-
-        def level() -> float | None:
-            alive = reference()
-            return None if alive is None else read(alive)
-
-        self.table.gauge(metric, level, **attributes)
+        """Have a level of `subject` read at each collection, as long as it lives."""
+        self.table.gauge(metric, subject, read, **attributes)
 
     def closed(self) -> None:
         """The cache was closed: it holds nothing any more, and what others still hold is theirs to tell."""
