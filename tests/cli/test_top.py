@@ -289,11 +289,17 @@ def lines_of(text: str) -> list[str]:
     return [line.rstrip() for line in text.splitlines()]
 
 
-def on_screen(caches: list[CacheFigures], width: int, problems: dict[str, str] | None = None, asked: int = 1) -> str:
+def on_screen(
+    caches: list[CacheFigures],
+    width: int,
+    problems: dict[str, str] | None = None,
+    asked: int = 1,
+    height: int | None = None,
+) -> str:
     """What a terminal so wide shows."""
     console = Console(width=width, color_system=None, force_terminal=False)
     with console.capture() as captured:
-        console.print(drawn(caches, problems or {}, asked, width), highlight=False)
+        console.print(drawn(caches, problems or {}, asked, width, height), highlight=False)
     return captured.get()
 
 
@@ -374,6 +380,45 @@ def test_of_very_many_caches_some_are_drawn() -> None:
     assert [line.split()[0] for line in text if line.startswith("c")].count("c199") == 2
     assert not any(line.startswith("c200") for line in text)
     assert text[-1] == "there are 300 caches with 300 layers: choose by --cache"
+
+
+def many() -> list[CacheFigures]:
+    """Twenty caches with two layers each: most are idle, a few are busy, and one of the last has an open breaker."""
+    endpoint = Endpoint()
+    for at in (0.0, 10.0):
+        lines = []
+        for number in range(20):
+            name, count = f"c{number:02}", at if number in (7, 12) else 0
+            lines += [
+                sample(REQUESTS, count, name, result="hit", layer="l1"),
+                sample(BREAKER, 1 if number == 17 else 0, name, layer="l2", state="open"),
+            ]
+        endpoint.take(at, snapshot(*lines))
+    return figures([endpoint.reading()])
+
+
+@pytest.mark.parametrize("height", [70, 67, 66, 40, 24, 12, 10])
+def test_a_low_terminal_shows_first_what_is_a_reason_to_look(height: int) -> None:
+    text = lines_of(on_screen(many(), 120, height=height))
+    assert len(text) <= height
+    rows = [line.split()[:2] for line in text if line.startswith("c") and not line.startswith("cache")]
+    assert ["c17", "l2"] in rows
+    assert "open" in next(line for line in text if line.split()[:2] == ["c17", "l2"])
+    assert rows == sorted(rows, key=lambda row: (row[1].startswith("l"), row[0]))
+    left = 60 - len(rows)
+    assert (text[-1] == f"{left} more: a taller terminal, --cache or --once shows them") == (left > 0)
+    assert left == (0 if height >= 65 else 60 - (height - 6))
+    if height >= 24:
+        assert [row for row in rows if row[0] in ("c07", "c12") and row[1] == "l1"] == [["c07", "l1"], ["c12", "l1"]]
+
+
+def test_endpoints_that_are_down_leave_room_for_those_that_are_not() -> None:
+    problems = {f"10.0.0.{number}:9464": "no answer within 5 s" for number in range(50)}
+    text = lines_of(on_screen(many(), 100, problems, 51, height=24))
+    assert len(text) <= 24
+    assert text[0] == "1 of 51 endpoints answer"
+    assert "43 more do not answer" in text
+    assert any(line.startswith("c17") and "open" in line for line in text)
 
 
 def test_the_document_is_json_without_what_json_has_not() -> None:

@@ -206,16 +206,6 @@ async def test_so_do_two_write_behinds_on_one_journal(tmp_path: Path, redis_url:
             table.open.set()
 
 
-async def test_of_what_is_gone_no_level_is_kept() -> None:
-    async with opened(kept()) as manager:
-        gauges = manager._engine.telemetry.table.gauges
-        before = len(gauges)
-        for _ in range(5):
-            async with SimilarityCache(manager, embedder=Failing("nothing")):
-                assert before < len(gauges) <= before + 6
-            gc.collect()
-
-
 # --- providers
 
 

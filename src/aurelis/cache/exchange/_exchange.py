@@ -14,12 +14,12 @@ from aurelis.cache._entry import Entry
 from aurelis.cache._first_layer import Found
 from aurelis.cache._flight import Abandoned, Failed, Flight
 from aurelis.cache._options import whole
-from aurelis.cache._shared_errors import SharedError
+from aurelis.cache._shared_errors import SharedError, is_timeout
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.manager import AnyManager, manager_of
 from aurelis.cache.telemetry import names
-from aurelis.cache.telemetry._spans import Attributes, Made, described, link, shared
+from aurelis.cache.telemetry._spans import Attributes, Made, described, link, shared, tell
 from aurelis.cache.typing import ExchangePolicy
 
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused, hit_of
@@ -226,26 +226,26 @@ class Exchange(Generic[Q]):
                         engine.telemetry.stale(reason).n += 1
                     if span is not None:
                         result = names.HIT if fresh else names.STALE
-                        span.set_attributes(described(result, layer, ttl=hit.ttl, age=hit.age, stale=reason))
+                        tell(span, described(result, layer, ttl=hit.ttl, age=hit.age, stale=reason))
                     return hit
                 if isinstance(decision, Refuse):
                     engine.telemetry.bypass.n += 1
                     refused = Refused()
                     if span is not None:
-                        span.set_attributes(_described(refused))
+                        tell(span, _described(refused))
                     return refused
                 if isinstance(decision, Bypass):
                     alone = self._alone(decision.reason, decision.detail)
                     if span is not None:
-                        span.set_attributes(_described(alone))
+                        tell(span, _described(alone))
                     return alone
                 if failure is not None:
                     if span is not None:
-                        span.set_attributes(described(names.HIT, names.NEGATIVE))
+                        tell(span, described(names.HIT, names.NEGATIVE))
                     return self.failed(*failure)
                 answer = await self._join(request, key, entry, decision, ways, load, patience, span)
                 if span is not None:
-                    span.set_attributes(_described(answer))
+                    tell(span, _described(answer))
                 match answer:
                     case Follow():
                         decision = answer
@@ -296,6 +296,7 @@ class Exchange(Generic[Q]):
             seat = Seat()
             try:
                 if leads:
+                    flight.patience = patience
                     below = bool(engine.stack.lower) and decision.reason != "request"
                     if load is not None:
                         flights.start(flight, self._loads.run(flight, request, key, entry, below, load, seat))
@@ -307,6 +308,9 @@ class Exchange(Generic[Q]):
                 try:
                     outcome = await ways.outcome(flight, None if leads else patience)
                     if isinstance(outcome, Failed):
+                        if not leads and _waits_longer(patience, flight, outcome) and (tries := tries - 1):
+                            counted = True
+                            continue
                         outcome.again()
                 except BaseException:
                     if not leads:
@@ -446,6 +450,13 @@ class Exchange(Generic[Q]):
         telemetry = self.engine.telemetry
         (telemetry.miss if _result_alone(reason) == names.MISS else telemetry.bypass).n += 1
         return Alone(reason, detail)
+
+
+def _waits_longer(patience: float | None, flight: Flight[Any], failed: Failed) -> bool:
+    """Whether a load has failed because it took longer than its own caller waits, and this one waits for more."""
+    if flight.patience is None or not is_timeout(failed.error):
+        return False
+    return patience is None or patience > flight.patience
 
 
 def _result_alone(reason: str) -> str:

@@ -98,7 +98,7 @@ class Loads(Generic[Q]):
             recorder = await self._look_below(flight, request, key, stale, below, budget, Async(), seat, behind)
             if recorder is not None:
                 seat.loads = True
-                await self._engine.load((flight,), load(recorder), key)
+                await self._engine.load((flight,), load(recorder), key, recorder.timed_by)
                 await recorder.end()
         except asyncio.CancelledError:
             if recorder is not None:
@@ -205,7 +205,7 @@ class Loads(Generic[Q]):
     def watch(self, task: asyncio.Task[None]) -> None:
         """As `Exchange.watch`."""
         self.refreshes.add(task)
-        task.add_done_callback(self.refreshes.discard)
+        task.add_done_callback(self.refreshes.discard, context=Context())
 
     def behind(self, key: str) -> Flight[Any] | None:
         """As `Exchange.load_behind`."""

@@ -54,7 +54,7 @@ class SimilarMatch:
         exact: it answers the very prompt.
     """
 
-    response: Any
+    response: Any = field(repr=False)
     similarity: float
     exact: bool
 

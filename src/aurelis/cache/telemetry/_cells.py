@@ -16,7 +16,8 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from aurelis.cache._forking import renew_in_children
 
@@ -50,13 +51,12 @@ class Sum:
         self.n: float = 0
 
 
-class Gauge(NamedTuple):
-    """One level.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Gauge:
+    """A level of a subject, which is not kept alive by it.
 
     Attributes:
-        metric: its name.
-        subject: whose it is.
-        read: gives it, of the subject; `None`: it is not known.
+        read: takes the subject; `Any`, since each has one of its own kind.
         of: what it is the level of, where caches share that and would each tell all of it; `None`: of its own cache.
     """
 
@@ -65,11 +65,6 @@ class Gauge(NamedTuple):
     subject: weakref.ref[Any]
     read: Callable[[Any], float | None]
     of: Hashable
-
-    def level(self) -> float | None:
-        """What it is now; `None`: nobody knows, or the subject is garbage."""
-        subject = self.subject()
-        return None if subject is None else self.read(subject)
 
 
 class CellTable:
@@ -80,7 +75,7 @@ class CellTable:
     def __init__(self, **common: str) -> None:
         self.common = common
         self.cells: dict[str, dict[Attributes, Cell | Sum]] = {}  # by metric, as they are read
-        self.gauges: list[Gauge] = []
+        self.gauges: list[_Gauge] = []
 
     def cell(self, metric: Metric, **attributes: str) -> Cell:
         """The cell for these attributes; the same one each time."""
@@ -101,20 +96,24 @@ class CellTable:
     def gauge(
         self, metric: Metric, subject: T, read: Callable[[T], float | None], of: Hashable = None, **attributes: str
     ) -> None:
-        """Have a level of `subject` read at each collection, without keeping the subject alive.
+        """Have a level of `subject` read at each collection, as long as it lives; `None`: there is none to tell.
 
         Args:
-            read, of: as those of `Gauge`.
+            of: what several caches share, if it is the level of that.
         """
-        for gauge in [gauge for gauge in self.gauges if gauge.subject() is None]:
-            with contextlib.suppress(ValueError):  # another thread has just done so
-                self.gauges.remove(gauge)
-        self.gauges.append(Gauge(metric.name, self._attributes(attributes), weakref.ref(subject), read, of))
+        self._drop(lambda gauge: gauge.subject() is None)  # of what is made for each request, say
+        self.gauges.append(_Gauge(metric.name, self._attributes(attributes), weakref.ref(subject), read, of))
 
     def end(self, *metrics: Metric) -> None:
         """Read the gauges of these metrics no more."""
         ended = {metric.name for metric in metrics}
-        self.gauges = [gauge for gauge in self.gauges if gauge.metric not in ended]
+        self._drop(lambda gauge: gauge.metric in ended)
+
+    def _drop(self, is_over: Callable[[_Gauge], bool]) -> None:
+        # One by one, each in one step: another thread may be adding one.
+        for gauge in filter(is_over, self.gauges.copy()):
+            with contextlib.suppress(ValueError):  # another thread has dropped it
+                self.gauges.remove(gauge)
 
     def _series(self, metric: Metric) -> dict[Attributes, Cell | Sum]:
         return self.cells.setdefault(metric.name, {})
@@ -137,6 +136,7 @@ class Registry:
     def add(self, owner: object, table: CellTable) -> None:
         """Take the table in; when `owner` is garbage its counts are kept and its gauges end."""
         with self._lock:
+            self._bury()  # where nobody reads, nobody else does it
             self._next += 1
             number = self._next
             self._live[number] = table
@@ -162,7 +162,9 @@ class Registry:
             self._bury()
             tables = list(self._live.values())
         for gauge in _gauges(tables):
-            if gauge.metric != metric.name or (value := gauge.level()) is None:
+            if gauge.metric != metric.name or (subject := gauge.subject()) is None:
+                continue
+            if (value := gauge.read(subject)) is None:
                 continue
             attributes = gauge.attributes
             known: float = 0
@@ -192,9 +194,9 @@ class Registry:
                     cell.n = 0
 
 
-def _gauges(tables: list[CellTable]) -> Iterator[Gauge]:
+def _gauges(tables: list[CellTable]) -> Iterator[_Gauge]:
     for table in tables:
-        yield from table.gauges
+        yield from table.gauges.copy()
 
 
 REGISTRY = Registry()

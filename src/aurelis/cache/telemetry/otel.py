@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from opentelemetry import metrics, trace
-from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 from opentelemetry.trace import TracerProvider
 
 from aurelis.cache._clock import SYSTEM_CLOCK
@@ -20,12 +20,13 @@ from aurelis.cache._trouble import Incidents
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
 from . import names
-from ._bounded import Bounded, is_model, is_type
+from ._bounded import Bounded, is_name, is_type
 from ._cells import REGISTRY, Cell, CellTable, Sum
 from ._inherited import forget
 from ._reading import Reading
 from ._spans import Spans
 from ._switch import SWITCH
+from ._unheard import unheard
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Instruments:
     def __init__(self, provider: MeterProvider | None = None, only: set[str] | None = None) -> None:
         self.only = only
         self._provider = None if provider is None else weakref.ref(provider)
-        meter = metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
+        meter = _meter(provider)
         self.histograms: dict[str, Histogram] = {}
         self._all: list[object] = []
         for metric in names.METRICS:
@@ -81,7 +82,7 @@ class Instruments:
     @property
     def is_global(self) -> bool:
         """Whether the provider has become the global one since it was named."""
-        return self._provider is not None and self._provider() is metrics.get_meter_provider()
+        return self._provider is not None and self._provider() is _global_provider()
 
     def begin_anew(self) -> None:
         """Let go of what was reported, in a child: its parent has reported it."""
@@ -99,6 +100,23 @@ class Instruments:
             return [Observation(value, found) for found, value in series if only is None or found[names.NAME] in only]
 
         return observe
+
+
+def _meter(provider: MeterProvider | None) -> Meter:
+    if provider is None and _global_provider() is None:
+        provider = metrics.NoOpMeterProvider()
+    return metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
+
+
+def _global_provider() -> MeterProvider | None:
+    """The global provider; `None`: the environment names one that cannot be made."""
+    if not SWITCH.meters_broken:
+        try:
+            return metrics.get_meter_provider()
+        except Exception as error:  # noqa: BLE001  # whatever an entry point raises
+            SWITCH.meters_broken = True  # it would be looked for again with each duration
+            unheard(error)
+    return None
 
 
 class _Providers:
@@ -153,7 +171,7 @@ class _Providers:
         self.ensure_global()
         with self._lock:
             # The set of the global provider is there already.
-            if provider in self._named or provider is metrics.get_meter_provider():
+            if provider in self._named or provider is _global_provider():
                 instruments = self._named.get(provider)
                 if instruments is None or instruments.only is None:
                     return False
@@ -221,7 +239,7 @@ def begin_reporting(meter_provider: MeterProvider | None, tracer_provider: Trace
         tracer_provider: for spans, in place of the global one. `None`: they are for the global one.
     """
     on, tracer = SWITCH.on, SWITCH.tracer
-    globally = _PROVIDERS.switch(True) if meter_provider in (None, metrics.get_meter_provider()) else None
+    globally = _PROVIDERS.switch(True) if meter_provider in (None, _global_provider()) else None
     added = meter_provider is not None and _PROVIDERS.add(meter_provider)
     SWITCH.on = True
     if tracer_provider is not None:
@@ -278,7 +296,10 @@ def _record(metric: names.Metric, value: float, attributes: dict[str, str]) -> N
         if (only := instruments.only) is None or name in only:
             if instruments.is_global and sets[0].only is None:
                 continue  # by both sets it would be the same instrument
-            instruments.histograms[metric.name].record(value, attributes)
+            try:
+                instruments.histograms[metric.name].record(value, attributes)
+            except Exception as error:  # noqa: BLE001  # of an aggregation or a reservoir, whoever has made it
+                unheard(error)
 
 
 class Sizes:
@@ -322,7 +343,8 @@ class Telemetry:
         self._incidents = Incidents("something failed, and is done without")
         self.table = CellTable(**{names.NAME: name})
         REGISTRY.add(self, self.table)
-        tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
+        # Not by `trace.get_tracer`, which raises where the environment names a provider that cannot be made.
+        tracer = trace.ProxyTracerProvider().get_tracer(names.SCOPE, _VERSION, names.SCHEMA_URL)
         self.spans = Spans(name, tracer, spans, attributes=span_attributes, hash_key=span_hash_key)
         self._requests: dict[tuple[str, str | None], Cell] = {}
         self._stores: dict[str, Cell] = {}
@@ -343,6 +365,7 @@ class Telemetry:
         self._saved_by_others: Saved | None = None
         self.prices = False
         self.error_kind = Bounded(names.MAX_ERROR_TYPES, is_type)
+        self.place = Bounded(names.MAX_PLACES, is_name)
         self._durations: dict[tuple[str, str | None, str | None], dict[str, str]] = {}
 
     # Series that begin with zero: one that begins with its first event has no increase by it
@@ -406,7 +429,7 @@ class Telemetry:
 
     def saved_by(self, model: str) -> Saved:
         """Where it is counted what an answer of this model saves. The hot path looks into `saved` first."""
-        if len(self.saved) < names.MAX_MODELS and (not model or is_model(model)):
+        if len(self.saved) < names.MAX_MODELS and (not model or is_name(model)):
             self.saved[model] = saved = Saved(self.table, model, prices=self.prices)
             return saved
         if self._saved_by_others is None:
@@ -517,7 +540,7 @@ class Telemetry:
         of: Hashable = None,
         **attributes: str,
     ) -> None:
-        """`CellTable.gauge` of this cache."""
+        """Have a level of `subject` read at each collection, as `CellTable.gauge`."""
         self.table.gauge(metric, subject, read, of, **attributes)
 
     def closed(self) -> None:
