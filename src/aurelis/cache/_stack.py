@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Final
@@ -21,7 +21,7 @@ from ._generations import Generations
 from ._guard import Budget, Guard
 from ._judging import Judging
 from ._leases import Leases, Permit
-from ._packing import Keep, Packed, Packing
+from ._packing import Keep, Outcome, Packed, Packing
 from ._recovery import Recovery
 from ._tags import EVERYTHING
 from .codecs import ValueCodec
@@ -30,6 +30,7 @@ from .layers.memory import MemoryBackend
 from .telemetry import names
 from .typing import SharedLayer
 
+_KEPT: Final = Outcome(names.KEPT)
 _LONGEST_LIFT: Final = 30.0
 """Seconds that putting something into the shared layer again may take."""
 
@@ -204,8 +205,8 @@ class Stack:
 
     # Storing
 
-    async def store(self, values: Mapping[str, Packed], keep: Keep, budget: Budget) -> str:
-        """Keep what the caller gives, in every layer; returns what became of it, by the names of telemetry."""
+    async def store(self, values: Mapping[str, Packed], keep: Keep, budget: Budget) -> Outcome:
+        """Keep what the caller gives, in every layer; returns what became of it."""
         self.first.count_removals(values)
         generation, mark, taken = self.generations.latest, self.generations.mark, True
         last = values
@@ -237,13 +238,12 @@ class Stack:
                 self._changes.note(values, generation)
         self.first.count_removals(values)
         for key in values.keys() - last.keys():
-            if self.memory is not None:
-                self.memory.drop(key)
-        return self._result(taken=taken, fits=self.first.remember(last, keep, generation, mark))
+            self.first.lose(key)
+        return self._outcome(values, taken=taken, large=self.first.remember(last, keep, generation, mark))
 
     async def publish(
         self, values: Mapping[str, Packed], keep: Keep, permit: Permit, budget: Budget, *, anew: bool = False
-    ) -> str:
+    ) -> Outcome:
         """Keep what was loaded, unless an invalidation has overtaken the load; returns as `store`.
 
         Args:
@@ -253,7 +253,7 @@ class Stack:
             await self.judging.learn(keep.details.tags, budget)  # those that the load itself gave
         self.first.count_removals(values)
         # In memory first, where the next to ask finds it while it is on its way to the others.
-        fits, taken = self.first.remember(values, keep, permit.generation, permit.mark), True
+        large, taken = self.first.remember(values, keep, permit.generation, permit.mark), True
         for guard in self.lower:
             entries = self._entries(values, keep, guard.ttl, permit.generation)
             if guard is not self.shared:
@@ -270,7 +270,7 @@ class Stack:
                     if not await guard.call("set", act, budget):
                         for key in values:
                             self.forget(key)
-                        return names.FENCED
+                        return Outcome(names.FENCED)
                     guard.stored(entries)
                     if anew:  # others have it in memory
                         await guard.call("set", partial(self.layer.announce, tuple(values)), budget)
@@ -281,15 +281,17 @@ class Stack:
                     continue
                 if self.recovery is not None:  # unless a `set` failed meanwhile, which may come before or after this
                     self.recovery.settled([key for key in values if changed[key] < math.inf])
-        return self._result(taken=taken, fits=fits)
+        return self._outcome(values, taken=taken, large=large)
 
-    def _result(self, *, taken: bool, fits: bool) -> str:
-        """What became of values. `taken`: by all layers below memory; `fits`: into memory."""
+    def _outcome(self, values: Mapping[str, Packed], *, taken: bool, large: Collection[str]) -> Outcome:
+        """What became of values. `taken`: by all layers below memory; `large`: those that do not fit into memory."""
         if not taken:
-            return names.LAYER_FAILED
-        if fits:
-            return names.KEPT
-        return names.BEYOND_MEMORY if self.lower else names.TOO_LARGE
+            return Outcome(names.LAYER_FAILED)
+        if not large:
+            return _KEPT
+        return Outcome(
+            names.BEYOND_MEMORY if self.lower else names.TOO_LARGE, large if len(large) < len(values) else ()
+        )
 
     def _not_replaced(self, key: str) -> None:
         """The shared layer may still have, or others in memory, what was to be replaced; it must not come back."""
@@ -335,7 +337,7 @@ class Stack:
         older = entry is not None and self.shared is not None and entry.generation <= permit.generation
         if self.memory is not None and entry is not None and (older or entry is present):
             self.first.count_removals((key,))
-            self.memory.drop(key, entry)
+            self.first.lose(key, entry)
         for guard in self.lower:
             try:
                 if guard is not self.shared:
