@@ -85,7 +85,8 @@ def _variables(dashboard: Dashboard) -> Iterator[Any]:  # builders of one interf
     yield _queried("job", "Job", f"label_values({_REQUESTS}, job)", ".+")
     yield _queried("instance", "Instance", f'label_values({_REQUESTS}{{job=~"$job"}}, instance)', ".+")
     if dashboard.caches is None:
-        yield _queried("name", "Cache", f"label_values({_REQUESTS}{{{PROCESSES}}}, {_NAME})", ".+")
+        # It gets into links to traces as it stands, and in an address a plus would be a blank.
+        yield _queried("name", "Cache", f"label_values({_REQUESTS}{{{PROCESSES}}}, {_NAME})", ".*")
     else:
         yield _queried("name", "Cache", dashboard.caches, None)
     yield from map(_choice, dashboard.choices)

@@ -133,6 +133,22 @@ def test_a_dashboard_has_the_variables_and_leads_to_the_others_and_to_traces(nam
     assert re.findall(r"\$\{[^}]*\}", traces["url"]) == re.findall(r"\$\{[^}]*\}", unquote(traces["url"]))
 
 
+@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("chosen", ["web|models", None], ids=["two caches", "all"])
+def test_a_link_to_traces_asks_for_the_chosen_caches(name: str, chosen: str | None) -> None:
+    """As Grafana fills it in and reads it: what stands for all is not encoded."""
+    document = DOCUMENTS[name]
+    variables = {each["name"]: each for each in document["templating"]["list"]}
+    names_of_caches = chosen or variables["name"].get("allValue") or "faq|models"
+    values = {"name:pipe": names_of_caches, "traces": "tempo", "__from": "1000", "__to": "2000"}
+    links = [link["url"] for panel in document["panels"] for link in panel.get("links") or []]
+    for url in (document["links"][1]["url"], *(link for link in links if link.startswith("/explore"))):
+        filled = re.sub(r"\$\{([^}]*)\}", lambda found: values[found[1]], url)
+        pane = json.loads(parse_qs(urlsplit(filled).query)["panes"][0])["traces"]
+        assert pane["queries"][0]["query"] == f'{{ span.aurelis.cache.name =~ "{names_of_caches}" }}'
+        assert (pane["datasource"], pane["range"]) == ("tempo", {"from": "1000", "to": "2000"})
+
+
 def test_links_of_panels_go_to_dashboards_that_exist_and_take_the_choices_along() -> None:
     links = [
         link["url"]
