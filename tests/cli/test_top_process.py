@@ -79,6 +79,12 @@ def test_a_table_is_printed_where_there_is_no_terminal(web: Exporting) -> None:
     assert lines[3].split()[-3:] == ["12", "66.7", "%"]
 
 
+def test_a_name_that_no_cache_has_is_told_apart_from_no_caches(web: Exporting) -> None:
+    ran = said("--url", web.url, "--once", "--cache", "wbe")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "no cache of such a name is reported there" in ran.stdout
+
+
 def test_several_endpoints_and_one_that_is_down_as_json(web: Exporting) -> None:
     with exporting("models") as models:
         models.hit(2)

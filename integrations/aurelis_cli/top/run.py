@@ -88,7 +88,8 @@ class Top:
 
     def drawn(self, width: int, height: int | None = None) -> RenderableType:
         """Tables; with a height, what it has room for."""
-        return drawn(self._figures(), self._problems(), len(self._names), width, height)
+        chosen = bool(self._options.caches)
+        return drawn(self._figures(), self._problems(), len(self._names), width, height, chosen=chosen)
 
     def document(self) -> str:
         """JSON."""

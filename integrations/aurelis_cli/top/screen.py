@@ -138,6 +138,8 @@ def drawn(
     asked: int,
     width: int,
     height: int | None = None,
+    *,
+    chosen: bool = False,
 ) -> RenderableType:
     """All of it, or what there is room for.
 
@@ -146,11 +148,12 @@ def drawn(
         asked: endpoints in all.
         width: of the terminal, in characters.
         height: of the terminal, in lines; `None`: there are as many as it takes.
+        chosen: these are the caches of some names, and there may be others.
     """
     parts = _heads(problems, asked, None if height is None else max(height // 3, 1))
     if not caches:
         if len(problems) < asked:
-            parts.append(Text("no cache is reported there"))
+            parts.append(Text(f"no cache {'of such a name ' if chosen else ''}is reported there"))
         return Group(*parts)
     layers = [Layered(cache.name, layer) for cache in caches for layer in cache.layers]
     rows = len(caches) + len(layers)
