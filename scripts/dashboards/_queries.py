@@ -28,7 +28,6 @@ _ON_DISK: Final = {names.LAYER: f"{names.L3}|{names.FILES}"}
 GET: Final = {names.OPERATION: "get"}
 FILL: Final = {names.OPERATION: "fill"}
 OPENED: Final = {names.BREAKER_STATE: "open"}
-_TRIED: Final = {names.BREAKER_STATE: "half_open"}
 FAILED_LOADS: Final = {**FILL, names.ERROR_TYPE: ".+"}
 
 
@@ -176,15 +175,14 @@ def or_zero_by_cache(expression: str) -> str:
 
 
 def breaker_open(*by: str) -> str:
-    """1 while a breaker is open: each way into `open` is left through `half_open`; 0 where none ever opened."""
-    labels = ", ".join(["job", "instance", *map(label, by)])  # those of a process as well
-    opened, tried = (f"sum by ({labels}) ({selector(names.BREAKER, state, raw=True)})" for state in (OPENED, _TRIED))
-    return f"clamp_max({opened} - ({tried} or 0 * {opened}), 1)"
+    """1 while a breaker of a process is open, else 0."""
+    labels = ", ".join(["job", "instance", *map(label, by)])
+    return f"clamp_max(sum by ({labels}) ({selector(names.BREAKERS, OPENED)}), 1)"
 
 
 def open_breakers() -> str:
     """How many are open now, over all processes."""
-    return f"sum({breaker_open(names.NAME, names.LAYER)}) or {ZERO}"
+    return f"{level(names.BREAKERS, where=OPENED)} or {ZERO}"
 
 
 def legend(*attributes: str) -> str:

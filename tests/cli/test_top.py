@@ -16,7 +16,7 @@ from aurelis_cli.top.readings import WINDOW, Endpoint, Reading, parsed
 from aurelis_cli.top.run import shown_names
 from aurelis_cli.top.screen import document, drawn
 
-BREAKER = series(names.BREAKER)
+BREAKER = series(names.BREAKERS)
 REQUESTS = series(names.REQUESTS)
 
 
@@ -43,6 +43,11 @@ def hits(count: float, start: float | None = None) -> Snapshot:
     return snapshot(
         sample(REQUESTS, count, result="hit", layer="l1"), sample(REQUESTS, count, result="miss"), start=start
     )
+
+
+def hits_of(layer: str) -> str:
+    """A hit that a layer has answered."""
+    return sample(REQUESTS, 1, result="hit", layer=layer)
 
 
 def shown(*readings: Reading) -> CacheFigures:
@@ -257,28 +262,31 @@ def test_latencies_are_those_of_the_window() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "state"),
+    ("states", "state"),
     [
         ({}, ""),
         ({"open": 0, "half_open": 0, "closed": 0}, ""),
-        ({"open": 1}, "open"),
-        ({"open": 1, "half_open": 1, "closed": 1}, "closed"),
-        ({"open": 3, "half_open": 2, "closed": 1}, "open"),
+        ({"open": 1, "half_open": 0, "closed": 3}, "open"),
+        ({"open": 0, "half_open": 1, "closed": 3}, "half_open"),
+        ({"open": 0, "half_open": 0, "closed": 4}, "closed"),
     ],
 )
-def test_the_state_of_a_breaker_follows_from_its_changes(changes: dict[str, int], state: str) -> None:
+def test_the_worst_state_of_a_breaker_is_shown(states: dict[str, int], state: str) -> None:
     endpoint = Endpoint()
-    lines = [sample(BREAKER, count, layer="l2", state=name) for name, count in changes.items()]
+    lines = [sample(BREAKER, count, layer="l2", state=name) for name, count in states.items()]
     endpoint.take(0.0, snapshot(sample(series(names.ENTRIES), 1, layer="l2"), *lines))
     assert shown(endpoint.reading()).layers[0].breaker == state
 
 
 def test_a_breaker_of_a_process_that_is_gone_is_not_open() -> None:
     endpoint = Endpoint()
-    endpoint.take(0.0, snapshot(sample(BREAKER, 1, layer="l2", state="open"), start=1.0))
+    opened = snapshot(hits_of("l2"), sample(BREAKER, 1, layer="l2", state="open"), start=1.0)
+    endpoint.take(0.0, opened)
     assert shown(endpoint.reading()).layers[0].breaker == "open"
-    endpoint.take(1.0, snapshot(sample(BREAKER, 0, layer="l2", state="open"), start=2.0))
+    endpoint.fail("cannot be reached")
     assert shown(endpoint.reading()).layers[0].breaker == ""
+    endpoint.take(1.0, snapshot(hits_of("l2"), sample(BREAKER, 1, layer="l2", state="closed"), start=2.0))
+    assert shown(endpoint.reading()).layers[0].breaker == "closed"
 
 
 # The screen
