@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -142,8 +143,8 @@ class CacheTransport(httpx.BaseTransport):
         return self._cache.send_blocking(request, self._inner.handle_request)
 
     def close(self) -> None:
-        """Close the inner transport."""
-        self._inner.close()
+        """Close the inner transport, as soon as no load goes on through it that others wait for, or nobody."""
+        self._cache.usage.close(self._inner.close)
 
     def __enter__(self) -> Self:
         self._inner.__enter__()
@@ -155,7 +156,7 @@ class CacheTransport(httpx.BaseTransport):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        self._inner.__exit__(exc_type, exc_value, traceback)
+        self._cache.usage.close(partial(self._inner.__exit__, exc_type, exc_value, traceback))
 
 
 class AsyncCacheTransport(httpx.AsyncBaseTransport):
@@ -209,8 +210,8 @@ class AsyncCacheTransport(httpx.AsyncBaseTransport):
         return await self._cache.send(request, self._inner.handle_async_request)
 
     async def aclose(self) -> None:
-        """Close the inner transport."""
-        await self._inner.aclose()
+        """Close the inner transport, as soon as no load goes on through it that others wait for, or nobody."""
+        await self._cache.usage.aclose(self._inner.aclose)
 
     async def __aenter__(self) -> Self:
         await self._inner.__aenter__()
@@ -222,4 +223,4 @@ class AsyncCacheTransport(httpx.AsyncBaseTransport):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        await self._inner.__aexit__(exc_type, exc_value, traceback)
+        await self._cache.usage.aclose(partial(self._inner.__aexit__, exc_type, exc_value, traceback))

@@ -3,29 +3,34 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from aurelis.cache.telemetry import names
-from tests.client.stack import Stack
+from tests.client.stack import Stack, in_thread
 from tests.managers import WITHIN, count, eventually, is_settled, requests
 
 SHORT = 0.3
+SOON_STALE = "max-age=1, stale-while-revalidate=3600"
 
 
 class Origin:
-    """A server whose first so many answers do not come.
+    """A server whose first so many answers are held back.
 
     Attributes:
         asked: how often it was asked so far.
+        left: how many connections of clients have ended.
+        breaks: an answer that was held back never comes: its connection is dropped.
     """
 
-    def __init__(self, *, silent: int) -> None:
-        self._silent = silent
+    def __init__(self, *, held: int, cache_control: str = "max-age=60", breaks: bool = False) -> None:
+        self.held = held
         self.asked = 0
+        self.left = 0
         self.url = ""
-        self.cache_control = "max-age=60"
+        self.released = asyncio.Event()
+        self.breaks = breaks
+        self._cache_control = cache_control
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -34,18 +39,21 @@ class Origin:
         async with server:
             self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/page"
             yield
+            self.released.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while await reader.readuntil(b"\r\n\r\n"):
                 self.asked += 1
-                if self.asked <= self._silent:
-                    await reader.read()  # until the client goes
-                    break
                 body = b"answer %d" % self.asked
-                fields = f"cache-control: {self.cache_control}\r\ncontent-length: {len(body)}".encode()
+                if self.asked <= self.held:
+                    await self.released.wait()
+                    if self.breaks:
+                        break
+                fields = f"cache-control: {self._cache_control}\r\ncontent-length: {len(body)}".encode()
                 writer.write(b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n\r\n" + body)
                 await writer.drain()
+        self.left += 1
         writer.close()
 
 
@@ -54,8 +62,8 @@ def waiting(stack: Stack) -> int:
     return stack.manager._engine.flights.waiting
 
 
-async def test_of_a_client_that_is_closed(async_stack: Stack) -> None:
-    stack, origin = async_stack, Origin(silent=1)
+async def test_of_a_leader_who_has_left(async_stack: Stack) -> None:
+    stack, origin = async_stack, Origin(held=1, breaks=True)
     leaving, staying = stack.client(), stack.client()
     async with origin.running():
         leader = asyncio.create_task(stack.get(origin.url, client=leaving))
@@ -64,7 +72,7 @@ async def test_of_a_client_that_is_closed(async_stack: Stack) -> None:
         await eventually(lambda: waiting(stack) == 3)
         leader.cancel()
         await asyncio.wait([leader])
-        await leaving.aclose()
+        origin.released.set()
         answers = await asyncio.gather(*followers)
         assert [answer.body for answer in answers] == [b"answer 2"] * 3
         assert origin.asked == 2
@@ -73,20 +81,18 @@ async def test_of_a_client_that_is_closed(async_stack: Stack) -> None:
         await stack.aclose()
 
 
-async def test_of_a_client_that_is_closed_while_it_refreshes(stack: Stack) -> None:
-    origin = Origin(silent=0)
-    origin.cache_control = "max-age=1, stale-while-revalidate=3600"
-    leaving, staying = stack.client(), stack.client()
+async def test_of_a_refresh(stack: Stack) -> None:
+    origin = Origin(held=0, cache_control=SOON_STALE, breaks=True)
+    client, fields = stack.client(), {"cache-control": "no-cache"}
     async with origin.running():
-        assert (await stack.get(origin.url, client=leaving)).body == b"answer 1"
+        assert (await stack.get(origin.url, client=client)).body == b"answer 1"
         await asyncio.sleep(1.1)
-        origin._silent = 2
-        assert (await stack.get(origin.url, client=leaving)).body == b"answer 1"
+        origin.held = 2
+        assert (await stack.get(origin.url, client=client)).body == b"answer 1"
         await eventually(lambda: origin.asked == 2)
-        fields = {"cache-control": "no-cache"}
-        follower = asyncio.create_task(stack.get(origin.url, client=staying, headers=fields))
+        follower = asyncio.create_task(stack.get(origin.url, client=client, headers=fields))
         await eventually(lambda: waiting(stack) == 1)
-        await _close(stack, leaving)
+        origin.released.set()
         assert (await follower).body == b"answer 3"
         await eventually(lambda: is_settled(stack.manager))
         assert origin.asked == 3
@@ -95,18 +101,80 @@ async def test_of_a_client_that_is_closed_while_it_refreshes(stack: Stack) -> No
         await stack.aclose()
 
 
-async def _close(stack: Stack, client: Any) -> None:
+# --- a client that is closed while its loads are for others, or for nobody
+
+
+async def test_of_a_leader_whose_client_is_closed(async_stack: Stack) -> None:
+    stack, origin = async_stack, Origin(held=1)
+    leaving, staying = stack.client(), stack.client()
+    async with origin.running():
+        leader = asyncio.create_task(stack.get(origin.url, client=leaving))
+        await eventually(lambda: origin.asked == 1)
+        follower = asyncio.create_task(stack.get(origin.url, client=staying))
+        await eventually(lambda: waiting(stack) == 1)
+        leader.cancel()
+        await asyncio.wait([leader])
+        await leaving.aclose()
+        assert origin.left == 0
+        origin.released.set()
+        assert (await follower).body == b"answer 1"
+        await eventually(lambda: origin.left == 1)
+        assert origin.asked == 1
+
+
+async def test_a_load_that_nobody_waits_for_ends_before_its_client_is_closed(async_stack: Stack) -> None:
+    stack, origin = async_stack, Origin(held=1)
+    async with origin.running():
+        async with stack.client() as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(SHORT):
+                    await stack.get(origin.url, client=client)
+        assert is_settled(stack.manager)
+        origin.released.set()
+        await eventually(lambda: origin.left == 1)
+
+
+@pytest.mark.parametrize("turns", [3])
+async def test_of_clients_of_one_request(stack: Stack, turns: int) -> None:
+    """What is stale is refreshed by a client that is closed at once, and its connection as soon as that is done."""
+    origin = Origin(held=0, cache_control=SOON_STALE)
+    async with origin.running():
+        assert await _once(stack, origin.url) == b"answer 1"
+        for turn in range(1, turns + 1):
+            await asyncio.sleep(1.1)
+            origin.held, origin.released = turn + 1, asyncio.Event()
+            assert await _once(stack, origin.url) == b"answer %d" % turn
+            await eventually(lambda turn=turn: origin.asked == turn + 1)  # type: ignore[misc]
+            assert origin.left == turn
+            origin.released.set()
+            await eventually(lambda turn=turn: origin.left == turn + 1)  # type: ignore[misc]
+            await eventually(lambda: is_settled(stack.manager))
+            assert await _once(stack, origin.url) == b"answer %d" % (turn + 1)
+        assert count(stack.manager, names.REFRESHES) == turns
+
+
+async def _once(stack: Stack, url: str) -> bytes:
+    """The answer by a client of its own."""
     if stack.blocking:
-        # Its pool closes the connection only when the read that goes on there has ended.
-        for connection in client._transport._inner._pool.connections:
-            connection._connection._network_stream._sock.shutdown(2)
-        client.close()
-    else:
-        await client.aclose()
+
+        def ask() -> bytes:
+            with stack.maker(transport=stack.transport(), timeout=10) as client:
+                return bytes(client.get(url).content)
+
+        return await in_thread(ask)
+    async with stack.maker(transport=stack.transport(), timeout=10) as client:
+        return bytes((await client.get(url)).content)
+
+
+async def test_what_is_closed_while_nothing_goes_on_is_closed_at_once(stack: Stack) -> None:
+    origin = Origin(held=0)
+    async with origin.running():
+        assert await _once(stack, origin.url) == b"answer 1"
+        await eventually(lambda: origin.left == 1)
 
 
 async def test_of_a_caller_with_less_patience(stack: Stack) -> None:
-    origin = Origin(silent=1)
+    origin = Origin(held=1)
     client = stack.client()
     async with origin.running():
         hasty = asyncio.create_task(stack.get(origin.url, client=client, timeout=SHORT))
@@ -122,7 +190,7 @@ async def test_of_a_caller_with_less_patience(stack: Stack) -> None:
 
 
 async def test_of_a_caller_with_as_much_patience(stack: Stack) -> None:
-    origin = Origin(silent=1)
+    origin = Origin(held=1)
     client = stack.client()
     async with origin.running():
         calls = [asyncio.create_task(stack.get(origin.url, client=client, timeout=SHORT)) for _ in range(3)]

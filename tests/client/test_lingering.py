@@ -81,6 +81,18 @@ async def test_what_lacks_its_terminator_alone_is_stored(stack: Stack, upstream:
     assert requests(stack.manager)["miss"] == 1
 
 
+async def test_that_is_so_where_its_client_is_closed_as_well(stack: Stack, upstream: Upstream) -> None:
+    wire, last = SAID["anthropic"]
+    gate = Gate()
+    upstream.replies(replies(wire, [*wire.chunks[:-last], gate, *wire.chunks[-last:]]))
+    client = stack.maker(transport=stack.transport(), timeout=10)
+    await left_after(stack, upstream, len(wire.chunks) - last, wire, client=client)
+    client.close() if stack.blocking else await client.aclose()
+    gate.open()
+    await settled(stack)
+    assert await is_stored(stack, upstream, wire)
+
+
 async def test_the_next_call_waits_for_what_is_read_on(stack: Stack, upstream: Upstream) -> None:
     """The second caller need not know that the first one's answer has not quite come."""
     gate = Gate()

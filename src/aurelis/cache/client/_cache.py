@@ -53,6 +53,7 @@ from ._recall import Known, Recall
 from ._several import Several, SeveralCache
 from ._threads import Threads
 from ._unsafe import Unsafe
+from ._usage import Usage
 from ._wishes import EXTENSION, wishes, within
 
 Q = TypeVar("Q", bound=Request)
@@ -69,6 +70,9 @@ class ClientCache(Generic[Q, R]):
         cache: manager; `None` means the process's. It is never closed here.
         options: what can be chosen.
 
+    Attributes:
+        usage: of the inner transport.
+
     Raises:
         TypeError: `cache` is no manager.
     """
@@ -77,8 +81,9 @@ class ClientCache(Generic[Q, R]):
         self._library = library
         self._options = options
         self._of_process = cache is None
-        self._refreshing = Threads("aurelis-cache-refresh", MAX_REFRESHES)
-        self._lingering = Lingering()
+        self.usage = Usage()
+        self._refreshing = Threads("aurelis-cache-refresh", MAX_REFRESHES, self.usage)
+        self._lingering = Lingering(self.usage)
         # The hot path: for most transports it need not look for what they don't have.
         self._named = options.namespace is not None
         self._varied = options.variants > 1
@@ -114,10 +119,12 @@ class ClientCache(Generic[Q, R]):
             cost=options.cost,
             linger=seconds(options.linger),
         )
-        self._models: Exchange[ModelRequest] = Exchange(manager, models, max_body_bytes=options.max_body_bytes)
+        self._models: Exchange[ModelRequest] = Exchange(
+            manager, models, max_body_bytes=options.max_body_bytes, on_refresh=self.usage.watch
+        )
         if options.cost is not None:
             self._models.count_costs()
-        self._several: SeveralCache[Q, R] = SeveralCache(self._library, Items(self._models), self._status)
+        self._several: SeveralCache[Q, R] = SeveralCache(self._library, Items(self._models), self._status, self.usage)
         http = HttpPolicy(
             shared=options.shared,
             # Apart, so that a shared cache never finds what only a private one may store.
@@ -126,7 +133,9 @@ class ClientCache(Generic[Q, R]):
             honour_request_directives=options.honour_request_directives,
             targets=options.targets(),
         )
-        self._http: Exchange[HttpRequest] = Exchange(manager, http, max_body_bytes=options.max_body_bytes)
+        self._http: Exchange[HttpRequest] = Exchange(
+            manager, http, max_body_bytes=options.max_body_bytes, on_refresh=self.usage.watch
+        )
         self._heeding = Heeding(self._http, http)
         self._unsafe = Unsafe(self._library, self._recognise, self._heeding, options.max_body_bytes)
 
@@ -268,7 +277,7 @@ class ClientCache(Generic[Q, R]):
         return self._recall.mark(request, namespace)
 
     def _load(self, request: Q, call: Call, ask: Callable[[Q], Awaitable[R]], *, behind: bool = False) -> Load[Q, R]:
-        return Load(self._undisturbed(ask), request, call, self._library.decodes, behind=behind)
+        return Load(self._undisturbed(ask), request, call, self._library.decodes, self.usage, behind=behind)
 
     def _undisturbed(self, ask: Callable[[Q], Awaitable[R]]) -> Callable[[Q], Awaitable[R]]:
         """Asks for a response that a load reads, which may be cancelled at any time."""

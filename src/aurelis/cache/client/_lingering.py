@@ -17,6 +17,7 @@ from aurelis.cache.exchange import Lead
 
 from ._library import Response
 from ._threads import Threads
+from ._usage import Usage
 
 _LOG = logging.getLogger("aurelis.cache")
 
@@ -39,8 +40,8 @@ class Rest(Protocol):
 class Lingering:
     """The threads of one transport that read such bodies on."""
 
-    def __init__(self) -> None:
-        self._threads = Threads("aurelis-cache-linger", _MAX_AT_ONCE)
+    def __init__(self, usage: Usage) -> None:
+        self._threads = Threads("aurelis-cache-linger", _MAX_AT_ONCE, usage)
 
     def begin(self, rest: Rest, lead: Lead, response: Response, seconds: float) -> bool:
         """Read on for so many seconds at most, and finish then; whether it is done so.

@@ -12,6 +12,7 @@ from aurelis.cache.typing import Pass
 
 from ._calls import Call, decoded_head
 from ._library import Request, Response
+from ._usage import Usage
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
@@ -26,6 +27,7 @@ class Load(Generic[Q, R]):
     """Asks for one response and records it, in the task of a flight.
 
     Args:
+        usage: of the transport by which `ask` asks.
         behind: it is for no caller.
     """
 
@@ -35,6 +37,7 @@ class Load(Generic[Q, R]):
         request: Q,
         call: Call,
         decodes: frozenset[bytes],
+        usage: Usage,
         *,
         behind: bool = False,
     ) -> None:
@@ -42,11 +45,16 @@ class Load(Generic[Q, R]):
         self._request = request
         self._call = call
         self._decodes = decodes
+        self._usage = usage
         self._unread: R | None = None
         self._left = behind
         self.extensions = EXTENSIONS  # of the response, for the caller whose load it is
 
     async def __call__(self, recorder: Recorder[Any]) -> None:
+        async with self._usage.of(self):
+            await self._record(recorder)
+
+    async def _record(self, recorder: Recorder[Any]) -> None:
         response = await self._ask(asking(self._request, self._call, recorder.conditions))
         self.extensions = response.extensions
         chunks: AsyncIterator[bytes] | None = None

@@ -14,6 +14,7 @@ from aurelis.cache.telemetry import names
 from ._calls import decoded_head, patience_for_head
 from ._library import Library, Request, Response
 from ._load import EXTENSIONS, unobserved
+from ._usage import Usage
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
@@ -45,8 +46,9 @@ class Asking(Generic[Q, R]):
         extensions: of the last response.
     """
 
-    def __init__(self, library: Library[R], request: Q, several: Several) -> None:
+    def __init__(self, library: Library[R], request: Q, several: Several, usage: Usage) -> None:
         self._library = library
+        self._usage = usage
         self._request = request
         self._several = several
         self.answers: list[Any] = []
@@ -83,16 +85,17 @@ class Asking(Generic[Q, R]):
         return Ask(self._via_thread(ask), self.frame, Ask(behind._via_thread(ask), behind.frame))
 
     def _behind(self) -> Asking[Q, R]:
-        return Asking(self._library, unobserved(self._request), self._several)
+        return Asking(self._library, unobserved(self._request), self._several, self._usage)
 
     def _via(self, ask: Callable[[Q], Awaitable[R]]) -> Callable[[Sequence[int]], Awaitable[Parts | Declined]]:
         async def asked(places: Sequence[int]) -> Parts | Declined:
-            response = await ask(self.request(places))
-            try:
-                head, refused = decoded_head(response, self._several.call, self._library.decodes)
-                chunks = [chunk async for chunk in (response.stream if refused else response.aiter_bytes())]
-            finally:
-                await response.aclose()
+            async with self._usage.of(object()):
+                response = await ask(self.request(places))
+                try:
+                    head, refused = decoded_head(response, self._several.call, self._library.decodes)
+                    chunks = [chunk async for chunk in (response.stream if refused else response.aiter_bytes())]
+                finally:
+                    await response.aclose()
             return self._taken(response, head, tuple(chunks), places, refused)
 
         return asked
@@ -134,9 +137,11 @@ class SeveralCache(Generic[Q, R]):
         library: the classes of the client's library.
         items: looks for them and loads them.
         status: writes `Cache-Status`.
+        usage: of the transport that asks the origin.
     """
 
-    def __init__(self, library: Library[R], items: Items[ModelRequest], status: CacheStatus) -> None:
+    def __init__(self, library: Library[R], items: Items[ModelRequest], status: CacheStatus, usage: Usage) -> None:
+        self._usage = usage
         self._library = library
         self._items = items
         self._status = status
@@ -149,7 +154,7 @@ class SeveralCache(Generic[Q, R]):
         """
         earlier: list[Any] = []  # answers that are paid for and of no use
         for number, one in enumerate(_attempts(several)):
-            asking: Asking[Q, R] = Asking(self._library, request, one)
+            asking: Asking[Q, R] = Asking(self._library, request, one, self._usage)
             answer = await self._items.open(
                 one.call,
                 one.requests,
@@ -179,7 +184,7 @@ class SeveralCache(Generic[Q, R]):
         """
         earlier: list[Any] = []  # answers that are paid for and of no use
         for number, one in enumerate(_attempts(several)):
-            asking: Asking[Q, R] = Asking(self._library, request, one)
+            asking: Asking[Q, R] = Asking(self._library, request, one, self._usage)
             answer = self._items.open_blocking(
                 one.call,
                 one.requests,

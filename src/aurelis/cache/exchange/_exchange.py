@@ -58,6 +58,7 @@ class Exchange(Generic[Q]):
         cache: manager; `None` means the process's.
         policy: the rules.
         max_body_bytes: larger bodies pass through and are not stored.
+        on_refresh: is told of the task of each load in the background, before it begins; `None`: nobody is.
 
     Raises:
         ConfigurationError: `max_body_bytes` is not positive.
@@ -70,6 +71,7 @@ class Exchange(Generic[Q]):
         policy: ExchangePolicy[Q, ResponseHead, LoadedResponse],
         *,
         max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
+        on_refresh: Callable[[asyncio.Task[None]], object] | None = None,
     ) -> None:
         whole("max_body_bytes", max_body_bytes)
         self.manager = manager_of(cache)
@@ -79,7 +81,7 @@ class Exchange(Generic[Q]):
         self._telemetry = self.engine.telemetry
         self._monotonic = self.engine.clock.monotonic
         self.max_body_bytes = max_body_bytes
-        self._loads: Loads[Q] = Loads(self)
+        self._loads: Loads[Q] = Loads(self, on_refresh)
         self._unshareable: dict[int, float] = {}  # by hash, as a stranger chooses how long a key is
 
     def count_costs(self) -> None:

@@ -37,12 +37,18 @@ LONGEST_LOAD: Final = 3600.0
 class Loads(Generic[Q]):
     """The loads of one exchange.
 
+    Args:
+        on_refresh: as of `Exchange`.
+
     Attributes:
         refreshes: tasks of those in the background.
     """
 
-    def __init__(self, exchange: Exchanging[Q]) -> None:
+    def __init__(
+        self, exchange: Exchanging[Q], on_refresh: Callable[[asyncio.Task[None]], object] | None = None
+    ) -> None:
         self._exchange = exchange
+        self._on_refresh = on_refresh
         self._engine = exchange.engine
         self.refreshes: set[asyncio.Task[None]] = set()
 
@@ -204,6 +210,8 @@ class Loads(Generic[Q]):
 
     def watch(self, task: asyncio.Task[None]) -> None:
         """As `Exchange.watch`."""
+        if self._on_refresh is not None:
+            self._on_refresh(task)
         self.refreshes.add(task)
         task.add_done_callback(self.refreshes.discard, context=Context())
 
