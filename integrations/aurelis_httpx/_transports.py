@@ -156,7 +156,8 @@ class CacheTransport(httpx.BaseTransport):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        self._cache.usage.close(partial(self._inner.__exit__, exc_type, exc_value, traceback))
+        inner = self._inner.__exit__
+        self._cache.usage.close(partial(inner, exc_type, exc_value, traceback), partial(inner, None, None, None))
 
 
 class AsyncCacheTransport(httpx.AsyncBaseTransport):
@@ -223,4 +224,5 @@ class AsyncCacheTransport(httpx.AsyncBaseTransport):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        await self._cache.usage.aclose(partial(self._inner.__aexit__, exc_type, exc_value, traceback))
+        inner = self._inner.__aexit__
+        await self._cache.usage.aclose(partial(inner, exc_type, exc_value, traceback), partial(inner, None, None, None))

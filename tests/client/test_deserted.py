@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -20,8 +23,11 @@ class Origin:
     Attributes:
         asked: how often it was asked so far.
         left: how many connections of clients have ended.
+        kind: of content.
         breaks: an answer that was held back never comes: its connection is dropped.
     """
+
+    kind = b"text/plain"
 
     def __init__(self, *, held: int, cache_control: str = "max-age=60", breaks: bool = False) -> None:
         self.held = held
@@ -43,18 +49,38 @@ class Origin:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while await reader.readuntil(b"\r\n\r\n"):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                lines = head.lower().split(b"\r\n")
+                length = next((int(line[15:]) for line in lines if line.startswith(b"content-length:")), 0)
+                asked = await reader.readexactly(length)
                 self.asked += 1
-                body = b"answer %d" % self.asked
+                body = self._answer(asked)
                 if self.asked <= self.held:
                     await self.released.wait()
                     if self.breaks:
                         break
-                fields = f"cache-control: {self._cache_control}\r\ncontent-length: {len(body)}".encode()
+                fields = f"cache-control: {self._cache_control}\r\ncontent-length: {len(body)}\r\n".encode()
+                fields += b"content-type: " + self.kind
                 writer.write(b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n\r\n" + body)
                 await writer.drain()
         self.left += 1
         writer.close()
+
+    def _answer(self, asked: bytes) -> bytes:
+        """The body of the next answer, to whatever was asked."""
+        return b"answer %d" % self.asked
+
+
+class Embedder(Origin):
+    """The same, of embeddings."""
+
+    kind = b"application/json"
+
+    def _answer(self, asked: bytes) -> bytes:
+        items = json.loads(asked)["input"]
+        data = [{"object": "embedding", "index": place, "embedding": [0.5]} for place in range(len(items))]
+        usage = {"prompt_tokens": 1, "total_tokens": 1}
+        return json.dumps({"object": "list", "data": data, "model": "m", "usage": usage}).encode()
 
 
 def waiting(stack: Stack) -> int:
@@ -184,6 +210,51 @@ async def test_of_a_caller_with_less_patience(stack: Stack) -> None:
         with pytest.raises(stack.library.ReadTimeout):
             await hasty
         assert [answer.body for answer in await asyncio.gather(*patient)] == [b"answer 2"] * 3
+        assert origin.asked == 2
+        assert requests(stack.manager) == {"miss": 4, "loads": 2}
+        await stack.aclose()
+
+
+# --- the same of several items at once
+
+
+async def _embed(stack: Stack, origin: Origin, client: Any, timeout: float = WITHIN) -> int:
+    """The status of the answer to a question for two items."""
+    url, body = origin.url.replace("/page", "/v1/embeddings"), {"model": "m", "input": ["a", "b"]}
+    ask = partial(client.post, url, json=body, timeout=timeout)
+    response = await in_thread(ask) if stack.blocking else await ask()
+    return int(response.status_code)
+
+
+async def test_of_a_leader_for_several_items_who_has_left(async_stack: Stack) -> None:
+    stack, origin = async_stack, Embedder(held=1, breaks=True)
+    leaving, staying = stack.client(), stack.client()
+    async with origin.running():
+        leader = asyncio.create_task(_embed(stack, origin, leaving))
+        await eventually(lambda: origin.asked == 1)
+        followers = [asyncio.create_task(_embed(stack, origin, staying)) for _ in range(3)]
+        await eventually(lambda: waiting(stack) == 6)
+        leader.cancel()
+        await asyncio.wait([leader])
+        origin.released.set()
+        assert await asyncio.gather(*followers) == [200] * 3
+        assert origin.asked == 2
+        await eventually(lambda: is_settled(stack.manager))
+        assert requests(stack.manager) == {"miss": 4, "loads": 2}
+        await stack.aclose()
+
+
+async def test_of_a_caller_with_less_patience_for_several_items(stack: Stack) -> None:
+    origin = Embedder(held=1)
+    client = stack.client()
+    async with origin.running():
+        hasty = asyncio.create_task(_embed(stack, origin, client, SHORT))
+        await eventually(lambda: origin.asked == 1)
+        patient = [asyncio.create_task(_embed(stack, origin, client)) for _ in range(3)]
+        await eventually(lambda: waiting(stack) == 6)
+        with pytest.raises(stack.library.ReadTimeout):
+            await hasty
+        assert await asyncio.gather(*patient) == [200] * 3
         assert origin.asked == 2
         assert requests(stack.manager) == {"miss": 4, "loads": 2}
         await stack.aclose()

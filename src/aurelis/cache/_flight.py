@@ -46,13 +46,15 @@ class Party:
     Attributes:
         flights: all of them.
         failure: what came instead of results, for those who would have asked for nothing else; `None`: nothing.
+        deserted: those who wait are none of those by whose means the origin is asked.
     """
 
-    __slots__ = ("failure", "flights")
+    __slots__ = ("deserted", "failure", "flights")
 
     def __init__(self, flights: tuple[Flight[Any], ...]) -> None:
         self.flights = flights
         self.failure: object = None
+        self.deserted = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
@@ -81,7 +83,7 @@ class ClientCache(Generic[Q, R]):
         self._library = library
         self._options = options
         self._of_process = cache is None
-        self.usage = Usage()
+        self.usage = Usage(self._finish)
         self._refreshing = Threads("aurelis-cache-refresh", MAX_REFRESHES, self.usage)
         self._lingering = Lingering(self.usage)
         # The hot path: for most transports it need not look for what they don't have.
@@ -149,6 +151,8 @@ class ClientCache(Generic[Q, R]):
         mark, recalled = self._recalled(request, namespace)
         if recalled is not None:
             return recalled
+        if self.usage.closes:
+            self.usage.use()
         request, options = wishes(request)
         options = within(options, namespace)
         found = self._find(request, mark, options)
@@ -197,6 +201,8 @@ class ClientCache(Generic[Q, R]):
         mark, recalled = self._recalled(request, namespace)
         if recalled is not None:
             return recalled
+        if self.usage.closes:
+            self.usage.use()
         request, options = wishes(request)
         options = within(options, namespace)
         found = self._find(request, mark, options)
@@ -284,10 +290,14 @@ class ClientCache(Generic[Q, R]):
 
         async def asked(request: Q) -> R:
             response = await ask(request)
-            response.stream = self._library.undisturbed(response.stream, self._http.engine.flights.run_to_its_end)
+            response.stream = self._library.undisturbed(response.stream, self._finish)
             return response
 
         return asked
+
+    def _finish(self, work: Coroutine[Any, Any, None], context: Context | None = None) -> asyncio.Task[None]:
+        """Run something short to its end, whoever waits for that; the manager does when it closes."""
+        return self._http.engine.flights.run_to_its_end(work, context)
 
     def _refresh(
         self, request: Q, exchange: Exchange[Any], call: Call, hit: Hit, ask: Callable[[Q], Awaitable[R]]
@@ -303,8 +313,11 @@ class ClientCache(Generic[Q, R]):
 
         def load(lead: Lead) -> None:
             response = self._lead(behind, call, lead, ask)
-            # What is not kept is of no use to anybody.
-            response.close() if lead.recorder.over else response.read()
+            try:
+                if not lead.recorder.over:  # what is not kept is of no use to anybody
+                    response.read()
+            finally:
+                response.close()
 
         self._run_behind(partial(exchange.refresh_blocking, call, hit, load, exchange.here()))
 

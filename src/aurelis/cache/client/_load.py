@@ -51,10 +51,7 @@ class Load(Generic[Q, R]):
         self.extensions = EXTENSIONS  # of the response, for the caller whose load it is
 
     async def __call__(self, recorder: Recorder[Any]) -> None:
-        async with self._usage.of(self):
-            await self._record(recorder)
-
-    async def _record(self, recorder: Recorder[Any]) -> None:
+        self._usage.watch(None)
         response = await self._ask(asking(self._request, self._call, recorder.conditions))
         self.extensions = response.extensions
         chunks: AsyncIterator[bytes] | None = None

@@ -89,13 +89,13 @@ class Asking(Generic[Q, R]):
 
     def _via(self, ask: Callable[[Q], Awaitable[R]]) -> Callable[[Sequence[int]], Awaitable[Parts | Declined]]:
         async def asked(places: Sequence[int]) -> Parts | Declined:
-            async with self._usage.of(object()):
-                response = await ask(self.request(places))
-                try:
-                    head, refused = decoded_head(response, self._several.call, self._library.decodes)
-                    chunks = [chunk async for chunk in (response.stream if refused else response.aiter_bytes())]
-                finally:
-                    await response.aclose()
+            self._usage.watch(None)
+            response = await ask(self.request(places))
+            try:
+                head, refused = decoded_head(response, self._several.call, self._library.decodes)
+                chunks = [chunk async for chunk in (response.stream if refused else response.aiter_bytes())]
+            finally:
+                await response.aclose()
             return self._taken(response, head, tuple(chunks), places, refused)
 
         return asked

@@ -14,7 +14,7 @@ from aurelis.cache._entry import Entry
 from aurelis.cache._first_layer import Found
 from aurelis.cache._flight import Abandoned, Failed, Flight
 from aurelis.cache._options import whole
-from aurelis.cache._shared_errors import SharedError, is_timeout
+from aurelis.cache._shared_errors import SharedError
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.manager import AnyManager, manager_of
@@ -30,6 +30,7 @@ from ._judgements import (
     may_be_below,
     of_variant,
     stale_reason,
+    waits_longer,
     wants_body,
     why,
     would_block_itself,
@@ -310,7 +311,7 @@ class Exchange(Generic[Q]):
                 try:
                     outcome = await ways.outcome(flight, None if leads else patience)
                     if isinstance(outcome, Failed):
-                        if not leads and _waits_longer(patience, flight, outcome) and (tries := tries - 1):
+                        if not leads and waits_longer(patience, flight, outcome) and (tries := tries - 1):
                             counted = True
                             continue
                         outcome.again()
@@ -452,13 +453,6 @@ class Exchange(Generic[Q]):
         telemetry = self.engine.telemetry
         (telemetry.miss if _result_alone(reason) == names.MISS else telemetry.bypass).n += 1
         return Alone(reason, detail)
-
-
-def _waits_longer(patience: float | None, flight: Flight[Any], failed: Failed) -> bool:
-    """Whether a load has failed because it took longer than its own caller waits, and this one waits for more."""
-    if flight.patience is None or not is_timeout(failed.error):
-        return False
-    return patience is None or patience > flight.patience
 
 
 def _result_alone(reason: str) -> str:

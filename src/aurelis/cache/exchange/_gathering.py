@@ -20,7 +20,7 @@ from aurelis.cache.telemetry._spans import Made, described, link, tell
 
 from ._answers import Hit, Refused, body_size
 from ._exchange import Exchange
-from ._judgements import would_block_itself
+from ._judgements import waits_longer, would_block_itself
 from ._outcomes import Loading, Substitute
 from ._party import Ask, Board, Declined, PartyLoad
 from ._ways import Ways
@@ -192,12 +192,18 @@ class Gathering(Generic[Q]):
         load.frames = not self._again
         load.first = not self._counted and not self.asked()
         self.loads.append(load)
+        for flight in led.values():
+            flight.patience = self._patience
         if self._blocking:
             await load.fill()
         else:
             self._engine.flights.start_party(led.values(), load.fill())
-            for flight in led.values():
-                await self._ways.outcome(flight, None)
+            try:
+                for flight in led.values():
+                    await self._ways.outcome(flight, None)
+            except BaseException:
+                load.party.deserted = True
+                raise
         failure = load.party.failure
         if isinstance(failure, Failed):
             failure.again()
@@ -238,6 +244,8 @@ class Gathering(Generic[Q]):
             failure = party.failure
             if isinstance(failure, Declined) and (failure.own or failure.head.status == 200):
                 return None  # it answers the others' request, though not item by item
+            if isinstance(failure, Failed) and waits_longer(self._patience, flight, failure):
+                return None
             return failure if all(one.key in self.board.places for one in party.flights) else None
         return None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from aurelis.cache._decisions import Bypass, Follow, Load, Lookup, Pass, Record, Refuse, Serve
-from aurelis.cache._flight import Flight
+from aurelis.cache._flight import Failed, Flight
+from aurelis.cache._shared_errors import is_timeout
 from aurelis.cache.telemetry import names
 
 MISSES: Final = frozenset({"miss", "uri-miss", "vary-miss", "stale", "partial"})
@@ -78,6 +79,13 @@ def stale_reason(decision: Serve, now: float) -> str:
 def wants_body(request: object) -> bool:
     """Whether the origin would have sent a body: it would not to a HEAD."""
     return getattr(request, "method", "") != "HEAD"
+
+
+def waits_longer(patience: float | None, flight: Flight[Any], failed: Failed) -> bool:
+    """Whether a load has failed because it took longer than its own caller waits, and this one waits for more."""
+    if flight.patience is None or not is_timeout(failed.error):
+        return False
+    return patience is None or patience > flight.patience
 
 
 def would_block_itself(flight: Flight[Any], *, blocking: bool) -> bool:

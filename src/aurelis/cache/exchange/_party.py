@@ -212,6 +212,7 @@ class PartyLoad(Generic[Q]):
         self.party = Party(tuple(led.values()))
         for flight in self.party.flights:
             flight.party = self.party
+        self.party.deserted = bool(behind)
         self.asked = 0
         self.first = False
         self.frames = False
@@ -406,8 +407,11 @@ class PartyLoad(Generic[Q]):
         cause = self._error = type(error).__qualname__
         if self._stand_in(missing, decisions, None, cause):
             return
-        unheard = not any(flight.has_callers() for flight in self.party.flights)
-        self._engine.note_failure(cause, stale=False, unheard=unheard)
+        waiting = any(flight.has_callers() for flight in self.party.flights)
+        deserted = self.party.deserted
+        self._engine.note_failure(cause, stale=False, unheard=deserted or not waiting)
+        if deserted and waiting:
+            return  # as with a single response, they ask for themselves
         first = next((one for one in decisions.values() if isinstance(one, Reraise)), None)
         if first is not None and first.remember_for:
             self._remember(missing, bare(error), now + first.remember_for, first.patience)
