@@ -256,7 +256,10 @@ async def test_of_a_caller_with_less_patience_for_several_items(stack: Stack) ->
             await hasty
         assert await asyncio.gather(*patient) == [200] * 3
         assert origin.asked == 2
-        assert requests(stack.manager) == {"miss": 4, "loads": 2}
+        counted = requests(stack.manager)
+        # A thread that is late finds what was loaded meanwhile.
+        assert counted["miss"] + counted.get("hit l1", 0) == 4
+        assert counted["loads"] == 2
         await stack.aclose()
 
 

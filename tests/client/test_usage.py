@@ -1,0 +1,194 @@
+"""Who closes an inner transport, and when: the client, or the last load that goes on without it."""
+
+import asyncio
+import contextlib
+import threading
+from typing import Any
+
+import pytest
+
+from aurelis.cache import CacheManager
+from aurelis.cache.client._usage import Usage
+from tests.managers import WITHIN, eventually, run_script
+
+
+class Closed:
+    """Something to be closed, which says how often it was."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    async def aclose(self) -> None:
+        """Close it, in several steps."""
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self.times += 1
+
+
+def usage_of(manager: CacheManager) -> Usage:
+    """That of a transport over this manager."""
+    return Usage(manager._engine.flights.run_to_its_end)
+
+
+async def test_the_last_load_closes(manager: CacheManager) -> None:
+    usage, inner, go = usage_of(manager), Closed(), asyncio.Event()
+    first, second = (asyncio.create_task(work) for work in (go.wait(), asyncio.sleep(0.01)))
+    for task in (first, second, first):
+        usage.watch(task)
+    await usage.aclose(inner.aclose)
+    await second
+    await asyncio.sleep(0.01)
+    assert inner.times == 0
+    go.set()
+    await eventually(lambda: inner.times == 1)
+
+
+async def test_the_manager_waits_for_that(manager: CacheManager) -> None:
+    usage, inner = usage_of(manager), Closed()
+    usage.watch(asyncio.create_task(asyncio.sleep(0.05)))
+    await usage.aclose(inner.aclose)
+    await manager.aclose()
+    assert inner.times == 1
+
+
+async def test_who_is_cancelled_while_closing_closes(manager: CacheManager) -> None:
+    usage, inner, go = usage_of(manager), Closed(), asyncio.Event()
+
+    async def resist() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(WITHIN)
+        await go.wait()
+
+    load = asyncio.create_task(resist())
+    usage.watch(load)
+    await asyncio.sleep(0)
+    load.cancel()
+    closing = asyncio.create_task(usage.aclose(inner.aclose))
+    await asyncio.sleep(0.01)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    go.set()
+    await eventually(lambda: inner.times == 1)
+
+
+async def test_a_transport_that_is_used_again_is_not_closed_behind_its_user(manager: CacheManager) -> None:
+    usage, inner, go = usage_of(manager), Closed(), asyncio.Event()
+    load = asyncio.create_task(go.wait())
+    usage.watch(load)
+    await usage.aclose(inner.aclose)
+    assert usage.closes
+    usage.use()
+    go.set()
+    await load
+    await manager.aclose()
+    assert inner.times == 0
+    await usage.aclose(inner.aclose)
+    assert inner.times == 1
+
+
+async def test_closing_twice_closes_once(manager: CacheManager) -> None:
+    usage, inner = usage_of(manager), Closed()
+    usage.watch(asyncio.create_task(asyncio.sleep(0.01)))
+    await usage.aclose(inner.aclose)
+    await usage.aclose(inner.aclose)
+    await manager.aclose()
+    assert inner.times == 1
+
+
+def test_loads_of_an_event_loop_that_is_gone_hold_nothing_back() -> None:
+    tasks: list[Any] = []
+    usage, inner = Usage(tasks.append), Closed()
+    loop = asyncio.new_event_loop()
+    load = loop.create_task(asyncio.sleep(WITHIN))
+    usage.watch(load)
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    asyncio.run(usage.aclose(inner.aclose))
+    assert inner.times == 1
+    assert not tasks
+    load._log_destroy_pending = False  # type: ignore[attr-defined]  # that is what this is about
+
+
+def test_loads_of_another_event_loop_are_not_waited_for_in_this_one(manager: CacheManager) -> None:
+    """Their tasks would call back into it from their thread, which wakes nobody."""
+    usage, inner, left = usage_of(manager), Closed(), threading.Event()
+    done, go = threading.Event(), threading.Event()
+
+    async def resist() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        usage.watch(task)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(WITHIN)
+        left.set()
+        await asyncio.to_thread(go.wait, WITHIN)
+        task.uncancel()
+        done.set()
+
+    async def close() -> None:
+        await usage.aclose(inner.aclose)
+        assert inner.times == 0
+        go.set()
+        await eventually(lambda: inner.times == 1)
+
+    thread = threading.Thread(target=lambda: asyncio.run(resist()))
+    thread.start()
+    assert left.wait(WITHIN)
+    asyncio.run(close(), debug=True)
+    thread.join(WITHIN)
+    assert done.is_set()
+
+
+@pytest.mark.parametrize("pause", ["None", "0", "0.05"])
+@pytest.mark.parametrize("below", ["memory", "disk"])
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+def test_nothing_is_left_open_where_the_event_loop_ends_in_the_middle(library: str, below: str, pause: str) -> None:
+    """The refresh has not begun, looks into lower layers or asks; connections of other requests are in the pool."""
+    assert run_script(SCRIPT, library, below, pause, PYTHONDEVMODE="1", PYTHONWARNINGS="error") == "older\n3\n"
+
+
+SCRIPT = """
+    import asyncio, contextlib, gc, importlib, logging, sys, tempfile, threading
+    from aurelis.cache import CacheConfig, CacheManager
+
+    sys.unraisablehook = lambda left: print(left.exc_value)
+    logging.basicConfig(stream=sys.stdout, level=logging.ERROR)
+    name, below, pause = sys.argv[1:]
+    library, binding = importlib.import_module(name), importlib.import_module(f"aurelis_{name}")
+    held, urls, asked = threading.Event(), [], []
+    FIELDS = b"cache-control: max-age=1, stale-while-revalidate=3600\\r\\ncontent-length: 5\\r\\n\\r\\n"
+
+    async def answer(reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\\r\\n\\r\\n"):
+                await asyncio.sleep(20 if held.is_set() else 0.05)
+                writer.write(b"HTTP/1.1 200 OK\\r\\n" + FIELDS + b"older")
+        writer.close()
+
+    async def serve():
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        urls.append(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        listening.set()
+        await asyncio.sleep(60)
+
+    async def ask():
+        manager = CacheManager(CacheConfig(cache_dir=tempfile.mkdtemp() if below == "disk" else None))
+        inner = library.AsyncHTTPTransport(verify=False)
+        transport = binding.AsyncCacheTransport(inner, cache=manager)
+        async with library.AsyncClient(transport=transport) as client:
+            answers = await asyncio.gather(*(client.get(urls[0] + str(number)) for number in range(3)))
+            await asyncio.sleep(1.1)
+            held.set()
+            print((await client.get(urls[0] + "0")).text)
+        print(len(inner._pool.connections))
+        if pause != "None":
+            await asyncio.sleep(float(pause))
+
+    listening = threading.Event()
+    threading.Thread(target=lambda: asyncio.run(serve()), daemon=True).start()
+    listening.wait()
+    asyncio.run(ask())
+    gc.collect()
+"""
