@@ -30,7 +30,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-import aurelis.cache.manager
+import aurelis.cache._assembly
 from aurelis.cache import CacheConfig, CacheLayer, CacheManager, cached
 from aurelis.cache._engine import Engine
 from aurelis.cache.telemetry._cells import Cell
@@ -184,7 +184,7 @@ for _name, _method in list(vars(Telemetry).items()):
 
 def silent(bench: Bench, make: Make) -> Subject:
     """A subject whose telemetry does nothing."""
-    module = cast(Any, aurelis.cache.manager)
+    module = cast(Any, aurelis.cache._assembly)
     module.Telemetry = Silent
     try:
         return make(bench, "without telemetry")

@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-import aurelis.cache.manager
+import aurelis.cache._assembly
 from aurelis.cache import EntryOptions
 from aurelis.cache._engine import Engine
 from aurelis.cache.telemetry import names
@@ -20,7 +20,7 @@ async def value() -> str:
 async def test_without_telemetry_everything_goes_on_and_nothing_is_counted(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aurelis.cache.manager, "Telemetry", telemetry_cost.Silent)
+    monkeypatch.setattr(aurelis.cache._assembly, "Telemetry", telemetry_cost.Silent)
     inner = httpx2.MockTransport(lambda _: httpx2.Response(200, headers={"cache-control": "max-age=60"}, content=b"1"))
     async with opened(configuration(redis_url=redis_url, timeout=10)) as cache:
         await cache.set_many({"a": 1, "b": 2})
