@@ -103,7 +103,7 @@ def build_engine(config: CacheConfig, clock: Clock, lower: Sequence[Layer]) -> E
         recovery = Recovery(
             stack.shared, stack.generations, telemetry, clock, stack.timeout, listening.spawn, stack.forget
         )
-        engine.listening, stack.recovery = listening, recovery
+        engine.listening, stack.lower_layers.recovery = listening, recovery
         telemetry.gauge(names.PENDING, recovery, lambda recovery: recovery.pending)
     telemetry.gauge(names.WAITING, engine.flights, lambda flights: flights.waiting)
     return engine
