@@ -34,7 +34,7 @@ from ._judgements import (
     would_block_itself,
 )
 from ._leading import Lead
-from ._loads import Loads
+from ._loads import Loads, Wanted
 from ._outcomes import Loading, Seat, Substitute, answer_of
 from ._recorder import Recorder, bare
 from ._ways import Async, Blocking, Ways
@@ -284,10 +284,11 @@ class Exchange(Generic[Q]):
             try:
                 if leads:
                     below = bool(engine.stack.lower) and decision.reason != "request"
+                    wanted = Wanted(flight, request, key, entry, below)
                     if load is not None:
-                        flights.start(flight, self._loads.run(flight, request, key, entry, below, load, seat))
+                        flights.start(flight, self._loads.run(wanted, load, seat))
                     else:
-                        lead = await self._loads.begin(flight, request, key, entry, below, ways)
+                        lead = await self._loads.begin(wanted, ways)
                         if lead is not None:
                             stays = True
                             return Lead(lead, why(decision, lead.found), leave, flight)
