@@ -392,7 +392,7 @@ async def test_what_was_read_before_a_change_is_not_promoted_after_it(bed: Bed, 
 
 
 async def test_a_value_goes_into_every_layer_for_the_time_that_layer_keeps_it(bed: Bed) -> None:
-    assert await bed.stack.store({"k": packed("v")}, AS_LAYERS_SAY, bed.budget()) == "stored"
+    assert (await bed.stack.store({"k": packed("v")}, AS_LAYERS_SAY, bed.budget())).result == "stored"
     now = bed.clock.monotonic()
     lives = [
         entry.expires - now for layer in (bed.memory, bed.upper.inner, bed.lower.inner) if (entry := layer.peek("k"))
@@ -453,13 +453,13 @@ async def test_after_its_ttl_a_value_is_kept_for_as_long_as_it_may_be_served_sta
 @pytest.mark.parametrize("number", [1, 3])
 async def test_storing_says_whether_every_layer_took_it_and_goes_on_where_one_did_not(bed: Bed, number: int) -> None:
     values = {str(key): packed(key) for key in range(number)}
-    assert await bed.stack.store(values, AS_LAYERS_SAY, bed.budget()) == "stored"
+    assert (await bed.stack.store(values, AS_LAYERS_SAY, bed.budget())).result == "stored"
     bed.upper.error = OSError()
-    assert await bed.stack.store(values, AS_LAYERS_SAY, bed.budget()) == "layer_failed"
+    assert (await bed.stack.store(values, AS_LAYERS_SAY, bed.budget())).result == "layer_failed"
     assert bed.lower.calls[-1] == bed.upper.calls[-1] == ("set" if number == 1 else "set many")
     assert bed.memory.peek("0") is not None
     await bed.break_upper()
-    assert await bed.stack.store(values, AS_LAYERS_SAY, bed.budget()) == "layer_failed"
+    assert (await bed.stack.store(values, AS_LAYERS_SAY, bed.budget())).result == "layer_failed"
 
 
 async def test_removing_reaches_every_layer_and_raises_where_one_could_not_be_reached(bed: Bed) -> None:
@@ -623,7 +623,7 @@ def test_a_layer_that_can_keep_order_is_the_shared_one(bed: Bed, one: Process) -
 
 
 async def test_what_one_process_stores_the_other_one_finds(one: Process, other: Process) -> None:
-    assert await one.stack.store({"k": packed([1])}, AS_LAYERS_SAY, one.budget())
+    assert (await one.stack.store({"k": packed([1])}, AS_LAYERS_SAY, one.budget())).result == "stored"
     assert await other.value() == [1]
     await loaded(other.stack, "l", [2])
     assert await one.value("l") == [2]
@@ -680,7 +680,7 @@ async def test_a_load_that_something_overtook_is_fenced_and_not_even_kept_in_mem
     assert permit.owner
     await other.stack.remove("k", other.budget())
     result = await one.stack.publish({"k": packed("old")}, AS_LAYERS_SAY, permit, one.budget())
-    assert result == "fenced"
+    assert result.result == "fenced"
     assert await one.value() is None
 
 
@@ -699,7 +699,7 @@ async def test_what_is_loaded_while_the_layer_is_away_is_kept_in_memory_alone(on
     assert (found, permit.fence) == (None, None)
     one.layer.error = None
     result = await one.stack.publish({"k": packed("v")}, AS_LAYERS_SAY, permit, one.budget())
-    assert result == "layer_failed"
+    assert result.result == "layer_failed"
     assert truth.entries == {}
 
 

@@ -181,7 +181,8 @@ class Responder:
             if not (listener.disconnected or listener.has_late_body) or task.uncancel() > 0:
                 raise
             if listener.has_late_body:
-                return Alone(_BODY.reason, _BODY.detail)  # that it was a request has been counted
+                self._middleware.exchange.note_again("body")  # that it was a request has been counted
+                return Alone(_BODY.reason, _BODY.detail)
             if not relays:
                 await self._conclude()
         finally:

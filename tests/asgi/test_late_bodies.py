@@ -6,11 +6,12 @@ import pytest
 from starlette.types import ASGIApp, Message
 
 from aurelis.cache import CacheManager
+from aurelis.cache.telemetry import names
 from aurelis_asgi import CacheMiddleware
 from tests.asgi.counts import requests
 from tests.asgi.origin import Call, Origin
 from tests.asgi.visits import Visit
-from tests.managers import eventually
+from tests.managers import count, eventually
 
 
 class LateBody(Visit):
@@ -68,7 +69,9 @@ async def test_a_body_that_comes_while_the_app_is_at_work_reaches_it(manager: Ca
     else:
         await other.go()
     assert other.body == b"answer to "
-    assert sum(requests(manager).values()) == 2
+    assert requests(manager) == {"miss": 2}
+    loads = 2 - count(manager, names.COALESCED) + count(manager, names.REFRESHES, {names.REFRESH_REASON: "body"})
+    assert loads == len(origin.calls)
 
 
 async def test_a_body_that_comes_behind_the_beginning_of_an_answer_cuts_it_not_short(manager: CacheManager) -> None:

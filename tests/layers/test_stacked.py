@@ -53,7 +53,7 @@ class Stacked:
                 continue
             keep = Keep(fresh_until - now, expires - fresh_until)
             packed = {key: stack.pack(entry.value) for key, entry in group.items()}
-            assert await stack.store(packed, keep, stack.budget())
+            assert (await stack.store(packed, keep, stack.budget())).result == "stored"
 
     async def remove(self, key: str) -> bool:
         """Every layer forgets it."""

@@ -1,6 +1,7 @@
 """What a run of nearly everything emits is what is declared, and the examples are queries that Prometheus reads."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +20,9 @@ from tests.telemetry.whole_run import whole_run
 
 JOURNAL = "tests/strategies/test_write_behind.py counts failures of a journal; all operations go through `Asking.ask`"
 REDIS = "tests/test_stack.py counts failures of a layer; all operations go through `Guard.call`"
+LATE = "tests/asgi/test_late_bodies.py counts requests over HTTP/2 whose body comes when the app is at work"
 NOT_HERE: dict[tuple[str, str], dict[str, str]] = {
+    (names.REFRESHES.name, names.REFRESH_REASON): {"body": LATE},
     (names.ERRORS.name, names.LAYER): {names.JOURNALED: JOURNAL},
     (names.ERRORS.name, names.OPERATION): {
         **dict.fromkeys(("append", "backlog", "leave", "letters", "pending", "replay", "settle", "take"), JOURNAL),
@@ -42,6 +45,7 @@ class Seen:
 
     Attributes:
         metrics: names of metrics.
+        attributes: of metrics, with their names.
         values: of attributes, by metric and attribute, in series that are not zero.
         undeclared: what is not declared.
     """
@@ -49,6 +53,7 @@ class Seen:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self.metrics: set[str] = set()
+        self.attributes: set[tuple[str, str]] = set()
         self.values: dict[tuple[str, str], set[str]] = {}
         self.undeclared: set[str] = set()
 
@@ -71,6 +76,7 @@ class Seen:
             missing = {use.attribute for use in metric.attributes if not use.only} - attributes.keys()
             self.undeclared |= {f"{metric.name} without {attribute}" for attribute in missing}
             amount = getattr(point, "value", None) or getattr(point, "count", 0)
+            self.attributes |= {(metric.name, attribute) for attribute in attributes}
             for attribute, value in attributes.items():
                 use = uses.get(attribute)
                 allowed = () if use is None else use.values or tuple(names.ATTRIBUTES[attribute].values)
@@ -102,7 +108,20 @@ async def test_what_is_emitted_is_what_is_declared(
             assert marked.keys() <= allowed, "what is not declared need not be marked"
             if left := allowed - seen.values.get((metric.name, use.attribute), set()) - marked.keys():
                 lacking[metric.name, use.attribute] = left
+            assert (metric.name, use.attribute) in seen.attributes
     assert lacking == {}
+
+
+def test_the_examples_ask_for_attributes_and_values_that_there_are() -> None:
+    for metric in names.METRICS:
+        uses = {use.attribute.replace(".", "_"): use for use in metric.attributes}
+        asked = query(metric)
+        for listed in re.findall(r"by \((.*?)\)", asked):
+            known = {*uses, "aurelis_cache_name", "instance"} | ({"le"} if metric.kind == "histogram" else set())
+            assert set(listed.split(", ")) <= known, asked
+        for name, value in re.findall(r'(\w+)!?="(.*?)"', asked):
+            use = uses[name]
+            assert value in (use.values or names.ATTRIBUTES[use.attribute].values), asked
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (of Prometheus) is not installed")

@@ -66,7 +66,7 @@ async def whole_run(
     await _stale_values()
     await _layers(folder, redis_url, look)
     await _two_processes(redis_url, timed)
-    await _outage(own_redis)
+    await _outage(own_redis, look)
     await _disk_alone(folder)
     await _responses()
     await _calls_of_models()
@@ -217,13 +217,19 @@ async def _two_processes(redis_url: str, timed: Timed) -> None:
         await eventually(lambda: count(one, names.GAPS, {names.GAP_REASON: "hole"}))
 
 
-async def _outage(own_redis: ServerProcess) -> None:
+async def _outage(own_redis: ServerProcess, look: Callable[[], object]) -> None:
     config = configuration(redis_url=own_redis.url, breaker_failures=2, breaker_pause=0.2, timeout=0.5, heartbeat=0.2)
     async with opened(config) as cache:
         await cache.set("k", 1)
         own_redis.pause()
         for number in range(4):
             await cache.get(f"m{number}")
+        look()
+        await asyncio.sleep(0.3)  # the pause of the breaker
+        probing = asyncio.create_task(cache.get("probing"))
+        await eventually(lambda: count(cache, names.BREAKERS, {names.BREAKER_STATE: "half_open"}))
+        look()
+        await probing
         await cache.set("k", 2)
         own_redis.resume()
         await eventually(lambda: _told(cache) >= {"stored"})
@@ -444,6 +450,7 @@ async def _similar_prompts(look: Callable[[], object]) -> None:
         async with SimilarityCache(manager, embedder=embedder) as similar:
             for _ in range(4):
                 await similar.find_similar_response("Something else", "n")
+            look()
             clock.advance(11)
             embedder.gives = [[1.0, 0.0]]
             await similar.find_similar_response("Something else", "n")

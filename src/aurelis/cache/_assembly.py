@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -163,7 +164,7 @@ def _disk(
         server = "" if config.redis_url is None else parse_redis_url(config.redis_url).identity
         scope = f"below {type(shared.layer).__name__} {server} {config.namespace}"
         disk = DiskEntries(database, scope, codec, clock, damaged, framing)
-    _observe_disk(telemetry, disk.database)
+    _observe_disk(telemetry, disk.database, os.path.realpath(config.cache_dir))
     return _guarded(disk, seconds(layer.ttl), config, clock, telemetry, timed=DISK_SAMPLE)
 
 
@@ -190,10 +191,10 @@ def _observe_memory(telemetry: Telemetry, memory: MemoryBackend) -> None:
     telemetry.table.alias(memory.expired, names.EVICTIONS, **layer, **{names.REASON: "expired"})
 
 
-def _observe_disk(telemetry: Telemetry, disk: Database) -> None:
+def _observe_disk(telemetry: Telemetry, disk: Database, folder: str) -> None:
     layer = {names.LAYER: names.L3}
-    telemetry.gauge(names.ENTRIES, disk, lambda disk: disk.entries, **layer)
-    telemetry.gauge(names.USAGE, disk, lambda disk: disk.bytes, **layer)
-    telemetry.gauge(names.LIMIT, disk, lambda disk: disk.max_bytes, **layer)
+    telemetry.gauge(names.ENTRIES, disk, lambda disk: disk.entries, folder, **layer)
+    telemetry.gauge(names.USAGE, disk, lambda disk: disk.bytes, folder, **layer)
+    telemetry.gauge(names.LIMIT, disk, lambda disk: disk.max_bytes, folder, **layer)
     telemetry.table.alias(disk.evicted, names.EVICTIONS, **layer, **{names.REASON: "capacity"})
     telemetry.table.alias(disk.expired, names.EVICTIONS, **layer, **{names.REASON: "expired"})

@@ -269,12 +269,13 @@ class Engine:
                         removed = False
                 return removed
             keep = Keep(ttl, details=Details(tags) if tags else NO_DETAILS)
-            result = await self.stack.store(values, keep, budget)
+            outcome = await self.stack.store(values, keep, budget)
         finally:
             for key in values:
                 self.flights.fence(key)  # a load that found the old value while the new one was on its way
-        self.telemetry.store(result, len(values))
-        return result == names.KEPT
+        for key in values:
+            self.telemetry.store(outcome.of(key))
+        return outcome.result == names.KEPT
 
     async def delete(self, key: str) -> bool:
         """Forget the key; true if it was there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ._changes import Changes
@@ -115,27 +115,28 @@ class FirstLayer:
         """All tags of an entry."""
         return implied(key, self._prefix) + entry.details.tags
 
-    def remember(self, values: Mapping[str, Packed], keep: Keep, generation: int, mark: int) -> bool:
-        """Keep values that were set or loaded; true if all fit.
+    def remember(self, values: Mapping[str, Packed], keep: Keep, generation: int, mark: int) -> Collection[str]:
+        """Keep values that were set or loaded; returns the keys of those that are too large.
 
         Args:
             mark: that of the generations before anything was asked.
         """
         if self.memory is None:
-            return True
+            return ()
         now = self._clock.monotonic()
         fresh_until = now + (self.default_ttl if keep.ttl is None else keep.ttl)
         expires = min(fresh_until + keep.stale_for, now + self._life(keep))
         until = min(expires, refresh_from(fresh_until, keep.details.lead, keep.details.spread, keep.chance))
-        complete = True
+        large: list[str] = []
         for key, packed in values.items():
             entry = _memory_entry(key, packed, fresh_until, expires)
             entry.generation, entry.details, entry.until, entry.mark = generation, keep.details, until, mark
             if self.generations.judge(generation, self.tags(key, entry)) != "valid":
                 entry.mark = -1  # overtaken meanwhile, or a tag that must be asked for: the first reader finds out
             self.note_size(entry.size)
-            complete &= self.memory.put(key, entry)
-        return complete
+            if not self.memory.put(key, entry):
+                large.append(key)
+        return large
 
     def promote(self, key: str, entry: Entry, removals: int, mark: int, memory_ttl: float = math.inf) -> None:
         """Keep an entry that was found below, with what is left of its life, unless something has changed meanwhile.
@@ -215,6 +216,11 @@ class FirstLayer:
         if gone:
             self.invalidated.n += 1
         return gone
+
+    def lose(self, key: str, only: Entry | None = None) -> None:
+        """Let go of what has been overtaken in memory; of one entry alone, if it is given."""
+        if self.memory is not None and self.memory.drop(key, only):
+            self.invalidated.n += 1
 
     def forget_matching(self, matches: Callable[[str], bool]) -> set[str]:
         """Forget all keys that match; returns those that were there."""

@@ -82,6 +82,7 @@ class Guard:
         self.invalidated = telemetry.eviction(layer.name, "invalidated")
         self._sizes = telemetry.sizes(layer.name, SIZE_SAMPLE)
         telemetry.expect_layer(layer.name)
+        telemetry.expect_breaker(layer.name, self, lambda guard: guard._breaker.kind)
         renew_in_children(self)
 
     def after_fork(self) -> None:

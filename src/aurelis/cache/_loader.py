@@ -307,7 +307,8 @@ class Loader:
             if not load.flight.fenced:
                 if budget.left < engine.stack.timeout:
                     budget = Budget(engine.stack.timeout) if load.behind else budget
-                result = await engine.stack.publish({request.key: packed}, keep, permit, budget, anew=load.anew)
+                publishing = engine.stack.publish({request.key: packed}, keep, permit, budget, anew=load.anew)
+                result = (await publishing).result
             if load.anew and result == "fenced":
                 await engine.stack.remove_older(permit, load.present, budget)
             engine.telemetry.store(result)

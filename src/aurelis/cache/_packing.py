@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ._entry import NO_DETAILS, Details, Entry
 from .codecs import ValueCodec, is_immutable, size_of
+from .telemetry import names
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,23 @@ class Keep:
     memory_ttl: float | None = None
     details: Details = NO_DETAILS
     chance: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of values that were stored together, by the names of telemetry.
+
+    Attributes:
+        result: of all of them, or of some.
+        only: the keys of those; empty: of all. All layers took the others.
+    """
+
+    result: str
+    only: Collection[str] = ()
+
+    def of(self, key: str) -> str:
+        """What became of one of them."""
+        return self.result if not self.only or key in self.only else names.KEPT
 
 
 class Packing:

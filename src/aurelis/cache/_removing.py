@@ -68,7 +68,7 @@ class Removing:
         older = entry is not None and self._lower.shared is not None and entry.generation <= permit.generation
         if self._memory is not None and entry is not None and (older or entry is present):
             self._first.count_removals((key,))
-            self._memory.drop(key, entry)
+            self._first.lose(key, entry)
         for guard in self._lower.guards:
             try:
                 if guard is not self._lower.shared:

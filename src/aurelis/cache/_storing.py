@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from itertools import chain
+from typing import Final
 
 from ._clock import Clock
 from ._entry import Entry
@@ -15,9 +16,11 @@ from ._guard import Budget, Guard
 from ._judging import Judging
 from ._leases import Permit
 from ._lower_layers import LowerLayers
-from ._packing import Keep, Packed
+from ._packing import Keep, Outcome, Packed
 from .exceptions import LayerError
 from .telemetry import names
+
+_KEPT: Final = Outcome(names.KEPT)
 
 
 class Storing:
@@ -25,15 +28,14 @@ class Storing:
 
     def __init__(self, first: FirstLayer, lower: LowerLayers, judging: Judging, clock: Clock) -> None:
         self._first = first
-        self._memory = first.memory
         self._generations = first.generations
         self._changes = first.changes
         self._lower = lower
         self._judging = judging
         self._clock = clock
 
-    async def store(self, values: Mapping[str, Packed], keep: Keep, budget: Budget) -> str:
-        """Keep what the caller gives, in every layer; returns what became of it, by the names of telemetry."""
+    async def store(self, values: Mapping[str, Packed], keep: Keep, budget: Budget) -> Outcome:
+        """Keep what the caller gives, in every layer; returns what became of it."""
         self._first.count_removals(values)
         generation, mark, taken = self._generations.latest, self._generations.mark, True
         last = values
@@ -63,13 +65,12 @@ class Storing:
                 self._changes.note(values, generation)
         self._first.count_removals(values)
         for key in values.keys() - last.keys():
-            if self._memory is not None:
-                self._memory.drop(key)
-        return self._result(taken=taken, fits=self._first.remember(last, keep, generation, mark))
+            self._first.lose(key)
+        return self._outcome(values, taken=taken, large=self._first.remember(last, keep, generation, mark))
 
     async def publish(
         self, values: Mapping[str, Packed], keep: Keep, permit: Permit, budget: Budget, *, anew: bool = False
-    ) -> str:
+    ) -> Outcome:
         """Keep what was loaded, unless an invalidation has overtaken the load; returns as `store`.
 
         Args:
@@ -79,7 +80,7 @@ class Storing:
             await self._judging.learn(keep.details.tags, budget)  # those that the load itself gave
         self._first.count_removals(values)
         # In memory first, where the next to ask finds it while it is on its way to the others.
-        fits, taken = self._first.remember(values, keep, permit.generation, permit.mark), True
+        large, taken = self._first.remember(values, keep, permit.generation, permit.mark), True
         for guard in self._lower.guards:
             entries = self._entries(values, keep, guard.ttl, permit.generation)
             if guard is not self._lower.shared:
@@ -96,7 +97,7 @@ class Storing:
                     if not await guard.call("set", act, budget):
                         for key in values:
                             self._first.forget(key)
-                        return names.FENCED
+                        return Outcome(names.FENCED)
                     guard.stored(entries)
                     if anew:  # others have it in memory
                         await guard.call("set", partial(self._lower.layer.announce, tuple(values)), budget)
@@ -107,15 +108,17 @@ class Storing:
                     continue
                 # Unless a `set` failed meanwhile, which may come before or after this.
                 self._lower.settled([key for key in values if changed[key] < math.inf])
-        return self._result(taken=taken, fits=fits)
+        return self._outcome(values, taken=taken, large=large)
 
-    def _result(self, *, taken: bool, fits: bool) -> str:
-        """What became of values. `taken`: by all layers below memory; `fits`: into memory."""
+    def _outcome(self, values: Mapping[str, Packed], *, taken: bool, large: Collection[str]) -> Outcome:
+        """What became of values. `taken`: by all layers below memory; `large`: those that do not fit into memory."""
         if not taken:
-            return names.LAYER_FAILED
-        if fits:
-            return names.KEPT
-        return names.BEYOND_MEMORY if self._lower.guards else names.TOO_LARGE
+            return Outcome(names.LAYER_FAILED)
+        if not large:
+            return _KEPT
+        return Outcome(
+            names.BEYOND_MEMORY if self._lower.guards else names.TOO_LARGE, large if len(large) < len(values) else ()
+        )
 
     def _entries(self, values: Mapping[str, Packed], keep: Keep, layer_ttl: float, generation: int) -> dict[str, Entry]:
         now = self._clock.monotonic()

@@ -95,10 +95,11 @@ class FileCacheManager:
     def _observe(self) -> None:
         """Have telemetry begin with zero, and read what there is."""
         telemetry, layer = self._telemetry, {names.LAYER: names.FILES}
+        folder = os.path.realpath(self.cache_dir)
         telemetry.table.alias(self._store.evicted, names.EVICTIONS, **layer, **{names.REASON: "capacity"})
-        telemetry.gauge(names.ENTRIES, self._store, lambda store: _part(store, 0), **layer)
-        telemetry.gauge(names.USAGE, self._store, lambda store: _part(store, 1), **layer)
-        telemetry.gauge(names.LIMIT, self._store, lambda store: store.max_bytes, **layer)
+        telemetry.gauge(names.ENTRIES, self._store, lambda store: _part(store, 0), folder, **layer)
+        telemetry.gauge(names.USAGE, self._store, lambda store: _part(store, 1), folder, **layer)
+        telemetry.gauge(names.LIMIT, self._store, lambda store: store.max_bytes, folder, **layer)
         telemetry.request(names.HIT, names.FILES)
         for result in (names.HIT, names.MISS, "error"):
             telemetry.lookup(names.FILES, result)

@@ -115,6 +115,8 @@ def check(counts: Counts, requests: int, asked: int) -> None:
     assert sum(results.values()) == requests, results
     refreshes = counts.of(names.REFRESHES, names.REFRESH_REASON)
     assert counts.loads() + results.get(names.BYPASS, 0) == asked, (results, refreshes, counts.total(names.COALESCED))
+    lookups = counts.of(names.LOOKUPS, names.LAYER)
+    assert lookups.get(names.L1, 0) >= requests - results.get(names.BYPASS, 0)
     identities(counts)
 
 

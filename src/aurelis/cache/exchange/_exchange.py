@@ -24,8 +24,9 @@ from aurelis.cache.typing import ExchangePolicy
 
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused, hit_of
 from ._judgements import (
-    MISSES,
+    is_at_hand,
     is_for_its_leader,
+    is_miss,
     may_be_below,
     of_variant,
     stale_reason,
@@ -158,6 +159,10 @@ class Exchange(Generic[Q]):
         self.engine.note(_result_alone(decision.reason), fwd=decision.reason)
         return self._alone(decision.reason, decision.detail)
 
+    def note_again(self, reason: str) -> None:
+        """Count that the origin is asked once more for a request that is counted already."""
+        self._telemetry.refresh(reason)
+
     def open_blocking(
         self, pending: Pending[Q], *, patience: float | None = None
     ) -> Hit | Alone | Refused | Live | Lead:
@@ -177,10 +182,11 @@ class Exchange(Generic[Q]):
             try:
                 await ways.run(engine.ready())
             except BaseException:
+                engine.telemetry.miss_l1.n += 1
                 self._count_absent()
                 raise
         request, key, entry, decision = pending.request, pending.key, pending.entry, pending.decision
-        layer = names.L1
+        layer, looked = names.L1, False
         with engine.telemetry.spans.around("get", key) as span:
             for _ in range(_MAX_HOPS):
                 now = engine.clock.monotonic()
@@ -193,6 +199,8 @@ class Exchange(Generic[Q]):
                     try:
                         found = await ways.run(engine.stack.lookup(key, engine.stack.budget()))
                     except BaseException:
+                        if not looked:
+                            engine.telemetry.miss_l1.n += 1
                         self._count_absent()
                         raise
                     if found is not None:
@@ -204,6 +212,9 @@ class Exchange(Generic[Q]):
                     entry = engine.stack.peek(key)
                     decision = of_variant(self.policy.on_lookup(request, entry, now))
                     continue
+                if not looked and not is_at_hand(decision, layer, failure):
+                    looked = True  # once for each request, whose answer is not in memory
+                    engine.telemetry.miss_l1.n += 1
                 if isinstance(decision, Serve):
                     body = wants_body(request)
                     hit = hit_of(decision.entry, layer, now, self._telemetry, key, decision.refresh, body=body)
@@ -232,7 +243,6 @@ class Exchange(Generic[Q]):
                     if span is not None:
                         span.set_attributes(described(names.HIT, names.NEGATIVE))
                     return self.failed(*failure)
-                engine.telemetry.miss_l1.n += 1
                 answer = await self._join(request, key, entry, decision, ways, load, patience, span)
                 if span is not None:
                     span.set_attributes(_described(answer))
@@ -265,7 +275,11 @@ class Exchange(Generic[Q]):
         tries = _MAX_LEADERS
         while True:
             if (lingering := flights.lingering(key, blocking=load is None)) is not None:
-                await ways.lingered(lingering)
+                try:
+                    await ways.lingered(lingering)
+                except BaseException:
+                    self._count_absent()
+                    raise
             try:
                 flight, leads = (flights.apart(key), True) if self._is_unshareable(key) else flights.join(key)
             except RecursiveLoadError:
@@ -278,8 +292,7 @@ class Exchange(Generic[Q]):
             if not leads and would_block_itself(flight, blocking=load is None):
                 leave()
                 return self._alone(decision.reason, "recursive")
-            stays = False
-            counted = leads and load is None
+            stays = counted = False
             seat = Seat()
             try:
                 if leads:
@@ -290,7 +303,7 @@ class Exchange(Generic[Q]):
                     else:
                         lead = await self._loads.begin(wanted, ways)
                         if lead is not None:
-                            stays = True
+                            stays = counted = True
                             return Lead(lead, why(decision, lead.found), leave, flight)
                 try:
                     outcome = await ways.outcome(flight, None if leads else patience)
@@ -438,7 +451,7 @@ class Exchange(Generic[Q]):
 
 def _result_alone(reason: str) -> str:
     """The result of a request that asks the origin for itself alone."""
-    return names.MISS if reason in MISSES or reason == "request" else names.BYPASS
+    return names.MISS if is_miss(reason) else names.BYPASS
 
 
 def _described(answer: Found | Follow | Hit | Alone | Refused | Live | Lead) -> Attributes:

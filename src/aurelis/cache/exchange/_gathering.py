@@ -72,7 +72,7 @@ class Gathering(Generic[Q]):
         self._layer = self._stale = ""
         self._span: Made = None
         self._linked: list[object] = []
-        self._waited = False
+        self._waited = self._at_hand = False
         self.present = 0
 
     def asked(self) -> int:
@@ -112,6 +112,7 @@ class Gathering(Generic[Q]):
                 if missing and board.refused:
                     self._counted = True
                     self.result = names.BYPASS
+                    engine.telemetry.miss_l1.n += 1
                     engine.telemetry.bypass.n += 1
                     return Refused()
                 for key in missing if board.reason != "request" else ():
@@ -134,6 +135,7 @@ class Gathering(Generic[Q]):
         engine, board = self._engine, self.board
         now = board.now()
         missing = [key for key in board.places if not board.take(key, engine.peek(key, now), names.L1)]
+        self._at_hand = not missing
         if missing and engine.stack.lower and board.reason != "request":
             budget = await self._ways.run(engine.ready())
             # The frame as well, which then is in memory.
@@ -321,6 +323,8 @@ class Gathering(Generic[Q]):
         asked = self.asked()
         results = {board.how.get(key, _LOADED) for key in board.places}
         kinds = {result for result, _ in results}
+        if not self._at_hand:
+            telemetry.miss_l1.n += 1
         if complete and kinds <= {names.HIT, names.STALE}:
             self.result = names.STALE if names.STALE in kinds else names.HIT
             self._layer = layer = max(layer for _, layer in results)
@@ -329,6 +333,8 @@ class Gathering(Generic[Q]):
             else:
                 self._stale = board.stale_reason()
                 telemetry.stale(self._stale).n += 1
+                if self._at_hand:
+                    telemetry.lookup(names.L1, names.STALE).n += 1
             if asked:  # in vain, and what was stored stands in for the answer
                 telemetry.refresh("error")
         else:

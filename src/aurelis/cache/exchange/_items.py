@@ -61,7 +61,7 @@ class Items(Generic[Q]):
 
     def note_again(self) -> None:
         """The origin is asked once more for a request that is counted already."""
-        self._exchange.engine.telemetry.refresh(ITEMS)
+        self._exchange.note_again(ITEMS)
 
     async def open(
         self,

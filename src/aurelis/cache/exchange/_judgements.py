@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from aurelis.cache._decisions import Bypass, Follow, Load, Lookup, Pass, Record, Refuse, Serve
 from aurelis.cache._flight import Flight
+from aurelis.cache.telemetry import names
 
 MISSES: Final = frozenset({"miss", "uri-miss", "vary-miss", "stale", "partial"})
 """Reasons for asking the origin (RFC 9211 §2.2) that count as misses."""
@@ -35,6 +36,25 @@ def why(decision: Load, found: str) -> str:
 def may_be_below(decision: Lookup) -> bool:
     """Whether a request that nobody loads for could still be answered by a lower layer."""
     return isinstance(decision, Refuse) or (isinstance(decision, Bypass) and decision.reason in MISSES)
+
+
+def is_miss(reason: str) -> bool:
+    """Whether a request for which the origin is asked for this reason counts as a miss."""
+    return reason in MISSES or reason == "request"
+
+
+def is_at_hand(decision: Lookup, layer: str, failure: object) -> bool:
+    """Whether memory has the answer to a request, or was not asked for one.
+
+    Args:
+        layer: that had what the decision is about.
+        failure: what is remembered in place of a response that would have to be loaded; `None`: nothing is.
+    """
+    if isinstance(decision, Serve):
+        return layer == names.L1
+    if isinstance(decision, Bypass):
+        return not is_miss(decision.reason)
+    return isinstance(decision, Load) and failure is not None
 
 
 def of_variant(decision: Lookup) -> Lookup:

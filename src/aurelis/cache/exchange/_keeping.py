@@ -22,9 +22,10 @@ Q = TypeVar("Q")
 
 @dataclass(frozen=True, slots=True)
 class PackedValues:
-    """What is to be stored, by key, and the keys of what must make room for it."""
+    """What is to be stored, by key; the key of the response among it; and the keys of what must make room for it."""
 
     values: Mapping[str, Packed]
+    key: str
     displaced: tuple[str, ...]
 
 
@@ -36,14 +37,15 @@ def pack(
     key: str,
 ) -> PackedValues:
     """The response, and the index by which it is found if it is a variant. `key`: where the decision names none."""
-    values = {decision.key or key: engine.stack.pack(decision.value, trusted=True)}
+    own = decision.key or key
+    values = {own: engine.stack.pack(decision.value, trusted=True)}
     displaced: tuple[str, ...] = ()
     if decision.index is not None:
         index_key, index = decision.index
         known = engine.stack.peek(index_key)
         index, displaced = policy.on_indexed(request, index, None if known is None else known.value)
         values[index_key] = engine.stack.pack(index, trusted=True)
-    return PackedValues(values, displaced)
+    return PackedValues(values, own, displaced)
 
 
 async def publish(engine: Engine, packed: PackedValues, decision: Store, permit: Permit, budget: Budget) -> None:
@@ -51,7 +53,8 @@ async def publish(engine: Engine, packed: PackedValues, decision: Store, permit:
     engine.note_apart(packed.values)
     details = Details(decision.tags) if decision.tags else NO_DETAILS
     keep = Keep(decision.fresh_for, decision.stale_for, details=details)
-    engine.telemetry.store(await engine.stack.publish(packed.values, keep, permit, budget))
+    outcome = await engine.stack.publish(packed.values, keep, permit, budget)
+    engine.telemetry.store(outcome.of(packed.key))  # once, though a variant has an index beside it
     for key in packed.displaced:
         with suppress(CacheError):  # that layer is told later
             await engine.stack.remove(key, budget)

@@ -265,7 +265,7 @@ class PartyLoad(Generic[Q]):
             }
             if fenced := len(self._stores) - len(values):
                 engine.telemetry.store("fenced", fenced)
-            number = len(values)
+            kept = tuple(values)
             if values:
                 engine.telemetry.expect_savings(_value(next(iter(self._stores.values()))).model)
                 frame = None if fenced else self._frame()
@@ -275,10 +275,12 @@ class PartyLoad(Generic[Q]):
                 details = Details(first.tags) if first.tags else NO_DETAILS
                 keep = Keep(first.fresh_for, first.stale_for, details=details)
                 act = engine.stack.publish(values, keep, permit, budget)
-                engine.telemetry.store(await self._ways.run(act), number)
+                outcome = await self._ways.run(act)
+                for key in kept:  # the frame is none of them
+                    engine.telemetry.store(outcome.of(key))
         for key in self._stores:
             led[key].settle(Found(self._board.found[key], names.L1))
-        return number > 0
+        return bool(kept)
 
     def _frame(self) -> StoredResponse | None:
         """What the answers have in common, to give the same answer to the same request."""

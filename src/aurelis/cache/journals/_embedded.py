@@ -62,6 +62,7 @@ class EmbeddedJournal:
     def __init__(self, folder: str | os.PathLike[str], namespace: str, name: str, clock: Clock) -> None:
         own = hashlib.blake2b(namespace.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
         self._path = Path(folder).absolute() / f"writes-1-{escape(name)}-{own}.sqlite3"
+        self.place = os.path.realpath(self._path)
         self._clock = clock
         make = partial(_JournalFile, self._path.parent, self._path.name, rows.MARK, rows.SCHEMA, _PATIENCE)
         self._transactions = Transactions(make, "aurelis-writes", _PATIENCE)

@@ -154,7 +154,13 @@ class Session(Protocol):
 
 
 class Journal(Protocol):
-    """A journal, used from several event loops, threads and processes. Raises whatever its medium raises."""
+    """A journal, used from several event loops, threads and processes. Raises whatever its medium raises.
+
+    Attributes:
+        place: where it is: equal for those that are the same. For this process alone, and never to be shown.
+    """
+
+    place: str
 
     async def append(self, key: str, frame: bytes, limit: int) -> Appended | None:
         """Keep a write for as long as the medium lasts, in place of an earlier one of the key; `None`: it is full.

@@ -17,6 +17,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from aurelis.cache._keys import escape
+from aurelis.cache._redis_url import parse_redis_url
 from aurelis.cache.codecs import to_bytes
 from aurelis.cache.config import CacheConfig
 from aurelis.cache.layers._link import Link
@@ -48,6 +49,8 @@ class StreamJournal:
         self._backend = RedisBackend(config)
         self._looked = False
         self.names = _names(config.namespace, name)
+        server = "" if config.redis_url is None else parse_redis_url(config.redis_url).identity
+        self.place = f"{server} {self.names[0].decode()}"
 
     def link(self) -> Link:
         """The connections of the running event loop."""

@@ -57,10 +57,10 @@ class Embedded:
         self._shelf = shelf
         self._keys = keys
         self._telemetry = telemetry
-        telemetry.expect_breaker(names.SIMILARITY)
         self._timeout = timeout
         self._late: dict[str, float] = {}  # with the instants until which they are not asked for again
         self.after_fork()
+        telemetry.expect_breaker(names.SIMILARITY, self, lambda embedded: embedded._state.kind)
         renew_in_children(self)
 
     def after_fork(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import weakref
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
@@ -27,12 +26,16 @@ PATIENCE: Final = 5.0
 class Asking:
     """Asks one journal.
 
+    Args:
+        name: of the journal.
+        place: as that of `Journal`.
+
     Attributes:
         backlog: what was in it when it was last looked at; `None`: nobody has.
         closed: the journal is closed, and would be opened again by asking it.
     """
 
-    def __init__(self, name: str, telemetry: Telemetry, clock: Clock) -> None:
+    def __init__(self, name: str, place: str, telemetry: Telemetry, clock: Clock) -> None:
         self._telemetry = telemetry
         self._clock = clock
         journal = self._journal = {names.JOURNAL: name}
@@ -50,14 +53,12 @@ class Asking:
         self._store_trouble = Trouble("the data store of a write-behind", "what it does not take is tried again")
         self.backlog: Backlog | None = None
         self.closed = False
-        reference = weakref.ref(self)
-
-        def seen() -> Backlog | None:
-            alive = reference()
-            return None if alive is None else alive.backlog
-
-        table.gauge(names.WRITES_WAITING, lambda: None if (found := seen()) is None else found.waiting, **journal)
-        table.gauge(names.DEAD_LETTERS, lambda: None if (found := seen()) is None else found.dead, **journal)
+        telemetry.gauge(
+            names.WRITES_WAITING, self, lambda own: own.backlog.waiting if own.backlog else None, place, **journal
+        )
+        telemetry.gauge(
+            names.DEAD_LETTERS, self, lambda own: own.backlog.dead if own.backlog else None, place, **journal
+        )
 
     async def ask(self, operation: str, answer: Coroutine[Any, Any, T]) -> T:
         """The answer.

@@ -136,7 +136,7 @@ class WriteBehind(Generic[S]):
         self._closed = False
         self._all_written = False
         self._journal = _journal(self.cache, name, journal)
-        self._asking = Asking(name, self.cache._engine.telemetry, SYSTEM_CLOCK)
+        self._asking = Asking(name, self._journal.place, self.cache._engine.telemetry, SYSTEM_CLOCK)
         self._draining = Draining(
             self._journal,
             data_store,

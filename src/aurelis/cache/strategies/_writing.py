@@ -103,8 +103,8 @@ async def _keep(engine: Engine, key: str, packed: Packed, ttl: float | None, per
 async def _publish(engine: Engine, key: str, packed: Packed, ttl: float | None, permit: Permit) -> bool:
     budget = await engine.after([engine.flights.fence(key)])
     try:
-        result = await engine.stack.publish({key: packed}, Keep(ttl), permit, budget, anew=True)
+        outcome = await engine.stack.publish({key: packed}, Keep(ttl), permit, budget, anew=True)
     finally:
         engine.flights.fence(key)  # a load that joined the old value meanwhile
-    engine.telemetry.store(result)
-    return result == "stored"
+    engine.telemetry.store(outcome.result)
+    return outcome.result == "stored"

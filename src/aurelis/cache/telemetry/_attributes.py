@@ -249,6 +249,7 @@ _ALL: Final = (
             "error": "its callers got something stale, as it has failed",
             "validated": "the origin has confirmed what was stored",
             "items": "a further request to the provider for one call",
+            "body": "the app was asked again for one request, whose body came late",
         },
     ),
     Attribute(DIRECTION, "Who sent a message.", {"sent": "this process", "received": "another one"}),

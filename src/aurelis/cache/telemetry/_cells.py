@@ -14,7 +14,8 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
+from typing import NamedTuple
 
 from aurelis.cache._forking import renew_in_children
 
@@ -46,6 +47,21 @@ class Sum:
         self.n: float = 0
 
 
+class Gauge(NamedTuple):
+    """One level.
+
+    Attributes:
+        metric: its name.
+        read: gives it; `None` once its subject is gone.
+        of: what it is the level of, where caches share that and would each tell all of it; `None`: of its own cache.
+    """
+
+    metric: str
+    attributes: Attributes
+    read: Callable[[], float | None]
+    of: Hashable
+
+
 class CellTable:
     """The cells and gauges of one cache."""
 
@@ -54,7 +70,7 @@ class CellTable:
     def __init__(self, **common: str) -> None:
         self.common = common
         self.cells: dict[str, dict[Attributes, Cell | Sum]] = {}  # by metric, as they are read
-        self.gauges: list[tuple[str, Attributes, Callable[[], float | None]]] = []
+        self.gauges: list[Gauge] = []
 
     def cell(self, metric: Metric, **attributes: str) -> Cell:
         """The cell for these attributes; the same one each time."""
@@ -72,14 +88,14 @@ class CellTable:
         """Report the cell under a second name too: two metrics that count the same events by definition."""
         self._series(metric)[self._attributes(attributes)] = cell
 
-    def gauge(self, metric: Metric, read: Callable[[], float | None], **attributes: str) -> None:
-        """Have `read` called at each collection; it returns `None` once its subject is gone."""
-        self.gauges.append((metric.name, self._attributes(attributes), read))
+    def gauge(self, metric: Metric, read: Callable[[], float | None], of: Hashable = None, **attributes: str) -> None:
+        """Have `read` called at each collection. Arguments as the attributes of `Gauge`."""
+        self.gauges.append(Gauge(metric.name, self._attributes(attributes), read, of))
 
     def end(self, *metrics: Metric) -> None:
         """Read the gauges of these metrics no more."""
         ended = {metric.name for metric in metrics}
-        self.gauges = [gauge for gauge in self.gauges if gauge[0] not in ended]
+        self.gauges = [gauge for gauge in self.gauges if gauge.metric not in ended]
 
     def _series(self, metric: Metric) -> dict[Attributes, Cell | Sum]:
         return self.cells.setdefault(metric.name, {})
@@ -120,14 +136,20 @@ class Registry:
         return sums
 
     def levels(self, metric: Metric) -> dict[Attributes, float]:
-        """Sum of each attribute set over the living caches."""
+        """Sum of each attribute set over the living caches; what several of them share is in it once."""
         sums: dict[Attributes, float] = {}
+        shared: dict[tuple[Attributes, Hashable], float] = {}
         with self._lock:
             self._bury()
             tables = list(self._live.values())
-        for name, attributes, read in _gauges(tables):
-            if name == metric.name and (value := read()) is not None:
-                sums[attributes] = sums.get(attributes, 0) + value
+        for gauge in _gauges(tables):
+            if gauge.metric != metric.name or (value := gauge.read()) is None:
+                continue
+            attributes, known = gauge.attributes, 0
+            if gauge.of is not None:  # each tells what it has last seen of the same: the most of that counts
+                known = shared.get((attributes, gauge.of), 0)
+                shared[attributes, gauge.of] = value = max(known, value)
+            sums[attributes] = sums.get(attributes, 0) + value - known
         return sums
 
     def _bury(self) -> None:
@@ -150,7 +172,7 @@ class Registry:
                     cell.n = 0
 
 
-def _gauges(tables: list[CellTable]) -> Iterator[tuple[str, Attributes, Callable[[], float | None]]]:
+def _gauges(tables: list[CellTable]) -> Iterator[Gauge]:
     for table in tables:
         yield from table.gauges
 

@@ -65,7 +65,8 @@ LOOKUPS: Final = Metric(
         Use(a.LAYER, (*_STORED_IN, a.FILES)),
         Use(a.RESULT, (a.HIT, a.STALE, a.NEGATIVE, a.MISS, "error", "skipped")),
     ),
-    "Each look into a layer for one key; below memory also for items. In memory, `stale` and `negative` have answered.",
+    "Each look into a layer for one key; into memory one for each request, also for several items, and none for what "
+    "must not be answered from there. In memory, `stale` and `negative` have answered.",
     'sum by (aurelis_cache_layer) (rate(${aurelis_cache_result="hit"}[5m])) '
     "/ sum by (aurelis_cache_layer) (rate($[5m]))",
 )
@@ -81,7 +82,7 @@ DURATION: Final = Metric(
     ),
     "Each operation that waits for I/O, when it is over; of reads of the disk one in 8, of hits in memory one in 128. "
     "Take rates from the requests.",
-    "histogram_quantile(0.95, sum by (le, aurelis_cache_operation) (rate($_bucket[5m])))",
+    "histogram_quantile(0.95, sum by (le, aurelis_cache_operation, aurelis_cache_layer) (rate($_bucket[5m])))",
     DURATION_BUCKETS,
 )
 COALESCED: Final = Metric(
@@ -216,6 +217,18 @@ BREAKER: Final = Metric(
     "When a breaker gets into this state.",
     'sum by (instance, aurelis_cache_layer) (increase(${aurelis_cache_breaker_state="open"}[1h]))',
 )
+BREAKERS: Final = Metric(
+    P + "breaker.count",
+    "gauge",
+    "{breaker}",
+    "Breakers that are in this state now.",
+    (
+        Use(a.LAYER, (a.L2, a.L3, a.SIMILARITY)),
+        Use(a.BREAKER_STATE),
+    ),
+    "At each collection until it is closed. An open one stays so, when its pause is over, until somebody asks.",
+    'sum by (aurelis_cache_layer, aurelis_cache_breaker_state) (${aurelis_cache_breaker_state!="closed"})',
+)
 MESSAGES: Final = Metric(
     P + "backplane.messages",
     "counter",
@@ -251,7 +264,7 @@ PENDING: Final = Metric(
     "{intent}",
     "Changes that a shared layer has not been told yet.",
     (),
-    "At each collection.",
+    "At each collection until it is closed.",
     "sum by (aurelis_cache_name) ($)",
 )
 RECOVERED: Final = Metric(
@@ -409,6 +422,7 @@ METRICS: Final = (
     LIMIT,
     ERRORS,
     BREAKER,
+    BREAKERS,
     MESSAGES,
     LAG,
     GAPS,

@@ -80,6 +80,7 @@ from ._declared import Metric as Metric
 from ._declared import SpanKind as SpanKind
 from ._declared import Use as Use
 from ._metrics import BREAKER as BREAKER
+from ._metrics import BREAKERS as BREAKERS
 from ._metrics import COALESCED as COALESCED
 from ._metrics import DEAD_LETTERS as DEAD_LETTERS
 from ._metrics import DURATION as DURATION

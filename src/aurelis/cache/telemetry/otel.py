@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
@@ -83,6 +83,11 @@ class Instruments:
         """Whether the provider has become the global one since it was named."""
         return self._provider is not None and self._provider() is metrics.get_meter_provider()
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the provider that was named is garbage."""
+        return self._provider is not None and self._provider() is None
+
     def begin_anew(self) -> None:
         """Let go of what was reported, in a child: its parent has reported it."""
         with contextlib.suppress(Exception):  # in another SDK; the child has more to make anew than telemetry
@@ -109,7 +114,7 @@ class _Providers:
 
     def __init__(self) -> None:
         self.sets: tuple[Instruments, ...] = ()
-        self._inner: tuple[Instruments, Any] | None = None
+        self._inner: tuple[Instruments, Any, MeterProvider] | None = None
         self._lock = threading.Lock()
         self._named: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
         renew_in_children(self)
@@ -139,8 +144,12 @@ class _Providers:
                 instruments.only = None
             else:
                 self._named[provider] = instruments = Instruments(provider)
-            self.sets = (*self.sets, instruments)
+            self.sets = (*self._living(), instruments)
         return True
+
+    def _living(self) -> Iterable[Instruments]:
+        """Those whose provider is not garbage: nobody could be told by it, but for a reader that nobody can stop."""
+        return (each for each in self.sets if not each.is_gone)
 
     def remove(self, provider: MeterProvider) -> None:
         """Report no longer to a provider that was added."""
@@ -155,9 +164,9 @@ class _Providers:
         with self._lock:
             if self._inner is None:
                 provider, reader = _inner_provider()
-                self._inner = Instruments(provider, only=set()), reader
-                self.sets = (*self.sets, self._inner[0])
-            instruments, reader = self._inner
+                self._inner = Instruments(provider, only=set()), reader, provider
+                self.sets = (*self._living(), self._inner[0])
+            instruments, reader, _ = self._inner
             assert instruments.only is not None
             instruments.only.add(name)
         return reader
@@ -187,7 +196,10 @@ _PROVIDERS = _Providers()  # process-wide for the reason given at Instruments
 
 
 def instrument(meter_provider: MeterProvider) -> None:
-    """Report to this meter provider as well as to the global one. Doing it twice for one provider does nothing."""
+    """Report to this meter provider as well as to the global one, for as long as anybody holds the provider.
+
+    Doing it twice for one provider does nothing.
+    """
     _PROVIDERS.add(meter_provider)
 
 
@@ -255,8 +267,8 @@ def _record(metric: names.Metric, value: float, attributes: dict[str, str]) -> N
     sets, name = _PROVIDERS.sets, attributes[names.NAME]
     for instruments in sets:
         if (only := instruments.only) is None or name in only:
-            if instruments.is_global and sets[0].only is None:
-                continue  # by both sets it would be the same instrument
+            if instruments.is_gone or (instruments.is_global and sets[0].only is None):
+                continue  # it is for nobody; or by both sets it would be the same instrument
             instruments.histograms[metric.name].record(value, attributes)
 
 
@@ -353,9 +365,8 @@ class Telemetry:
         self._begin_invalidations("remote", "soft", ("tag",))
 
     def expect_layer(self, layer: str) -> None:
-        """There is a layer below memory, with a breaker in front of it."""
+        """There is a layer below memory."""
         self.request(names.HIT, layer)
-        self.expect_breaker(layer)
 
     # Counts
 
@@ -470,28 +481,49 @@ class Telemetry:
         self.error(layer, operation, error_type)
         self._incidents.met(f"{layer}, {operation}: {error_type}", SYSTEM_CLOCK.monotonic())
 
-    def expect_breaker(self, layer: str) -> None:
-        """Have the series of its changes begin with zero, for the same reason."""
+    def expect_breaker(self, layer: str, subject: T, read: Callable[[T], str]) -> None:
+        """There is a breaker in front of a layer. The series of its changes begin with zero, for the same reason.
+
+        Args:
+            read: gives its state now.
+        """
+
+        def is_in(state: str) -> Callable[[T], float]:
+            return lambda subject: int(read(subject) == state)
+
         for state in names.BREAKER_STATES:
-            self.table.cell(names.BREAKER, **{names.LAYER: layer, names.BREAKER_STATE: state})
+            attributes = {names.LAYER: layer, names.BREAKER_STATE: state}
+            self.table.cell(names.BREAKER, **attributes)
+            self.gauge(names.BREAKERS, subject, is_in(state), **attributes)
 
     def breaker(self, layer: str, state: str) -> None:
         """Count one change of state of a breaker."""
         self.table.cell(names.BREAKER, **{names.LAYER: layer, names.BREAKER_STATE: state}).n += 1
 
-    def gauge(self, metric: names.Metric, subject: T, read: Callable[[T], float | None], **attributes: str) -> None:
-        """Have a level of `subject` read at each collection, without keeping the subject alive."""
+    def gauge(
+        self,
+        metric: names.Metric,
+        subject: T,
+        read: Callable[[T], float | None],
+        of: Hashable = None,
+        **attributes: str,
+    ) -> None:
+        """Have a level of `subject` read at each collection, without keeping the subject alive.
+
+        Args:
+            of: as of `Gauge`.
+        """
         reference = weakref.ref(subject)
 
         def level() -> float | None:
             alive = reference()
             return None if alive is None else read(alive)
 
-        self.table.gauge(metric, level, **attributes)
+        self.table.gauge(metric, level, of, **attributes)
 
     def closed(self) -> None:
-        """The cache was closed: it holds nothing any more, and what others still hold is theirs to tell."""
-        self.table.end(names.ENTRIES, names.USAGE, names.LIMIT)
+        """The cache was closed: it holds and asks nothing any more, and what others still hold is theirs to tell."""
+        self.table.end(names.ENTRIES, names.USAGE, names.LIMIT, names.BREAKERS, names.PENDING)
 
     # Durations
 
