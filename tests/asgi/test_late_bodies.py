@@ -6,12 +6,11 @@ import pytest
 from starlette.types import ASGIApp, Message
 
 from aurelis.cache import CacheManager
-from aurelis.cache.telemetry import names
 from aurelis_asgi import CacheMiddleware
-from tests.asgi.counts import requests
+from tests.asgi.counts import loads, requests
 from tests.asgi.origin import Call, Origin
 from tests.asgi.visits import Visit
-from tests.managers import count, eventually
+from tests.managers import eventually
 
 
 class LateBody(Visit):
@@ -70,8 +69,7 @@ async def test_a_body_that_comes_while_the_app_is_at_work_reaches_it(manager: Ca
         await other.go()
     assert other.body == b"answer to "
     assert requests(manager) == {"miss": 2}
-    loads = 2 - count(manager, names.COALESCED) + count(manager, names.REFRESHES, {names.REFRESH_REASON: "body"})
-    assert loads == len(origin.calls)
+    assert loads(manager) == len(origin.calls)
 
 
 async def test_a_body_that_comes_behind_the_beginning_of_an_answer_cuts_it_not_short(manager: CacheManager) -> None:

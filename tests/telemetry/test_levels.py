@@ -5,6 +5,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
@@ -188,7 +189,7 @@ async def test_so_do_two_file_caches(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("medium", ["folder", "redis"])
 async def test_so_do_two_write_behinds_on_one_journal(tmp_path: Path, redis_url: str, medium: str) -> None:
-    options = {"journal": tmp_path if medium == "folder" else redis_url, "flush_interval": 3600}
+    options: Any = {"journal": tmp_path if medium == "folder" else redis_url, "flush_interval": 3600}
     async with opened(configuration(namespace=fresh_name())) as cache:
         one, other = (WriteBehind(cache, Table(), **options) for _ in range(2))
         apart = WriteBehind(cache, Table(), name="apart", **options)

@@ -145,7 +145,8 @@ class Registry:
         for gauge in _gauges(tables):
             if gauge.metric != metric.name or (value := gauge.read()) is None:
                 continue
-            attributes, known = gauge.attributes, 0
+            attributes = gauge.attributes
+            known: float = 0
             if gauge.of is not None:  # each tells what it has last seen of the same: the most of that counts
                 known = shared.get((attributes, gauge.of), 0)
                 shared[attributes, gauge.of] = value = max(known, value)
