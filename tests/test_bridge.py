@@ -1,7 +1,10 @@
 """How callers without an event loop run coroutines, and how that ends."""
 
 import asyncio
+import gc
 import threading
+import weakref
+from contextvars import ContextVar, copy_context
 
 import pytest
 
@@ -211,3 +214,25 @@ def test_a_coroutine_that_does_not_wait_runs_without_an_event_loop() -> None:
 def test_a_coroutine_that_waits_must_not_be_run_inline() -> None:
     with pytest.raises(RuntimeError, match="must not wait"):
         run_inline(double(1))
+
+
+def test_whoever_calls_first_is_let_go_of() -> None:
+    """A loop keeps the context in which it was made, for as long as it lives."""
+
+    class Session:
+        pass
+
+    session: ContextVar[Session] = ContextVar("session")
+    bridge = Bridge()
+
+    def call() -> weakref.ref[Session]:
+        mine = Session()
+        session.set(mine)
+        assert bridge.run(double(1)) == 2
+        return weakref.ref(mine)
+
+    called = copy_context().run(call)
+    assert bridge.run(double(2)) == 4  # the thread has let go of what it called back
+    gc.collect()
+    assert called() is None
+    bridge.close()

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import weakref
+from contextvars import ContextVar
 
 import pytest
 
@@ -170,3 +171,33 @@ async def forever_within(seconds: float) -> None:
     """Waits until it is cancelled or late."""
     with Deadline(seconds):
         await forever()
+
+
+class _Session:
+    """Something that belongs to whoever waits."""
+
+
+async def test_who_has_waited_is_let_go_of_while_others_wait() -> None:
+    """They share a timer, which is set again and again where there is always somebody."""
+    session: ContextVar[_Session | None] = ContextVar("session", default=None)
+
+    async def wait_first() -> weakref.ref[_Session]:
+        mine = _Session()
+        session.set(mine)
+        with Deadline(SHORT * 2):
+            await asyncio.sleep(SHORT)
+        return weakref.ref(mine)
+
+    async def wait_long() -> None:
+        with Deadline(LONG):
+            await forever()
+
+    first = asyncio.create_task(wait_first())
+    await asyncio.sleep(0)
+    second = asyncio.create_task(wait_long())
+    waited = await first
+    del first
+    await asyncio.sleep(SHORT * 3)  # the timer is for the second one now
+    gc.collect()
+    assert waited() is None
+    second.cancel()

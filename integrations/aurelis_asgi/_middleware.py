@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -171,9 +172,9 @@ class CacheMiddleware:
         rule = None if said is None else said.rule
         if rule is not None and (rule.path, reason) not in self._warned:
             self._warned.add((rule.path, reason))
-            _LOG.warning(
-                "CacheRule(%r) leaves out, so that no user gets what is meant for another one, %s", rule.path, way_out
-            )
+            said_of_it = "CacheRule(%r) leaves out, so that no user gets what is meant for another one, %s"
+            with contextlib.suppress(Exception):  # of a handler of somebody's, which must not end the request
+                _LOG.warning(said_of_it, rule.path, way_out)
 
     def _refusal(self, request: HttpRequest, scope: Scope, said: TargetRule | None) -> Bypass | None:
         """Apply the rule for the target, or say why the request must go to the app alone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from aurelis.cache.http import (
@@ -41,11 +41,11 @@ class Target:
         alternatives: the same for rules that count for some requests, in order, before this one.
     """
 
-    uri: str
+    uri: str = field(repr=False)
     said: TargetRule | None
     effect: RuleEffect | None
     asks: bool
-    key: str
+    key: str = field(repr=False)
     tells: Tells
     partition: str = ""
     alternatives: tuple[Target, ...] = ()

@@ -20,6 +20,7 @@ from aurelis.cache.client import (
     ModelOptions,
     ReplayedBody,
     ReplayedResponse,
+    UndisturbedBody,
     require_transport,
 )
 
@@ -37,6 +38,10 @@ class _Live(LiveBody, httpx.SyncByteStream, httpx.AsyncByteStream):
 
 
 class _Led(LedBody, httpx.SyncByteStream):
+    pass
+
+
+class _Undisturbed(UndisturbedBody, httpx.AsyncByteStream):
     pass
 
 
@@ -58,6 +63,7 @@ _LIBRARY = Library(
     replayed=_Replayed,
     live=_Live,
     led=_Led,
+    undisturbed=_Undisturbed,
     errors={
         name: value
         for name, value in vars(httpx).items()

@@ -85,7 +85,8 @@ def _variables(dashboard: Dashboard) -> Iterator[Any]:  # builders of one interf
     yield _queried("job", "Job", f"label_values({_REQUESTS}, job)", ".+")
     yield _queried("instance", "Instance", f'label_values({_REQUESTS}{{job=~"$job"}}, instance)', ".+")
     if dashboard.caches is None:
-        yield _queried("name", "Cache", f"label_values({_REQUESTS}{{{PROCESSES}}}, {_NAME})", ".+")
+        # It gets into links to traces as it stands, and in an address a plus would be a blank.
+        yield _queried("name", "Cache", f"label_values({_REQUESTS}{{{PROCESSES}}}, {_NAME})", ".*")
     else:
         yield _queried("name", "Cache", dashboard.caches, None)
     yield from map(_choice, dashboard.choices)
@@ -136,7 +137,7 @@ def _traces_url() -> str:
     }
     parts = re.split(r"(\$\{[^}]*\})", json.dumps({"traces": pane}, separators=(",", ":")))
     panes = "".join(part if part.startswith("${") else quote(part, safe="") for part in parts)
-    return f"/explore?schemaVersion=1&panes={panes}&orgId=1"
+    return f"/explore?schemaVersion=1&panes={panes}"
 
 
 # Panels
@@ -221,7 +222,7 @@ def _graph(panel: Panel) -> timeseries.Panel:
     )
     if panel.logarithmic:
         scale = options.ScaleDistributionConfig().type(common.ScaleDistribution.LOG)
-        built.scale_distribution(scale.log(10))
+        built.scale_distribution(scale.log(2 if panel.unit == "bytes" else 10))  # a power of ten is no round KiB
     else:
         built.min(0)
     if panel.maximum is None and panel.unit in _LITTLE:

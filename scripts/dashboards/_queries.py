@@ -28,7 +28,6 @@ _ON_DISK: Final = {names.LAYER: f"{names.L3}|{names.FILES}"}
 GET: Final = {names.OPERATION: "get"}
 FILL: Final = {names.OPERATION: "fill"}
 OPENED: Final = {names.BREAKER_STATE: "open"}
-_TRIED: Final = {names.BREAKER_STATE: "half_open"}
 FAILED_LOADS: Final = {**FILL, names.ERROR_TYPE: ".+"}
 
 
@@ -76,19 +75,41 @@ def per_second(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING, bu
     return total(f"rate({selector(metric, where, but)}[$__rate_interval])", *by)
 
 
-def in_step(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING, but: Mapping[str, str] = _NOTHING) -> str:
-    """How much a counter grows around each point of a graph."""
-    return total(f"increase({selector(metric, where, but)}[$__rate_interval])", *by)
+def per_minute(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING, but: Mapping[str, str] = _NOTHING) -> str:
+    """How much a counter grows in a minute: unlike what comes between two points, it stays when somebody zooms."""
+    return f"60 * {per_second(metric, *by, where=where, but=but)}"
+
+
+def per_hour(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING) -> str:
+    """How much a counter grows in an hour."""
+    return f"3600 * {per_second(metric, *by, where=where)}"
 
 
 def events(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING) -> str:
     """How often something rare happened around each point of a graph; of durations, how many were recorded.
 
-    A series that begins with its first event has no increase by it, so what there was before is taken for zero.
+    A series that begins with its first event has no increase by it, so all of one that was not there before, or that
+    has begun anew, is new. What was there is looked for during an hour: after a single look that failed, all that a
+    process has ever counted would seem to have come at once.
     """
-    name = series(metric) + ("_count" if metric.kind == "histogram" else "")
-    now = _matching("", where).replace("{", f'{{__name__="{name}", ', 1)
-    return total(f"clamp_min({now} - ({now} offset $__rate_interval or 0 * {now}), 0)", *by)
+    now = _counted(metric, where)
+    return total(f"({now} - last_over_time({now}[1h] offset $__rate_interval) >= 0) or {now}", *by)
+
+
+def events_in_range(metric: Metric, *, where: Mapping[str, str] = _NOTHING) -> str:
+    """The same for panels of one value: how often it happened in the time range."""
+    name, now = _counting(metric), _counted(metric, where)
+    grown = total(f"increase({_matching(name, where)}[$__range])")
+    first = total(f"min_over_time({now}[$__range]) unless last_over_time({now}[1h] offset $__range)")
+    return f"({grown} or vector(0)) + ({first} or vector(0))"
+
+
+def _counting(metric: Metric) -> str:
+    return series(metric) + ("_count" if metric.kind == "histogram" else "")
+
+
+def _counted(metric: Metric, where: Mapping[str, str]) -> str:
+    return _matching("", where).replace("{", f'{{__name__="{_counting(metric)}", ', 1)
 
 
 def in_range(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING, but: Mapping[str, str] = _NOTHING) -> str:
@@ -104,12 +125,17 @@ def level(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING) -> str:
 def held(metric: Metric) -> str:
     """What caches hold now, by layer: in memory over all instances, on a disk as one says, since they share it."""
     own, by = selector(metric, but=_ON_DISK), (names.NAME, names.LAYER)
-    return f"{total(own, *by)} or max{_by(by)} ({selector(metric, _ON_DISK)})"
+    return f"{total(own, *by)} or {shared(metric, *by, where=_ON_DISK)}"
 
 
-def timed(where: Mapping[str, str], *by: str, window: str = "$__rate_interval") -> str:
+def shared(metric: Metric, *by: str, where: Mapping[str, str] = _NOTHING) -> str:
+    """A level that all processes of a job report alike."""
+    return total(f"max by (job, {', '.join(map(label, by))}) ({selector(metric, where)})", *by)
+
+
+def timed(where: Mapping[str, str], *by: str) -> str:
     """How many durations were recorded in a second: a count of loads and of I/O, and of nothing in memory."""
-    return total(f"rate({_matching(series(names.DURATION) + '_count', where)}[{window}])", *by)
+    return total(f"rate({_matching(_counting(names.DURATION), where)}[$__rate_interval])", *by)
 
 
 def quantile(q: float, where: Mapping[str, str], by: str, metric: Metric = names.DURATION) -> str:
@@ -149,15 +175,14 @@ def or_zero_by_cache(expression: str) -> str:
 
 
 def breaker_open(*by: str) -> str:
-    """1 while a breaker is open: each way into `open` is left through `half_open`; 0 where none ever opened."""
-    labels = ", ".join(["job", "instance", *map(label, by)])  # those of a process as well
-    opened, tried = (f"sum by ({labels}) ({selector(names.BREAKER, state, raw=True)})" for state in (OPENED, _TRIED))
-    return f"clamp_max({opened} - ({tried} or 0 * {opened}), 1)"
+    """1 while a breaker of a process is open, else 0."""
+    labels = ", ".join(["job", "instance", *map(label, by)])
+    return f"clamp_max(sum by ({labels}) ({selector(names.BREAKERS, OPENED)}), 1)"
 
 
 def open_breakers() -> str:
     """How many are open now, over all processes."""
-    return f"sum({breaker_open(names.NAME, names.LAYER)}) or {ZERO}"
+    return f"{level(names.BREAKERS, where=OPENED)} or {ZERO}"
 
 
 def legend(*attributes: str) -> str:

@@ -17,7 +17,8 @@ MONEY: Steps = ((None, "text"), (0.01, "green"))
 """The same, from a cent on."""
 NONE_IS_GOOD: Steps = ((None, "green"), (1, "red"))
 RESULTS: Mapping[str, str] = {
-    "hit( l1| files)? *": "green",
+    "hit( l1)? *": "green",
+    "hit files": "light-green",
     "hit l2": "dark-green",
     "hit l3": "super-light-green",
     "hit negative": "dark-yellow",

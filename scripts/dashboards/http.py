@@ -53,14 +53,15 @@ _STATS = (
         steps=PLAIN,
     ),
     Panel(
-        "Stale",
-        """Share of all requests in the time range that got something older than it should be. A little is what
-        stale-while-revalidate is for; from one in twenty on the app behind the cache fails or is too slow: look at
-        "Loads beside requests" for the reason.""",
+        "Stale for want of better",
+        """Share of all requests in the time range that got something old since the app behind the cache failed or
+        was too slow, or since another process takes long to load it. What is stale as it is meant, while it
+        is revalidated or as the client asked, does not count. From one in twenty on there is an alert: see "Stale
+        answers, by reason".""",
         (
             Query(
-                q.share(q.in_range(names.REQUESTS, where=STALE), q.in_range(names.REQUESTS)),
-                "Stale",
+                q.share(q.in_range(names.REQUESTS, where=STALE, but=MEANT), q.in_range(names.REQUESTS)),
+                "Stale for want of better",
             ),
         ),
         kind="stat",
@@ -102,7 +103,8 @@ _CACHED = (
         """Responses per second that were loaded and not stored. `no_store`, `private`, `no_cache`: the app forbids it.
         `not_fresh`: it gives no lifetime, so write a rule with ttl. `set_cookie`, `authorization`, `cookie`: it would
         be somebody's own. `vary`: Vary has a star. `too_large`: raise max_body_bytes. `fenced`: it was invalidated
-        while it was loaded. `incomplete`: the app did not end it.""",
+        while it was loaded. `incomplete`: the app did not end it. `layer_failed`: memory has it, and Redis or the disk
+        did not take it, see "Failures" of the layers.""",
         (
             Query(
                 q.or_zero(q.per_second(names.STORES, names.STORE_RESULT, but={names.STORE_RESULT: "stored"})),
@@ -166,8 +168,8 @@ _ROUTES = (
     Panel(
         "Requests by route",
         """Requests per second by route, hits included, as the framework's own telemetry reports them; of all caches and
-        of what has none. Empty: the app has no instrumentation for HTTP, or its routes have no names. The busiest
-        routes are those where a rule earns most.""",
+        of what has none. Empty: the app has no instrumentation for HTTP, or one that gives the older names unless
+        OTEL_SEMCONV_STABILITY_OPT_IN=http. The busiest routes are those where a rule earns most.""",
         (Query(_named(_served("http_route")), "{{http_route}}"),),
         unit="reqps",
         stacked=True,

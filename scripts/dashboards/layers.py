@@ -3,11 +3,12 @@
 from typing import Final
 
 from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry.otel import DISK_SAMPLE
 
 from . import _queries as q
 from . import writing
 from ._records import NONE_IS_GOOD, Dashboard, Panel, Query, Row
-from .overview import FULL_STEPS, durations
+from .overview import FULL_STEPS, HITS_TIMED, durations
 
 FAILED: Final = {names.RESULT: "error|skipped"}
 """Lookups that a layer did not answer."""
@@ -40,8 +41,9 @@ _LAYERS = (
     ),
     Panel(
         "Latency of reads by layer",
-        """How long a lookup takes in each layer; of those in memory one hit in 64 is timed. If l2 grows: Redis is busy,
-        the network is slow, entries are large, or the event loop is blocked by something else.""",
+        f"""How long a lookup takes in each layer; of hits in memory one in {HITS_TIMED} is timed, of reads of the disk
+        one in {DISK_SAMPLE}. If l2 grows: Redis is busy, the network is slow, entries are large, or the event loop is
+        blocked by something else.""",
         durations(q.GET, names.LAYER),
         unit="s",
         logarithmic=True,

@@ -23,8 +23,9 @@ _KNOWING: Final = q.total(
 _KNOWN: Final = f"(({_KNOWING} or vector(0)) - ({q.in_range(names.SAVED_UNKNOWN)} or vector(0)))"
 
 
-def _by_model(metric: names.Metric, *further: str) -> Query:
-    return Query(q.or_zero(q.in_step(metric, names.MODEL, *further, where=_MODEL)), q.legend(names.MODEL, *further))
+def _per_minute(metric: names.Metric, *further: str, said: str = "") -> Query:
+    growth = q.per_minute(metric, names.MODEL, *further, where=_MODEL)
+    return Query(q.or_zero(growth), q.legend(names.MODEL, *further) + said)
 
 
 _STATS = (
@@ -160,42 +161,41 @@ _ITEMS = (
 
 _SAVINGS = (
     Panel(
-        "Tokens saved by model",
+        "Tokens saved per minute, by model",
         """What each model did not have to read (`input`) and write (`output`) again. A model that is missing answers
         with no usage, or its calls are not repeated: compare with "Hits of unknown worth".""",
-        (_by_model(names.SAVED_TOKENS, names.TOKEN_TYPE),),
+        (_per_minute(names.SAVED_TOKENS, names.TOKEN_TYPE),),
         stacked=True,
     ),
     Panel(
-        "US dollars saved by model",
+        "US dollars saved per hour, by model",
         """What the calls have cost whose answers were used again. A model that is missing has no price, or the
         transport was made without cost=.""",
-        (_by_model(names.SAVED_COST),),
+        (Query(q.or_zero(q.per_hour(names.SAVED_COST, names.MODEL, where=_MODEL)), q.legend(names.MODEL)),),
         unit="currencyUSD",
         stacked=True,
     ),
     Panel(
-        "Time saved by model",
-        """Seconds that each model once took for the answers that were used again. If it drops while calls go on, their
-        prompts have begun to differ: what was deployed?""",
+        "Time saved per minute, by model",
+        """How long each model once took for the answers that were used again; more than a minute means that several
+        callers at once wait no more. If it drops while calls go on, their prompts have begun to differ: what was
+        deployed?""",
         # Without a model it is the time of other responses.
-        (Query(q.or_zero(q.in_step(names.SAVED_TIME, names.MODEL, where=_MODEL, but=_NONE)), q.legend(names.MODEL)),),
+        (
+            Query(
+                q.or_zero(q.per_minute(names.SAVED_TIME, names.MODEL, where=_MODEL, but=_NONE)), q.legend(names.MODEL)
+            ),
+        ),
         unit="s",
         stacked=True,
     ),
     Panel(
         "Hits of unknown worth",
-        """Hits on answers that do not tell their usage, and on those without a price. They count as nothing in the
-        figures above. Ask for usage in streams (include_usage), and give prices for the model's name.""",
+        """Hits per minute on answers that do not tell their usage, and on those without a price. They count as nothing
+        in the figures above. Ask for usage in streams (include_usage), and give prices for the model's name.""",
         (
-            Query(
-                q.or_zero(q.in_step(names.SAVED_UNKNOWN, names.MODEL, where=_MODEL)),
-                f"{q.legend(names.MODEL)} no usage",
-            ),
-            Query(
-                q.or_zero(q.in_step(names.SAVED_UNPRICED, names.MODEL, where=_MODEL)),
-                f"{q.legend(names.MODEL)} no price",
-            ),
+            _per_minute(names.SAVED_UNKNOWN, said=" no usage"),
+            _per_minute(names.SAVED_UNPRICED, said=" no price"),
         ),
     ),
 )

@@ -3,17 +3,22 @@
 from typing import Final
 
 from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry.otel import SAMPLE_MASK
 
 from . import _queries as q
 from ._records import MONEY, NONE_IS_GOOD, PLAIN, RESULTS, Dashboard, Panel, Query, Row
 
 HIT_RATIO: Final = q.share(q.in_range(names.REQUESTS, where=q.HITS), q.in_range(names.REQUESTS))
 RATIO_STEPS: Final = ((None, "red"), (0.5, "yellow"), (0.8, "green"))
+HITS_TIMED: Final = SAMPLE_MASK + 1
+"""Of so many hits in memory one is timed."""
 FULL_STEPS: Final = ((None, "green"), (0.9, "yellow"))
 TOKENS: Final = f"{q.in_range(names.SAVED_TOKENS)} or {q.ZERO}"
 COST: Final = f"{q.in_range(names.SAVED_COST)} or {q.ZERO}"
 SECONDS: Final = q.in_range(names.SAVED_TIME)
-_AVOIDED: Final = f"round({q.in_range(names.REQUESTS, where=q.HITS)} + ({q.in_range(names.COALESCED)} or vector(0)))"
+_AVOIDED: Final = (
+    f"round(({q.in_range(names.REQUESTS, where=q.HITS)} or {q.ZERO}) + ({q.in_range(names.COALESCED)} or {q.ZERO}))"
+)
 
 
 def durations(operation: dict[str, str], by: str) -> tuple[Query, ...]:
@@ -126,9 +131,9 @@ _GRAPHS = (
     HIT_RATIO_BY_CACHE,
     Panel(
         "Latency of lookups by layer",
-        """How long it takes to read from each layer: l1 is memory, of which one lookup in 64 is timed, l2 is Redis,
-        l3 a disk. It is no count: rates come from the requests. If l1 is slow, the process is short of CPU; if l2 is,
-        look at Redis, the network and the size of entries.""",
+        f"""How long it takes to read from each layer: l1 is memory, of which one hit in {HITS_TIMED} is timed, l2 is
+        Redis, l3 a disk. It is no count: rates come from the requests. If l1 is slow, the process is short of CPU; if
+        l2 is, look at Redis, the network and the size of entries.""",
         durations(q.GET, names.LAYER),
         unit="s",
         logarithmic=True,
@@ -184,18 +189,18 @@ _GRAPHS = (
         to="aurelis-cache-layers",
     ),
     Panel(
-        "Tokens saved by model",
+        "Tokens saved per minute, by model",
         """What each model neither had to read nor to write again. A model that is missing answers with no usage, or
         its calls are not repeated; the metric saved.unknown tells the first from the second.""",
-        (Query(q.or_zero(q.in_step(names.SAVED_TOKENS, names.MODEL)), q.legend(names.MODEL)),),
+        (Query(q.or_zero(q.per_minute(names.SAVED_TOKENS, names.MODEL)), q.legend(names.MODEL)),),
         stacked=True,
         to="aurelis-cache-models",
     ),
     Panel(
-        "US dollars saved by model",
+        "US dollars saved per hour, by model",
         """What the calls have cost whose answers were used again, where a transport has prices (cost=). If it is zero
         in spite of hits, look at the metric saved.unpriced: no price is known for what was asked.""",
-        (Query(q.or_zero(q.in_step(names.SAVED_COST, names.MODEL)), q.legend(names.MODEL)),),
+        (Query(q.or_zero(q.per_hour(names.SAVED_COST, names.MODEL)), q.legend(names.MODEL)),),
         unit="currencyUSD",
         stacked=True,
         to="aurelis-cache-models",

@@ -16,7 +16,7 @@ _OBJECTIVES: Final = ("99 % : 100", "90 % : 1000", "95 % : 500", "99.5 % : 50", 
 """What of ten thousand may be bad: whole numbers, which no way of putting them into a query changes."""
 _LEFT: Final = ((None, "red"), (0, "yellow"), (0.25, "green"))
 _BURN: Final = ((None, "green"), (1, "yellow"), (14.4, "red"))
-"""1: the budget lasts as long as it is meant to; 14.4: one of thirty days is gone after two."""
+"""1: the budget lasts as long as it is meant to; 14.4: one of thirty days is gone after two, a fiftieth in an hour."""
 
 
 def _left(part: str, whole: str) -> str:
@@ -26,6 +26,13 @@ def _left(part: str, whole: str) -> str:
 
 def _burn(part: str, whole: str) -> str:
     return f"(({q.share(part, whole)}) or {q.ZERO}) / {_ALLOWED}"
+
+
+def _lasting(recorded: str, said: str) -> Query:
+    """The burn rates of caches over five minutes or over an hour, whichever is less, from recorded ratios."""
+    by = f"max by ({q.label(names.NAME)})"
+    short, long = (f"{by} (cache:{recorded}:ratio_rate{window}{{{q.RECORDED}}})" for window in ("5m", "1h"))
+    return Query(f"({short} < {long} or {long} <= {short}) / {_ALLOWED}", f"{q.legend(names.NAME)}: {said}")
 
 
 def _stat(title: str, description: str, expression: str, steps: Steps, width: int = 5) -> Panel:
@@ -112,8 +119,8 @@ _BUDGETS = (
         (
             Query(
                 _left(
-                    q.timed(q.FAILED_LOADS, window="$__range"),
-                    q.timed(q.FILL, window="$__range"),
+                    q.events_in_range(names.DURATION, where=q.FAILED_LOADS),
+                    q.events_in_range(names.DURATION, where=q.FILL),
                 ),
                 "left",
             ),
@@ -127,8 +134,9 @@ _BUDGETS = (
     ),
     Panel(
         "Burn rate",
-        """How many times faster than allowed the budgets are spent: at 1 a budget lasts exactly, at 14.4 that of thirty
-        days is gone in two. Above the red line act now; between the lines it can wait for working hours.""",
+        """How many times faster than allowed the budgets are spent around each point: at 1 a budget lasts exactly, at
+        14.4 that of thirty days is gone in two. It shows when something began and ended, and of which kind it is. A
+        peak that is soon over costs little: "Burn rate that lasts" says whether to act.""",
         (
             Query(
                 _burn(
@@ -141,19 +149,23 @@ _BUDGETS = (
                 _burn(q.per_second(names.REQUESTS, where=STALE, but=MEANT), q.per_second(names.REQUESTS)),
                 "answers are fresh",
             ),
-            Query(_burn(q.timed(q.FAILED_LOADS), q.timed(q.FILL)), "loads succeed"),
+            Query(
+                _burn(q.events(names.DURATION, where=q.FAILED_LOADS), q.events(names.DURATION, where=q.FILL)),
+                "loads succeed",
+            ),
         ),
         steps=_BURN,
     ),
     Panel(
-        "Burn rate of stale answers over five minutes",
-        f"""The same by cache over five minutes, as the rules record it: steadier, and what the alert on stale answers
-        looks at. {_RULES}""",
+        "Burn rate that lasts",
+        f"""The same by cache, over five minutes or over an hour, whichever is less: what has only begun does not count,
+        and what is over is gone soon. Above the red line a fiftieth of a month's budget goes in an hour: act now, by
+        the alert that fires or the panel of the budget. Between the lines it can wait for working hours. Of a few
+        requests in an hour a single failure is much. {_RULES}""",
         (
-            Query(
-                f"max by ({q.label(names.NAME)}) (cache:aurelis_cache_stale:ratio_rate5m{{{q.RECORDED}}}) / {_ALLOWED}",
-                q.legend(names.NAME),
-            ),
+            _lasting("aurelis_cache_lookups_failed", "layers answer"),
+            _lasting("aurelis_cache_stale", "answers are fresh"),
+            _lasting("aurelis_cache_loads_failed", "loads succeed"),
         ),
         steps=_BURN,
     ),
@@ -223,8 +235,8 @@ _INDICATORS = (
     ),
     Panel(
         "Loads, as the rules record them",
-        f"""How often the origin is asked per second: misses, less those that share a load, and refreshes. If it grows
-        while requests do not, the cache loses its effect. {_RULES}""",
+        f"""How often the origin is asked per second: misses, less those that share a load, and refreshes; what bypasses
+        the cache comes on top. If it grows while requests do not, the cache loses its effect. {_RULES}""",
         (
             Query(
                 f"sum by ({q.label(names.NAME)}) (cache:aurelis_cache_loads:rate5m{{{q.RECORDED}}})",

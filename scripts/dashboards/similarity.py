@@ -52,11 +52,11 @@ ROW: Final = Row(
         ),
         Panel(
             "Verdicts",
-            """Answers to similar prompts that were held against the model's own, as they come. `false_hit`: look at
-            report() for which. Many `unverified`: what compares them fails or is too slow, and nothing is learnt.""",
+            """Answers to similar prompts that were held against the model's own, around each point. `false_hit`: look
+            at report() for which. Many `unverified`: what compares them fails or is too slow, so nothing is learnt.""",
             (
                 Query(
-                    q.or_zero(q.in_step(names.SIMILARITY_VERDICTS, names.VERDICT, names.SIMILARITY_MODE)),
+                    q.or_zero(q.events(names.SIMILARITY_VERDICTS, names.VERDICT, names.SIMILARITY_MODE)),
                     q.legend(names.VERDICT, names.SIMILARITY_MODE),
                 ),
             ),

@@ -10,7 +10,7 @@ from ._records import NONE_IS_GOOD, Panel, Query, Row
 
 def of_journal(metric: names.Metric) -> str:
     """A level that every process on a journal reports alike."""
-    return f"max by ({q.label(names.NAME)}, {q.label(names.JOURNAL)}) ({q.selector(metric)})"
+    return q.shared(metric, names.NAME, names.JOURNAL)
 
 
 ROW: Final = Row(

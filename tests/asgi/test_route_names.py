@@ -215,7 +215,24 @@ async def test_below_a_mount_of_fastapi_a_hit_has_the_name_of_a_miss(manager: Ca
     assert [point.count for point in seen.durations()] == [2]
 
 
-@pytest.mark.parametrize("known", [object(), None, 1])
+class Otherwise:
+    """Names its route by something else than a text."""
+
+    route = object()
+
+
+class Raising:
+    """Raises whatever it is asked to."""
+
+    route = None
+    span_method = "GET"
+
+    @property
+    def span(self) -> object:
+        raise ValueError
+
+
+@pytest.mark.parametrize("known", [object(), None, 1, Otherwise(), Raising()])
 async def test_telemetry_of_another_release_is_left_alone(manager: CacheManager, known: object) -> None:
     """What FastAPI keeps in the scope has no public interface; a request must not depend on it."""
     app = starlette(Middleware(CacheMiddleware, cache=manager))

@@ -92,6 +92,8 @@ def run_here(name: str, options: argparse.Namespace, results: Path) -> None:
     """Run one benchmark in this process."""
     if options.telemetry == "on":
         harness.attach_reader()
+    else:
+        harness.leave_out_the_sdk()
     benchmark = importlib.import_module(f"tests.benchmarks.{name}")
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.rule(f"[bold]{name}", align="left")

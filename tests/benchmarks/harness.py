@@ -17,16 +17,15 @@ import importlib
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter, process_time
 from types import FunctionType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from opentelemetry import metrics
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from rich.console import Console
 from rich.table import Table
 
@@ -143,7 +142,7 @@ class Bench:
 
     Attributes:
         name: of the benchmark.
-        telemetry: `on`: a meter provider with a reader is set; `off`: there is none, and the API does nothing.
+        telemetry: `on`: a meter provider with a reader is set; `off`: there is no SDK, and the API does nothing.
         quick: fewer rounds, for a look that is not worth writing down.
         large: also the sizes that take minutes.
     """
@@ -405,4 +404,13 @@ def _micros(seconds: float) -> str:
 
 def attach_reader() -> None:
     """Set a meter provider of the SDK with a reader, as an app with telemetry has."""
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
     metrics.set_meter_provider(MeterProvider([InMemoryMetricReader()]))
+
+
+def leave_out_the_sdk() -> None:
+    """From now on the SDK cannot be imported, as where it is not installed."""
+    assert "opentelemetry.sdk" not in sys.modules, "something has imported it already"
+    cast(Any, sys.modules)["opentelemetry.sdk"] = None

@@ -16,7 +16,7 @@ from aurelis_cli.top.readings import WINDOW, Endpoint, Reading, parsed
 from aurelis_cli.top.run import shown_names
 from aurelis_cli.top.screen import document, drawn
 
-BREAKER = series(names.BREAKER)
+BREAKER = series(names.BREAKERS)
 REQUESTS = series(names.REQUESTS)
 
 
@@ -43,6 +43,11 @@ def hits(count: float, start: float | None = None) -> Snapshot:
     return snapshot(
         sample(REQUESTS, count, result="hit", layer="l1"), sample(REQUESTS, count, result="miss"), start=start
     )
+
+
+def hits_of(layer: str) -> str:
+    """A hit that a layer has answered."""
+    return sample(REQUESTS, 1, result="hit", layer=layer)
 
 
 def shown(*readings: Reading) -> CacheFigures:
@@ -257,28 +262,31 @@ def test_latencies_are_those_of_the_window() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "state"),
+    ("states", "state"),
     [
         ({}, ""),
         ({"open": 0, "half_open": 0, "closed": 0}, ""),
-        ({"open": 1}, "open"),
-        ({"open": 1, "half_open": 1, "closed": 1}, "closed"),
-        ({"open": 3, "half_open": 2, "closed": 1}, "open"),
+        ({"open": 1, "half_open": 0, "closed": 3}, "open"),
+        ({"open": 0, "half_open": 1, "closed": 3}, "half_open"),
+        ({"open": 0, "half_open": 0, "closed": 4}, "closed"),
     ],
 )
-def test_the_state_of_a_breaker_follows_from_its_changes(changes: dict[str, int], state: str) -> None:
+def test_the_worst_state_of_a_breaker_is_shown(states: dict[str, int], state: str) -> None:
     endpoint = Endpoint()
-    lines = [sample(BREAKER, count, layer="l2", state=name) for name, count in changes.items()]
+    lines = [sample(BREAKER, count, layer="l2", state=name) for name, count in states.items()]
     endpoint.take(0.0, snapshot(sample(series(names.ENTRIES), 1, layer="l2"), *lines))
     assert shown(endpoint.reading()).layers[0].breaker == state
 
 
 def test_a_breaker_of_a_process_that_is_gone_is_not_open() -> None:
     endpoint = Endpoint()
-    endpoint.take(0.0, snapshot(sample(BREAKER, 1, layer="l2", state="open"), start=1.0))
+    opened = snapshot(hits_of("l2"), sample(BREAKER, 1, layer="l2", state="open"), start=1.0)
+    endpoint.take(0.0, opened)
     assert shown(endpoint.reading()).layers[0].breaker == "open"
-    endpoint.take(1.0, snapshot(sample(BREAKER, 0, layer="l2", state="open"), start=2.0))
+    endpoint.fail("cannot be reached")
     assert shown(endpoint.reading()).layers[0].breaker == ""
+    endpoint.take(1.0, snapshot(hits_of("l2"), sample(BREAKER, 1, layer="l2", state="closed"), start=2.0))
+    assert shown(endpoint.reading()).layers[0].breaker == "closed"
 
 
 # The screen
@@ -289,11 +297,17 @@ def lines_of(text: str) -> list[str]:
     return [line.rstrip() for line in text.splitlines()]
 
 
-def on_screen(caches: list[CacheFigures], width: int, problems: dict[str, str] | None = None, asked: int = 1) -> str:
+def on_screen(
+    caches: list[CacheFigures],
+    width: int,
+    problems: dict[str, str] | None = None,
+    asked: int = 1,
+    height: int | None = None,
+) -> str:
     """What a terminal so wide shows."""
     console = Console(width=width, color_system=None, force_terminal=False)
     with console.capture() as captured:
-        console.print(drawn(caches, problems or {}, asked, width), highlight=False)
+        console.print(drawn(caches, problems or {}, asked, width, height), highlight=False)
     return captured.get()
 
 
@@ -374,6 +388,45 @@ def test_of_very_many_caches_some_are_drawn() -> None:
     assert [line.split()[0] for line in text if line.startswith("c")].count("c199") == 2
     assert not any(line.startswith("c200") for line in text)
     assert text[-1] == "there are 300 caches with 300 layers: choose by --cache"
+
+
+def many() -> list[CacheFigures]:
+    """Twenty caches with two layers each: most are idle, a few are busy, and one of the last has an open breaker."""
+    endpoint = Endpoint()
+    for at in (0.0, 10.0):
+        lines = []
+        for number in range(20):
+            name, count = f"c{number:02}", at if number in (7, 12) else 0
+            lines += [
+                sample(REQUESTS, count, name, result="hit", layer="l1"),
+                sample(BREAKER, 1 if number == 17 else 0, name, layer="l2", state="open"),
+            ]
+        endpoint.take(at, snapshot(*lines))
+    return figures([endpoint.reading()])
+
+
+@pytest.mark.parametrize("height", [70, 67, 66, 40, 24, 12, 10])
+def test_a_low_terminal_shows_first_what_is_a_reason_to_look(height: int) -> None:
+    text = lines_of(on_screen(many(), 120, height=height))
+    assert len(text) <= height
+    rows = [line.split()[:2] for line in text if line.startswith("c") and not line.startswith("cache")]
+    assert ["c17", "l2"] in rows
+    assert "open" in next(line for line in text if line.split()[:2] == ["c17", "l2"])
+    assert rows == sorted(rows, key=lambda row: (row[1].startswith("l"), row[0]))
+    left = 60 - len(rows)
+    assert (text[-1] == f"{left} more: a taller terminal, --cache or --once shows them") == (left > 0)
+    assert left == (0 if height >= 65 else 60 - (height - 6))
+    if height >= 24:
+        assert [row for row in rows if row[0] in ("c07", "c12") and row[1] == "l1"] == [["c07", "l1"], ["c12", "l1"]]
+
+
+def test_endpoints_that_are_down_leave_room_for_those_that_are_not() -> None:
+    problems = {f"10.0.0.{number}:9464": "no answer within 5 s" for number in range(50)}
+    text = lines_of(on_screen(many(), 100, problems, 51, height=24))
+    assert len(text) <= 24
+    assert text[0] == "1 of 51 endpoints answer"
+    assert "43 more do not answer" in text
+    assert any(line.startswith("c17") and "open" in line for line in text)
 
 
 def test_the_document_is_json_without_what_json_has_not() -> None:

@@ -1,14 +1,17 @@
 """`aurelis-cache top` over real processes, and over endpoints that do not do what they should."""
 
 import asyncio
+import fcntl
 import json
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -74,6 +77,12 @@ def test_a_table_is_printed_where_there_is_no_terminal(web: Exporting) -> None:
     assert lines[2].startswith("cache")
     assert lines[3].startswith("web")
     assert lines[3].split()[-3:] == ["12", "66.7", "%"]
+
+
+def test_a_name_that_no_cache_has_is_told_apart_from_no_caches(web: Exporting) -> None:
+    ran = said("--url", web.url, "--once", "--cache", "wbe")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "no cache of such a name is reported there" in ran.stdout
 
 
 def test_several_endpoints_and_one_that_is_down_as_json(web: Exporting) -> None:
@@ -242,8 +251,9 @@ def test_without_the_extra_it_says_which_one_it_needs(monkeypatch: pytest.Monkey
 class Terminal:
     """The command in a terminal; make it with `in_a_terminal`."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, lines: int) -> None:
         self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, 100, 0, 0))
         os.set_blocking(self._master, False)
         self.process = subprocess.Popen(
             [*COMMAND, *options], env=ENVIRON, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
@@ -271,9 +281,9 @@ class Terminal:
 
 
 @contextmanager
-def in_a_terminal(*options: str) -> Iterator[Terminal]:
+def in_a_terminal(*options: str, lines: int = 24) -> Iterator[Terminal]:
     """It is gone at the end."""
-    terminal = Terminal(*options)
+    terminal = Terminal(*options, lines=lines)
     try:
         yield terminal
     finally:
@@ -292,6 +302,11 @@ def test_in_a_terminal_it_goes_on_until_it_is_told_to_end(web: Exporting, number
     assert "\x1b[?25h" in text.rpartition("\x1b[?25l")[2]  # the cursor is there again
     assert "web" in after
     assert "Traceback" not in text
+
+
+def test_a_low_terminal_says_what_it_does_not_show(web: Exporting) -> None:
+    with exporting("another") as other, in_a_terminal("--url", web.url, "--url", other.url, lines=8) as terminal:
+        terminal.until(lambda text: "2 more: a taller terminal" in text)
 
 
 def test_an_endpoint_that_comes_back_is_shown_again() -> None:

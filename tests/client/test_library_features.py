@@ -1,5 +1,6 @@
 """What a client does above its transport is as without a cache: authentication, redirects, hooks, cookies, timeouts."""
 
+import asyncio
 import base64
 import importlib
 import json
@@ -12,7 +13,7 @@ import pytest
 from aurelis.cache.testing import ManualClock
 from tests.client.stack import KINDS, Stack, closing
 from tests.client.upstream import Gate, Reply, Upstream
-from tests.managers import opened
+from tests.managers import configuration, eventually, is_settled, opened
 
 URL = "http://origin.example/a"
 FRESH = {"cache-control": "max-age=60"}
@@ -376,3 +377,53 @@ async def test_extensions_of_the_library_work(stack: Stack, upstream: Upstream) 
     seen = len(events)
     assert is_hit(await stack.request("GET", upstream.url, client=client, extensions=extensions))
     assert [name for name in events[seen:] if not name.startswith(("http11.response_closed", "http11.receive"))] == []
+
+
+EMBEDDINGS = "http://model.example/v1/embeddings"
+_SOON = "max-age=1, stale-while-revalidate=1000"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("body", [None, "a", ["a", "b"]], ids=["page", "item", "items"])
+@pytest.mark.parametrize("below", [False, True], ids=["memory", "below"])
+async def test_a_refresh_in_the_background_calls_nobody_back(
+    kind: str, body: object, below: bool, redis_url: str
+) -> None:
+    """Whoever traces a request is done with it by then. All else that the request says holds for the refresh."""
+
+    def answer(request: Any) -> Any:
+        asked.append(request.extensions)
+        if body is None:
+            return stack.library.Response(200, headers={"cache-control": _SOON}, content=b"x")
+        inputs = json.loads(request.read())["input"]
+        data = [
+            {"object": "embedding", "index": index, "embedding": [0.1]}
+            for index, _ in enumerate(inputs if isinstance(inputs, list) else [inputs])
+        ]
+        usage = {"prompt_tokens": 1, "total_tokens": 1}
+        return stack.library.Response(200, json={"object": "list", "data": data, "model": "m", "usage": usage})
+
+    async def trace(name: str, info: Any) -> None:
+        raise AssertionError(name)
+
+    async def ask(stack: Stack) -> str:
+        client = stack.client(stack.transport(stack.mock(answer), ttl=0.2, stale_while_revalidate=1000))
+        extensions = {"trace": trace, "marker": "kept"}
+        if body is None:
+            return (await stack.get(URL, client=client, extensions=extensions)).cache_status
+        call = {"model": "m", "input": body}
+        return (await stack.send("POST", EMBEDDINGS, client=client, extensions=extensions, json=call)).cache_status
+
+    asked: list[Any] = []
+    config = configuration(redis_url=redis_url, timeout=10.0) if below else configuration()
+    async with opened(config) as manager, closing(Stack(kind, manager)) as stack:
+        assert "fwd" in await ask(stack)
+        await asyncio.sleep(1.2 if body is None else 0.3)  # a maximum age has whole seconds
+        if below:  # in another process, which has nothing in memory
+            async with opened(config) as other, closing(Stack(kind, other)) as stack:
+                assert "; hit" in await ask(stack)
+                await eventually(lambda: len(asked) == 2 and is_settled(other))
+        else:
+            assert "; hit" in await ask(stack)
+            await eventually(lambda: len(asked) == 2 and is_settled(manager))
+    assert [("trace" in extensions, extensions["marker"]) for extensions in asked] == [(True, "kept"), (False, "kept")]

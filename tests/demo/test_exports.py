@@ -41,6 +41,8 @@ def test_otlp_carries_the_same_counts(collector: Collector, tmp_path: Path) -> N
     workers = received.processes("aurelis.cache.requests")
     assert {received.resources[worker]["service.name"] for worker in workers} == {"aurelis-cache-demo"}
     assert received.sum("aurelis.cache.requests", name="web") == sent
+    caches = {dict(labels)["aurelis.cache.name"] for _, scope, _, labels in received.series if scope == "aurelis.cache"}
+    assert caches == {"web", "models", "faq", "ratings", "files"}
     assert {"get web", "fill web", "fill models"} <= {
         span.name for _, scope, span in received.spans if scope == "aurelis.cache"
     }

@@ -89,6 +89,7 @@ def test_every_query_of_every_panel_has_series_of_its_own(observed: Observed, pa
         "reliability Alerts firing A",
         "reliability Burn rate A",
         "reliability Burn rate B",
+        "reliability Burn rate that lasts A",
         "reliability Lookups that failed, by cache A",
     ],
 )

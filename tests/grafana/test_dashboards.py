@@ -19,6 +19,7 @@ from aurelis.cache.telemetry import names
 from aurelis_cli.demo.metrics import label, series
 from scripts.dashboards import files
 from tests import servers
+from tests.conftest import ROOT
 from tests.demo.observed import EXPRESSIONS
 from tests.grafana.test_alerts import RECORDING
 from tests.servers import ServerProcess
@@ -105,6 +106,16 @@ def test_a_panel_says_what_it_shows_and_what_to_do(document: dict[str, Any], pan
     assert titles.count(panel["title"]) == 1
 
 
+def test_panels_that_are_named_elsewhere_are_there() -> None:
+    """In other panels, and in what to do about an alert."""
+    every = [panel for document in DOCUMENTS.values() for panel in document["panels"]]
+    titles = {panel["title"] for panel in every}
+    named = {name for panel in every for name in re.findall(r'"([A-Z][^"]+)"', panel.get("description", ""))}
+    named |= set(re.findall(r"(?<!\*)\*([A-Z][^*\n]+)\*", (ROOT / "docs" / "alerts.md").read_text()))
+    assert named - titles == set()
+    assert len(named) > 15
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_dashboard_has_the_variables_and_leads_to_the_others_and_to_traces(name: str) -> None:
     document = DOCUMENTS[name]
@@ -120,6 +131,22 @@ def test_a_dashboard_has_the_variables_and_leads_to_the_others_and_to_traces(nam
     assert pane["datasource"] == "${traces}"
     assert pane["queries"][0]["query"] == '{ span.aurelis.cache.name =~ "${name:pipe}" }'
     assert re.findall(r"\$\{[^}]*\}", traces["url"]) == re.findall(r"\$\{[^}]*\}", unquote(traces["url"]))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("chosen", ["web|models", None], ids=["two caches", "all"])
+def test_a_link_to_traces_asks_for_the_chosen_caches(name: str, chosen: str | None) -> None:
+    """As Grafana fills it in and reads it: what stands for all is not encoded."""
+    document = DOCUMENTS[name]
+    variables = {each["name"]: each for each in document["templating"]["list"]}
+    names_of_caches = chosen or variables["name"].get("allValue") or "faq|models"
+    values = {"name:pipe": names_of_caches, "traces": "tempo", "__from": "1000", "__to": "2000"}
+    links = [link["url"] for panel in document["panels"] for link in panel.get("links") or []]
+    for url in (document["links"][1]["url"], *(link for link in links if link.startswith("/explore"))):
+        filled = re.sub(r"\$\{([^}]*)\}", lambda found: values[found[1]], url)
+        pane = json.loads(parse_qs(urlsplit(filled).query)["panes"][0])["traces"]
+        assert pane["queries"][0]["query"] == f'{{ span.aurelis.cache.name =~ "{names_of_caches}" }}'
+        assert (pane["datasource"], pane["range"]) == ("tempo", {"from": "1000", "to": "2000"})
 
 
 def test_links_of_panels_go_to_dashboards_that_exist_and_take_the_choices_along() -> None:

@@ -23,7 +23,7 @@ NOT_HERE = {
     (OF_OTHERS, names.KEY_HASH): "likewise",
     (OF_OTHERS, names.FWD): "tests/telemetry/test_spans.py has a request that is to bypass the cache",
     ("revalidate {name}", names.ERROR_TYPE): "tests/telemetry/test_refreshes.py has some that fail",
-    ("recover {name}", names.ERROR_TYPE): "an attempt that fails is no failure of ours, and the next one follows",
+    ("recover {name}", names.ERROR_TYPE): "likewise",
     ("compare {name}", names.ERROR_TYPE): "what a judge raises is handled",
 }
 """Attributes that the run need not bring about, and why."""

@@ -10,12 +10,14 @@ from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import StatusCode
 
 from aurelis.cache import CacheManager
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry.otel import SAMPLE_MASK, instrument
+from aurelis_asgi import CacheMiddleware
 from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
-from tests.managers import configuration, opened, own_counts
+from tests.managers import configuration, eventually, opened, own_counts
 from tests.telemetry.collecting import Spans, record_spans
 from tests.telemetry.test_collapsed import EMBEDDINGS, vectors
 
@@ -77,6 +79,10 @@ class Exemplars:
         ]
         assert sum(point.count for point in points)
         return {exemplar.span_id for point in points for exemplar in point.exemplars}
+
+    def failures(self) -> list[object]:
+        """Returns the errors that durations have."""
+        return [point.attributes[names.ERROR_TYPE] for point in self._points if names.ERROR_TYPE in point.attributes]
 
     def traces(self) -> set[int]:
         """Returns the traces of all."""
@@ -161,6 +167,43 @@ def test_loads_of_clients_do(
         assert led
         assert led <= gets | fills
     asyncio.run(cache.aclose())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_an_app_does_after_its_response_is_no_part_of_its_load(
+    spans: Spans, reader: InMemoryMetricReader, fails: bool
+) -> None:
+    """Background tasks are. Their errors are for whoever runs the app, and no load has failed."""
+    go_on = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"max-age=60")]})
+        with TRACER.start_as_current_span("template"):
+            await send({"type": "http.response.body", "body": b"body"})
+        with TRACER.start_as_current_span("background"):
+            await go_on.wait()
+        if fails:
+            raise KeyError
+
+    async with opened() as cache:
+        name = cache.config.name
+        transport = httpx2.ASGITransport(CacheMiddleware(app, cache=cache), raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://example.com") as client:
+            asking = asyncio.create_task(client.get("/"))
+            await eventually(lambda: spans.named(f"get {name}") and spans.named("template"))
+            early = Exemplars(reader, name)
+            assert early.of("fill")
+            assert not spans.named(f"fill {name}")
+            go_on.set()
+            assert (await asking).headers["cache-status"].endswith("stored")
+            await eventually(lambda: spans.named(f"fill {name}"))
+            assert "hit" in (await client.get("/")).headers["cache-status"]
+        (fill,) = spans.named(f"fill {name}")
+        assert early.of("fill") == ids([fill])
+        assert fill.status.status_code is StatusCode.UNSET
+        assert not early.failures()
+        assert not Exemplars(reader, name).failures()
+        assert spans.named("background")[0].parent == fill.context
 
 
 async def test_outside_of_sampled_traces_there_are_none(reader: InMemoryMetricReader) -> None:

@@ -189,27 +189,32 @@ async def test_so_do_two_file_caches(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("medium", ["folder", "redis"])
 async def test_so_do_two_write_behinds_on_one_journal(tmp_path: Path, redis_url: str, medium: str) -> None:
+    table = Table()
+    table.open.clear()  # nothing comes to the store meanwhile, whoever brings it
     options: Any = {"journal": tmp_path if medium == "folder" else redis_url, "flush_interval": 3600}
     async with opened(configuration(namespace=fresh_name())) as cache:
-        one, other = (WriteBehind(cache, Table(), **options) for _ in range(2))
-        apart = WriteBehind(cache, Table(), name="apart", **options)
+        one, other = (WriteBehind(cache, table, **options) for _ in range(2))
+        apart = WriteBehind(cache, table, name="apart", **options)
         async with one, other, apart:
             for number in range(3):
                 await one.set(f"k{number}", number)
             await apart.set("k", 1)
-
-            def seen(behind: WriteBehind[Table]) -> int:
-                return 0 if behind._asking.backlog is None else behind._asking.backlog.waiting
-
-            await eventually(lambda: [seen(behind) for behind in (one, other, apart)] == [3, 3, 1])
+            for behind in (one, other, apart):
+                assert not await behind.flush(0), "but it has looked into the journal"
             waiting = {dict(key)[names.JOURNAL]: level for key, level in series(cache, names.WRITES_WAITING).items()}
             assert waiting == {"default": 3, "apart": 1}
+            table.open.set()
 
 
 # --- providers
 
 
-async def test_a_provider_that_is_garbage_is_told_nothing_and_kept_by_nobody() -> None:
+async def value() -> int:
+    """A load."""
+    return 1
+
+
+async def test_what_nobody_can_collect_is_kept_by_nobody() -> None:
     sets = len(_PROVIDERS.sets)
     readers = []
     for _ in range(5):
@@ -224,9 +229,22 @@ async def test_a_provider_that_is_garbage_is_told_nothing_and_kept_by_nobody() -
     gc.collect()
     assert [reader for reader in readers if reader() is not None] == []
     async with opened() as cache:
-
-        async def value() -> int:
-            return 1
-
         await cache.get_or_compute("k", value)
         assert [point.count for _, point in last.points(names.DURATION, cache.config.name)] == [1]
+
+
+async def test_a_reader_that_outlives_its_provider_is_told_everything() -> None:
+    reader = InMemoryMetricReader()
+    instrument(MeterProvider([reader], shutdown_on_exit=False))
+    gc.collect()
+    async with opened() as cache:
+        await cache.get_or_compute("k", value)
+        data = reader.get_metrics_data()
+        assert data is not None
+        found = {
+            metric.name
+            for metric in data.resource_metrics[0].scope_metrics[0].metrics
+            for point in metric.data.data_points
+            if (point.attributes or {})[names.NAME] == cache.config.name
+        }
+        assert {names.REQUESTS.name, names.DURATION.name, names.SIZE.name} <= found

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -17,7 +19,7 @@ from aurelis.cache.telemetry import names
 from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware, CacheRule
 from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
-from tests.managers import configuration, eventually, eventually_blocking, opened, run_script
+from tests.managers import configuration, eventually, eventually_blocking, is_settled, opened, run_script
 from tests.servers import ServerProcess
 from tests.similarity.test_cache import ASKED, PARIS, REASKED, Answer, kept
 from tests.telemetry.collecting import Spans, record_spans
@@ -265,6 +267,100 @@ async def test_so_it_is_behind_the_middleware(spans: Spans) -> None:
     assert origin.seen[-1] == ("nobody", None)
 
 
+class Session:
+    """Something large that belongs to a request."""
+
+
+SESSION: ContextVar[Session | None] = ContextVar("session", default=None)
+
+
+class Slow:
+    """An origin that answers once, and then not before it may."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go_on = asyncio.Event()
+
+    async def load(self) -> int:
+        self.asked += 1
+        if self.asked > 1:
+            await self.go_on.wait()
+        return self.asked
+
+    async def respond(self, request: httpx2.Request) -> httpx2.Response:
+        await self.load()
+        if request.method == "POST":
+            return embeddings(Origin())(request)
+        fields = {"cache-control": "max-age=10, stale-while-revalidate=1000"}
+        return httpx2.Response(200, headers=fields, content=b"body")
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.load()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"body"})
+
+
+@pytest.mark.parametrize("kind", ["value", "page", "item", "items", "middleware"])
+async def test_what_a_request_leaves_behind_is_let_go_of_while_it_is_refreshed(spans: Spans, kind: str) -> None:
+    """Not in the task alone: whatever asyncio is to call back has a context as well."""
+    clock, origin = ManualClock(), Slow()
+    rule = CacheRule("/*", ttl=10, stale_while_revalidate=1000)
+    async with opened(clock=clock) as cache:
+        inner = httpx2.MockTransport(origin.respond)
+        transports: dict[str, httpx2.AsyncBaseTransport] = {
+            "middleware": httpx2.ASGITransport(CacheMiddleware(origin.app, cache=cache, rules=[rule]))
+        }
+        transport = AsyncCacheTransport(inner, cache=cache, ttl=10, stale_while_revalidate=1000)
+        async with httpx2.AsyncClient(
+            transport=transports.get(kind, transport), base_url="http://example.com"
+        ) as client:
+
+            async def ask() -> None:
+                if kind == "value":
+                    await cache.get_or_compute("k", origin.load, options=STALE)
+                elif kind.startswith("item"):
+                    await client.post(EMBEDDINGS, json={"model": "m", "input": "a" if kind == "item" else ["a", "b"]})
+                else:
+                    await client.get("/")
+
+            async def request() -> weakref.ref[Session]:
+                session = Session()
+                SESSION.set(session)
+                with TRACER.start_as_current_span("request"):
+                    await ask()
+                return weakref.ref(session)
+
+            await ask()
+            clock.advance(12)
+            session = await asyncio.create_task(request())
+            await eventually(lambda: origin.asked == 2)
+            for _ in range(3):  # the loop lets go of what it has called back
+                await asyncio.sleep(0)
+            gc.collect()
+            assert session() is None
+            origin.go_on.set()
+            await eventually(lambda: spans.named(f"revalidate {cache.config.name}"))
+
+
+async def test_so_it_is_when_a_load_that_had_a_lease_has_ended(redis_url: str) -> None:
+    """The timer by which the lease would have been renewed is in the loop until its time comes."""
+
+    async def request() -> weakref.ref[Session]:
+        session = Session()
+        SESSION.set(session)
+        await cache.get_or_compute("k", Origin().load)
+        return weakref.ref(session)
+
+    async with opened(configuration(redis_url=redis_url, timeout=PATIENT, lease=300)) as cache:
+        await cache.get("warm")  # a connection keeps the context in which it is opened
+        session = await asyncio.create_task(request())
+        await eventually(lambda: is_settled(cache))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        gc.collect()
+        assert session() is None
+
+
 def embeddings(origin: Origin) -> Callable[[httpx2.Request], httpx2.Response]:
     """Returns a model that makes embeddings."""
 
@@ -421,10 +517,14 @@ async def test_what_redis_is_told_later_is_told_in_traces_of_their_own(spans: Sp
         own_redis.stop()
         with request_of("ada"), contextlib.suppress(Exception):
             await cache.delete("k")
+        await eventually(lambda: spans.named(f"recover {config.name}"))
         own_redis.start()
         await eventually(lambda: not cache._engine.stack.recovery or not cache._engine.stack.recovery.pending)
-        await eventually(lambda: spans.named(f"recover {config.name}"))
-    assert all(span.parent is None for span in spans.named(f"recover {config.name}"))
+        await eventually(lambda: spans.named(f"recover {config.name}")[-1].status.is_ok)
+    first, *others = spans.named(f"recover {config.name}")
+    assert all(span.parent is None for span in (first, *others))
+    assert first.status.status_code is StatusCode.ERROR
+    assert "Error" in str((first.attributes or {})[names.ERROR_TYPE])
 
 
 async def test_a_comparison_of_answers_is_a_trace_of_its_own(spans: Spans) -> None:

@@ -5,19 +5,22 @@ import contextlib
 import gc
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
 import httpx2
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 
 from aurelis.cache import CacheManager, EntryOptions
 from aurelis.cache.exchange import Recorder
 from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry.otel import begin_reporting
 from aurelis.cache.testing import ManualClock
 from aurelis_httpx2 import AsyncCacheTransport, CacheTransport
 from tests.managers import configuration, count, eventually, opened, own_counts, run_script
@@ -466,6 +469,40 @@ async def test_below_a_parent_that_is_not_sampled_there_are_no_spans(spans: Span
         await shared.get("missing")
         await shared.get_or_compute("k", value)
     assert spans.ended() == ()
+
+
+@pytest.mark.parametrize("wanted", ["io", "all"])
+async def test_where_telemetry_is_suppressed_there_are_none(spans: Spans, redis_url: str, wanted: str) -> None:
+    async with opened(configuration(redis_url=redis_url, timeout=PATIENT, spans=wanted)) as cache:
+        with TRACER.start_as_current_span("request") as request, suppress_instrumentation():
+            await cache.get_or_compute("k", value)
+            await cache.get("k")
+            await cache.get("missing")
+    assert [span.name for span in spans.ended()] == ["request"]
+    assert request.is_recording() is False
+    assert not attributes(spans.ended()[0])
+
+
+def test_an_exporter_may_use_the_cache() -> None:
+    """The SDK suppresses what an export would have exported next."""
+    cache, seen = CacheManager(configuration(spans="all")), []
+
+    class Exporter(SpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            for span in spans:
+                seen.append(span.name)
+                asyncio.run(cache.get_or_compute(span.name, value))
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(Exporter()))
+    undo = begin_reporting(None, provider)
+    try:
+        provider.get_tracer("test").start_span("request").end()
+    finally:
+        undo()
+    assert seen == ["request"]
+    asyncio.run(cache.aclose())
 
 
 async def test_below_a_remote_parent_that_is_sampled_there_are(spans: Spans, shared: CacheManager) -> None:

@@ -91,7 +91,7 @@ def make_app(settings: WorkerSettings, origin: Origin, faults: Switch) -> FastAP
     for failure in FAILURES:
         app.add_exception_handler(failure, _model_failed)
     _add_packages(app, catalog, table)
-    _add_exports(app, Exports(Path(settings.data), catalog))
+    _add_exports(app, Exports(Path(settings.data), catalog, caches.web))
     _add_ratings(app, behind)
     _add_questions(app, assistant)
     if not settings.real_model:

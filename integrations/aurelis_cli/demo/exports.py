@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from aurelis.cache import FileCacheManager
+from aurelis.cache import CacheManager, FileCacheManager
 
 from .catalog import Catalog, normalised
 
@@ -19,10 +19,10 @@ _MAX_BYTES: Final = 64 * 2**20
 class Exports:
     """Makes a file once, and finds it again. Workers share the folder."""
 
-    def __init__(self, folder: Path, catalog: Catalog) -> None:
+    def __init__(self, folder: Path, catalog: Catalog, cache: CacheManager) -> None:
         """Make nothing yet."""
         self._catalog = catalog
-        self._files = FileCacheManager(folder / "files", max_bytes=_MAX_BYTES)
+        self._files = FileCacheManager(folder / "files", max_bytes=_MAX_BYTES, cache=cache)
         self._keys: dict[str, str] = {}  # of packages that there are
 
     async def of(self, name: str) -> bytes | None:

@@ -46,7 +46,7 @@ class LayerFigures:
     evictions: float
     errors: float
     breaker: str
-    """`open` in one process at least, `closed`, or empty where it never opened."""
+    """`open` in one process at least, else `half_open` where it is tried, `closed`, or empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def figures(readings: Sequence[Reading], only: Collection[str] = ()) -> list[Cac
     """
     counts = _by(_NAME, merged(reading.counts for reading in readings))
     recent = _by(_NAME, merged(reading.recent for reading in readings))
-    levels = _by(_NAME, {**_levels(readings), **merged(_breakers(reading.running) for reading in readings)})
+    levels = _by(_NAME, _levels(readings))
     spans = [(_by(_NAME, reading.recent), reading.span) for reading in readings if reading.span > 0]
     return [
         _cache(name, _of(counts, name), _of(recent, name), _of(levels, name), _each(spans, name))
@@ -220,18 +220,9 @@ def _levels(readings: Iterable[Reading]) -> Snapshot:
     return levels
 
 
-def _breakers(running: Snapshot) -> Snapshot:
-    """What breakers of the processes that run have done: those of others are open no more."""
-    return {key: value for key, value in running.items() if key[0] == series(names.BREAKER)}
-
-
 def _breaker(levels: Snapshot) -> str:
-    """A breaker leaves `open` through `half_open` only, so it is open where it has come to the one more often."""
-
-    def changes(state: str) -> float:
-        return total(levels, series(names.BREAKER), **{label(names.BREAKER_STATE): state})
-
-    opened = changes("open")
-    if not opened:
-        return ""
-    return "open" if opened > changes("half_open") else "closed"
+    """The worst state that one is in."""
+    for state in names.BREAKER_STATES:
+        if total(levels, series(names.BREAKERS), **{label(names.BREAKER_STATE): state}) > 0:
+            return state
+    return ""

@@ -60,14 +60,12 @@ class Reading:
         counts: since the process began, restarts that were seen included.
         recent: of them, what has come in the last `span` seconds.
         span: seconds; 0 where there is nothing to compare with.
-        running: counts of the process that runs now; nothing while the endpoint is down.
-        levels: what is so now; likewise.
+        levels: what is so now; nothing while the endpoint is down.
     """
 
     counts: Snapshot = field(default_factory=dict)
     recent: Snapshot = field(default_factory=dict)
     span: float = 0.0
-    running: Snapshot = field(default_factory=dict)
     levels: Snapshot = field(default_factory=dict)
 
 
@@ -114,7 +112,7 @@ class Endpoint:
         (first_at, first), (last_at, last) = self._past[0], self._past[-1]
         if self.problem:
             return Reading(last)
-        return Reading(last, _difference(last, first), last_at - first_at, self._last, self._levels)
+        return Reading(last, _difference(last, first), last_at - first_at, self._levels)
 
 
 def _difference(last: Snapshot, first: Snapshot) -> Snapshot:

@@ -86,9 +86,10 @@ class Top:
         """Whether an endpoint could be read the last time."""
         return any(not endpoint.problem for endpoint in self._endpoints)
 
-    def drawn(self, width: int) -> RenderableType:
-        """Tables."""
-        return drawn(self._figures(), self._problems(), len(self._names), width)
+    def drawn(self, width: int, height: int | None = None) -> RenderableType:
+        """Tables; with a height, what it has room for."""
+        chosen = bool(self._options.caches)
+        return drawn(self._figures(), self._problems(), len(self._names), width, height, chosen=chosen)
 
     def document(self) -> str:
         """JSON."""
@@ -190,7 +191,7 @@ async def _live(top: Top, options: Options, console: Console) -> None:
         with Live(console=console, auto_refresh=False, screen=True) as live:
             pause = 0.1  # the first answers are shown at once
             while not following.done():
-                live.update(top.drawn(console.width), refresh=True)
+                live.update(top.drawn(console.width, console.height), refresh=True)
                 pause = min(2 * pause, options.interval)
                 await asyncio.sleep(pause)
         await following

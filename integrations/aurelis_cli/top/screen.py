@@ -24,6 +24,8 @@ _GAP: Final = 2
 """Blanks between columns."""
 _LONGEST_NAME: Final = 40
 """Characters of a name that are shown: it must leave room for figures."""
+_FRAME: Final = 4
+"""Lines of two tables that are no rows: a blank and the titles of each."""
 _MOST_ROWS: Final = 200
 """Rows of a table: no terminal has more, and while thousands are drawn nobody could end the program."""
 
@@ -120,27 +122,66 @@ def table(columns: Sequence[Column[R]], rows: Sequence[R], width: int) -> Table:
     return grid
 
 
-def drawn(caches: Sequence[CacheFigures], problems: Mapping[str, str], asked: int, width: int) -> RenderableType:
-    """All of it.
+def fitting(columns: Sequence[Column[R]], rows: Sequence[R], count: int, busy: Callable[[R], bool]) -> Sequence[R]:
+    """So many rows, in their order: reasons to look before what is busy, and that before what is idle."""
+
+    def rank(index: int) -> tuple[int, int]:
+        row = rows[index]
+        return (0 if any(column.bad(row) for column in columns) else 1 if busy(row) else 2), index
+
+    return [rows[index] for index in sorted(sorted(range(len(rows)), key=rank)[:count])]
+
+
+def drawn(
+    caches: Sequence[CacheFigures],
+    problems: Mapping[str, str],
+    asked: int,
+    width: int,
+    height: int | None = None,
+    *,
+    chosen: bool = False,
+) -> RenderableType:
+    """All of it, or what there is room for.
 
     Args:
         problems: of endpoints that could not be read.
         asked: endpoints in all.
         width: of the terminal, in characters.
+        height: of the terminal, in lines; `None`: there are as many as it takes.
+        chosen: these are the caches of some names, and there may be others.
     """
-    parts: list[RenderableType] = [Text(f"{asked - len(problems)} of {asked} endpoints answer", "cyan")]
-    parts += [Text(f"{name}: {problem}", "bold red") for name, problem in problems.items()]
+    parts = _heads(problems, asked, None if height is None else max(height // 3, 1))
     if not caches:
         if len(problems) < asked:
-            parts.append(Text("no cache is reported there"))
+            parts.append(Text(f"no cache {'of such a name ' if chosen else ''}is reported there"))
         return Group(*parts)
     layers = [Layered(cache.name, layer) for cache in caches for layer in cache.layers]
-    parts += [Text(), table(CACHES, caches[:_MOST_ROWS], width)]
-    if layers:
-        parts += [Text(), table(LAYERS, layers[:_MOST_ROWS], width)]
+    rows = len(caches) + len(layers)
+    room = rows if height is None else height - sum(-(-head.cell_len // width) for head in parts) - _FRAME
+    if rows > room:
+        room = max(room - 1, 2)  # a line says so
+    most = max(room // 2, room - len(layers))
+    shown = fitting(CACHES, caches, min(most, _MOST_ROWS), lambda cache: cache.requests > 0)
+    below = fitting(
+        LAYERS, layers, min(room - len(shown), _MOST_ROWS), lambda row: row.layer.hits > 0 or row.layer.evictions > 0
+    )
+    tables: list[RenderableType] = [Text(), table(CACHES, shown, width)]
+    if below:
+        tables += [Text(), table(LAYERS, below, width)]
+    missing = rows - len(shown) - len(below)
     if max(len(caches), len(layers)) > _MOST_ROWS:
-        parts.append(Text(f"there are {len(caches)} caches with {len(layers)} layers: choose by --cache", "bold red"))
-    return Group(*parts)
+        tables.append(Text(f"there are {len(caches)} caches with {len(layers)} layers: choose by --cache", "bold red"))
+    elif missing:
+        tables.append(Text(f"{missing} more: a taller terminal, --cache or --once shows them"))
+    return Group(*parts, *tables)
+
+
+def _heads(problems: Mapping[str, str], asked: int, most: int | None) -> list[Text]:
+    """How many endpoints answer, and so many of those that do not."""
+    said = [Text(f"{name}: {problem}", "bold red") for name, problem in problems.items()]
+    if most is not None and len(said) > most:
+        said = [*said[: most - 1], Text(f"{len(said) - most + 1} more do not answer", "bold red")]
+    return [Text(f"{asked - len(problems)} of {asked} endpoints answer", "cyan"), *said]
 
 
 def document(caches: Sequence[CacheFigures], problems: Mapping[str, str], endpoints: Sequence[str]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Call:
     """
 
     line: int
-    url: str
+    url: str = field(repr=False)
     body: bytes = field(repr=False)
 
 

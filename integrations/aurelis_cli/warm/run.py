@@ -47,7 +47,7 @@ class Options:
     """
 
     file: Path
-    base_url: str
+    base_url: str = field(repr=False)
     headers: Sequence[tuple[str, str]] = field(repr=False)
     config: CacheConfig
     ttl: float

@@ -133,7 +133,7 @@ class Bridge:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None or self._pid != os.getpid():  # a forked child has the object but not the thread
             self._pid = os.getpid()
-            self._loop = asyncio.new_event_loop()
+            self._loop = Context().run(asyncio.new_event_loop)  # it keeps the context in which it is made
             self._thread = threading.Thread(target=_serve, args=(self._loop,), name="aurelis-cache", daemon=True)
             self._thread.start()
             # Who forgets a cache without closing it does not keep the thread.

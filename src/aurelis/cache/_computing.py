@@ -23,7 +23,7 @@ from ._shared_errors import SharedError
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import LoadTimeoutError, RecursiveLoadError
 from .telemetry import names
-from .telemetry._spans import described, shared
+from .telemetry._spans import described, shared, tell
 
 T = TypeVar("T")
 
@@ -115,8 +115,8 @@ class Computing:
                 told(kept.result)
             if span is not None:
                 collapsed = not leads or kept.collapsed
-                span.set_attributes(
-                    described(kept.result, kept.layer or "", ttl=kept.ttl, collapsed=collapsed, stale=kept.reason)
+                tell(
+                    span, described(kept.result, kept.layer or "", ttl=kept.ttl, collapsed=collapsed, stale=kept.reason)
                 )
             return kept.packed.value if leads else engine.stack.unpack(kept.packed)
 
@@ -225,7 +225,7 @@ class Computing:
         # What belongs to the request that happens to come first (its session, its span) is over before this is.
         task = self._engine.flights.start(flight, self._loader.fill(load), Context())
         self._behind.add(task)
-        task.add_done_callback(self._behind.discard)
+        task.add_done_callback(self._behind.discard, context=Context())
 
     def _raise_remembered(self, key: str) -> None:
         found = self._engine.failures.find(key, self._engine.clock.monotonic())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
+from contextvars import Context
 from types import TracebackType
 
 _GRAIN = 0.002
@@ -74,7 +75,8 @@ class _Watch:
     def set(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
         """Look at that time, and no longer at another."""
         self.set_for = when
-        loop.call_at(when, self._look, loop, when)
+        # In no context: where there is always something to wait for, that of the first who has waited would never end.
+        loop.call_at(when, self._look, loop, when, context=Context())
 
     def _look(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
         if when != self.set_for:

@@ -12,7 +12,7 @@ A policy is pure. It is asked four to five questions in the life of a request, a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ._entry import Entry
 
@@ -121,11 +121,11 @@ class Store:
         tags: names by which it can be invalidated, in their internal form.
     """
 
-    value: object
+    value: object = field(repr=False)
     fresh_for: float
     stale_for: float = 0.0
     key: str | None = None
-    index: tuple[str, object] | None = None
+    index: tuple[str, object] | None = field(default=None, repr=False)
     tags: tuple[str, ...] = ()
 
 
@@ -139,7 +139,7 @@ class Confirm:
         store: what to keep in place of what is stored; `None`: that stays as it is.
     """
 
-    value: object
+    value: object = field(repr=False)
     fresh_for: float
     store: Store | None
 
@@ -155,7 +155,7 @@ class Discard:
     """
 
     reason: str
-    failure: object = None
+    failure: object = field(default=None, repr=False)
     remember_for: float = 0.0
 
 

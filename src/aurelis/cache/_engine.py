@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractContextManager
 from secrets import token_hex
 from typing import Any, Final, TypeVar
 
@@ -17,6 +17,7 @@ from ._bridge import Bridge, run_inline
 from ._clock import Clock
 from ._entry import NO_DETAILS, Details, Entry
 from ._failures import Failures
+from ._filling import Filling, filling
 from ._first_layer import Found
 from ._flight import Flight
 from ._flights import Flights
@@ -33,7 +34,7 @@ from ._trouble import Incidents
 from ._writes import Writes
 from .exceptions import CacheClosedError, CacheError, LayerError
 from .telemetry import names
-from .telemetry._spans import Attributes, current_span_context, described, get_current_context
+from .telemetry._spans import Attributes, described, get_current_context, tell
 from .telemetry.otel import SAMPLE_MASK, Telemetry
 
 T = TypeVar("T")
@@ -197,7 +198,7 @@ class Engine:
                 else:
                     telemetry.request(names.HIT, found.layer).n += 1
             if span is not None:
-                span.set_attributes(self.result_of(found))
+                tell(span, self.result_of(found))
         return MISSING if found is None else self.value(found)
 
     async def get_many(self, keys: list[str]) -> dict[str, object]:
@@ -238,7 +239,7 @@ class Engine:
                             self.telemetry.request(names.HIT, layer).add(len(fresh))
                             values.update(fresh)
                         if span is not None:
-                            span.set_attributes(_result_of_many(layers, complete=len(values) == len(keys)))
+                            tell(span, _result_of_many(layers, complete=len(values) == len(keys)))
             finally:  # as in `get`
                 self.telemetry.miss.add(len(missing) - (len(values) - before))
             if not self.stack.lower:
@@ -374,10 +375,18 @@ class Engine:
         if not isinstance(key, str):
             raise TypeError(f"a key must be a str, not {type(key).__name__}")
 
-    async def load(self, flights: Iterable[Flight[Any]], load: Awaitable[T], key: str | None) -> T:
-        """Run a load in the running task, as `filling`."""
+    async def load(
+        self,
+        flights: Iterable[Flight[Any]],
+        load: Awaitable[T],
+        key: str | None,
+        begun: Callable[[Filling], None] | None = None,
+    ) -> T:
+        """Run a load in the running task, as `filling`. `begun`: is told before it begins."""
         task = asyncio.current_task()
-        with self.filling(flights, key):
+        with self.filling(flights, key) as fill:
+            if begun is not None:
+                begun(fill)
             try:
                 return await load
             except asyncio.CancelledError as error:
@@ -387,26 +396,13 @@ class Engine:
                     raise CacheError("the load was cancelled from within") from error
                 raise
 
-    @contextmanager
-    def filling(self, flights: Iterable[Flight[Any]], key: str | None) -> Iterator[None]:
+    def filling(self, flights: Iterable[Flight[Any]], key: str | None) -> AbstractContextManager[Filling]:
         """Around a load: its span, to which those link who wait, and how long it took.
 
         Args:
             key: of what is loaded; `None`: several.
         """
-        begin = self._monotonic()
-        error_type: str | None = None
-        with self.telemetry.spans.around("fill", key) as span:
-            if span is not None:
-                for flight in flights:
-                    flight.link = current_span_context(span)
-            try:
-                yield
-            except BaseException as error:
-                error_type = type(error).__qualname__
-                raise
-            finally:  # while the span is current, which makes it the exemplar
-                self.telemetry.duration(self._monotonic() - begin, "fill", error_type=error_type)
+        return filling(self.telemetry, self._monotonic, flights, key)
 
     async def acquire(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ class Entry:
         stored: instant at which the layer took it, where the layer knows; -inf: it does not.
     """
 
-    value: object
-    payload: bytes | None
+    value: object = field(repr=False)
+    payload: bytes | None = field(repr=False)
     fresh_until: float
     expires: float
     size: int

@@ -94,6 +94,7 @@ class Flight(Generic[T]):
         anew: it loads whatever there is: which one of those, from 1; 0: it does not.
         holds: asks whether nothing has overtaken the load; `None`: nobody can say.
         party: those with the same load; `None`: it has one of its own.
+        patience: seconds for which whoever leads it waits at most; `None`: as long as it takes.
         linger: seconds for which the load goes on once nobody waits any more, as hardly anything of it is left; 0: it
             ends then.
         lingering: opened when that is over; `None`: it has not begun.
@@ -121,6 +122,7 @@ class Flight(Generic[T]):
         "outcome",
         "overtaken",
         "party",
+        "patience",
         "stale",
         "tags",
         "unclaimed",
@@ -140,6 +142,7 @@ class Flight(Generic[T]):
         self.generation = -1
         self.holds: Callable[[], Awaitable[bool]] | None = None
         self.party: Party | None = None
+        self.patience: float | None = None
         self.linger = 0.0
         self.lingering: Gate | None = None
         self._gate = Gate()

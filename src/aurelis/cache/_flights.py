@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ._flight import Abandoned, Flight, current
 from ._forking import renew_in_children
 from ._gate import Gate, running_loop
 from .telemetry._cells import Cell
+
+T = TypeVar("T")
 
 _POLL = 0.02
 """Seconds between two looks at loads of other event loops, while closing."""
@@ -38,7 +40,7 @@ class Flights:
         self._apart: set[Flight[Any]] = set()
         self._tasks: dict[asyncio.Task[None], None] = {}  # in the order in which they began
         self._own: dict[asyncio.Task[None], None] = {}
-        self._last: set[asyncio.Task[None]] = set()
+        self._last: set[asyncio.Task[Any]] = set()
         self._waiters = Cell()
         self.last_anew = 0
 
@@ -153,7 +155,8 @@ class Flights:
         task = loop.create_task(load, context=context)
         flight._task = task
         self._tasks[task] = None
-        task.add_done_callback(partial(self._ended, flight))
+        # In the same context: of itself it would keep a copy of the caller's for as long as the load takes.
+        task.add_done_callback(partial(self._ended, flight), context=context)
         return task
 
     def start_party(
@@ -164,7 +167,7 @@ class Flights:
         task = self.start(first, load, context)
         for flight in others:
             flight._loop, flight._task = first._loop, task
-            task.add_done_callback(partial(self._ended, flight))
+            task.add_done_callback(partial(self._ended, flight), context=context)
         return task
 
     def _ended(self, flight: Flight[Any], task: asyncio.Task[None]) -> None:
@@ -175,15 +178,22 @@ class Flights:
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something of the cache's own in this event loop until it ends or the cache is closed."""
-        task = asyncio.get_running_loop().create_task(work, context=Context())
+        context = Context()
+        task = asyncio.get_running_loop().create_task(work, context=context)
         self._own[task] = None
-        task.add_done_callback(self._forget_own)
+        task.add_done_callback(self._forget_own, context=context)
 
-    def run_to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
-        """The same for something short, which closing waits for."""
-        task = asyncio.get_running_loop().create_task(work, context=Context())
+    def run_to_its_end(self, work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
+        """The same for something short, which closing waits for.
+
+        Args:
+            context: of the task; `None`: an empty one.
+        """
+        context = context or Context()
+        task = asyncio.get_running_loop().create_task(work, context=context)
         self._last.add(task)
-        task.add_done_callback(self._last.discard)
+        task.add_done_callback(self._last.discard, context=context)
+        return task
 
     def _forget_own(self, task: asyncio.Task[None]) -> None:
         self._own.pop(task, None)

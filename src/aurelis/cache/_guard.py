@@ -145,7 +145,8 @@ class Guard:
             async with asyncio.timeout(_FAREWELL):
                 await self.layer.aclose()
         except Exception as error:  # noqa: BLE001  # as in `call`
-            _LOG.warning("closing the layer %s failed: %s", self.name, type(error).__name__)
+            kind = self._telemetry.error_kind(type(error).__qualname__)
+            _LOG.warning("closing the layer %s failed: %s", self.name, kind)
 
     def _failed(self, problem: LayerError, operation: str, begin: float, budget: Budget | None, probe: bool) -> None:
         now = self._clock.monotonic()

@@ -6,11 +6,11 @@ The rules are those of `TtlPolicy`; this module carries them out.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -25,12 +25,12 @@ from ._guard import Budget
 from ._leases import Permit
 from ._options import seconds
 from ._packing import Keep, Packed
+from ._trouble import warn
 from ._ttl_policy import TtlPolicy, ValueRequest
 from .exceptions import UnstorableValueError
 from .telemetry import names
+from .telemetry._bounded import is_type
 from .telemetry._spans import Made, mark_failed
-
-_LOG = logging.getLogger("aurelis.cache")
 
 _FIRST_POLL: Final = 0.025
 _LAST_POLL: Final = 0.25
@@ -407,7 +407,10 @@ class Loader:
         self._engine.telemetry.store("unstorable")
         if error.type_name not in self._warned and len(self._warned) < _MAX_WARNED:
             self._warned.add(error.type_name)
-            _LOG.warning("a loaded value is not cached: %s", error)
+            # Without the place in it, which keys of the value may name, and without a name that is none.
+            name = error.type_name if is_type(error.type_name) else names.OTHER
+            told = UnstorableValueError(name, "value" if error.path == "value" else "a part of it", error.reason)
+            warn("a loaded value is not cached: %s", told)
 
     async def keep_lease(self, permit: Permit) -> None:
         """Renew a lease until cancelled."""
@@ -425,10 +428,13 @@ class _Heartbeat:
 
     def __init__(self, loader: Loader, permit: Permit) -> None:
         self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(loader.lease / 3, self._begin, loader, permit)
+        # The loop keeps a timer that is cancelled until its time, and its context with it: that of the load, in which
+        # are its request and its result, goes with the arguments, which it does not keep.
+        begin = partial(self._begin, loader, permit, copy_context())
+        self._timer = asyncio.get_running_loop().call_later(loader.lease / 3, begin, context=Context())
 
-    def _begin(self, loader: Loader, permit: Permit) -> None:
-        self._task = asyncio.get_running_loop().create_task(loader.keep_lease(permit))
+    def _begin(self, loader: Loader, permit: Permit, context: Context) -> None:
+        self._task = asyncio.get_running_loop().create_task(loader.keep_lease(permit), context=context)
 
     def stop(self) -> None:
         """The load has ended."""

@@ -28,7 +28,7 @@ class LoadContext:
     """
 
     has_stale: bool = False
-    stale: Any = None  # only the load knows what it stored
+    stale: Any = field(default=None, repr=False)  # only the load knows what it stored
     etag: str | None = None
     last_modified: str | None = None
     outcome: str = ""

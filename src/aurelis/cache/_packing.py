@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ._entry import NO_DETAILS, Details, Entry
 from .codecs import ValueCodec, is_immutable, size_of
@@ -20,8 +20,8 @@ class Packed:
         shared: the object may be handed to several callers.
     """
 
-    value: object
-    payload: bytes | None
+    value: object = field(repr=False)
+    payload: bytes | None = field(repr=False)
     shared: bool
 
     @property

@@ -25,6 +25,7 @@ from ._generations import Generations
 from ._guard import Budget, Guard
 from ._tags import EVERYTHING
 from .exceptions import LayerError
+from .telemetry._spans import Made, mark_failed
 from .telemetry.otel import Telemetry
 from .typing import SharedLayer
 
@@ -166,8 +167,8 @@ class Recovery:
             while self.pending and not self.closed:
                 # Not all processes at once, when the layer has just come back.
                 await asyncio.sleep(pause * (0.5 + random.random()))
-                with self._telemetry.spans.apart("recover", None):
-                    told = await self.attempt()
+                with self._telemetry.spans.apart("recover", None) as span:
+                    told = await self._attempt(span)
                 pause = _FIRST_PAUSE if told else min(pause * 2, _LAST_PAUSE)
         finally:
             with self._lock:
@@ -175,7 +176,7 @@ class Recovery:
         if self.pending and not self.closed:  # something came between the last look and the end
             self._wake()
 
-    async def attempt(self) -> bool:
+    async def _attempt(self, span: Made) -> bool:
         """Tell what waits, until something fails; whether something was told."""
         told = 0
         try:
@@ -201,7 +202,8 @@ class Recovery:
                     self._generations.invalidated(tags, await self._call("invalidate", act), soft=soft)
                     self._told_tags(tags)
                     told += len(tags)
-        except LayerError:
+        except LayerError as error:
+            mark_failed(span, type(error.__cause__ or error).__qualname__)
             return told > 0
         return True
 

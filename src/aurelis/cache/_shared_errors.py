@@ -51,6 +51,11 @@ class SharedError:
             raise
 
 
+def is_timeout(error: BaseException) -> bool:
+    """Whether something took longer than the caller would wait, in whatever library."""
+    return isinstance(error, TimeoutError) or any(kind.__name__ == "TimeoutException" for kind in type(error).__mro__)
+
+
 def detach(error: BaseException, handled: BaseException | None) -> None:
     """Take from an error what its thread was handling before the work began in which it was raised.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from typing import Final
@@ -14,6 +15,12 @@ _CAUSES: Final = 100
 """Causes that are kept apart; names of types are not bounded."""
 _OTHERS: Final = "others"
 """The cause of what comes after them."""
+
+
+def warn(message: str, *arguments: object) -> None:
+    """Write into the log, on the way of a request: what a handler or filter of somebody's raises must not end it."""
+    with contextlib.suppress(Exception):
+        _LOG.warning(message, *arguments)
 
 
 class Trouble:
@@ -44,7 +51,7 @@ class Trouble:
         if told is None or (not self._troubled and now - told >= _QUIET):
             self._told[cause] = now
             self._troubled = True
-            _LOG.warning("%s fails (%s): %s", self._subject, cause, self._consequence)
+            warn("%s fails (%s): %s", self._subject, cause, self._consequence)
 
     def over(self, now: float) -> None:
         """It works again."""
@@ -53,7 +60,7 @@ class Trouble:
             self._told = {cause: at for cause, at in told if now - at < _QUIET}
         if self._troubled:
             self._troubled = False
-            _LOG.warning("%s works again", self._subject)
+            warn("%s works again", self._subject)
 
 
 class Incidents:
@@ -80,6 +87,6 @@ class Incidents:
             return
         self._told[cause] = now, 0
         if untold:
-            _LOG.warning("%s (%s), also %d times before that were not told", self._what, cause, untold)
+            warn("%s (%s), also %d times before that were not told", self._what, cause, untold)
         else:
-            _LOG.warning("%s (%s)", self._what, cause)
+            warn("%s (%s)", self._what, cause)

@@ -14,6 +14,7 @@ from ._options import Duration, EntryOptions, seconds, whole, yes_or_no
 from ._redis_url import parse_redis_url
 from .codecs import MAX_BYTES, THRESHOLD, Framing, Keys, Method, make_framing
 from .exceptions import ConfigurationError, MissingExtraError
+from .telemetry._bounded import require_label
 
 _BACKENDS = ("memory", "redis", "disk")
 
@@ -68,7 +69,8 @@ class CacheConfig:
             machine share which name the same folder. Made when it is not there, for nobody else's eyes.
         layers: all layers explicitly, in place of those that follow from the other options.
         namespace: first part of every key; caches with one namespace on one Redis share their entries.
-        name: name of this cache in telemetry; a few fixed names, never one per user or request.
+        name: name of this cache in telemetry, up to 128 printable characters; a few fixed names, never one per user or
+            request.
         serialization: `msgpack`.
         compression: `zstd` (Python 3.14, or the extra `zstd`) or `gzip`: what is stored below memory is made smaller.
         compression_threshold: bytes from which on a value is compressed.
@@ -141,6 +143,7 @@ class CacheConfig:
     def __post_init__(self) -> None:
         _text("namespace", self.namespace)
         _text("name", self.name, ": telemetry tells caches apart by it")
+        require_label("name", self.name)
         if self.serialization != "msgpack":
             raise ConfigurationError(_why_not(self.serialization))
         for name in (

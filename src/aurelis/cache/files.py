@@ -20,6 +20,7 @@ from ._options import Duration, whole
 from .exceptions import ConfigurationError
 from .manager import AnyManager, CacheManager, get_cache_manager, manager_of
 from .telemetry import names
+from .telemetry._bounded import require_label
 from .telemetry.otel import Telemetry
 
 T = TypeVar("T")
@@ -42,13 +43,13 @@ class FileCacheManager:
         max_bytes: bytes of all copies at most.
         cache: keeps results; `None` means the process's manager, found at each call.
         plain_copies: keep copies, which are files as they were, although the cache has an `encryption_key`.
-        name: of this file cache in telemetry, which is one beside that of the manager.
+        name: of this file cache in telemetry, which is one beside that of the manager; up to 128 printable characters.
 
     Attributes:
         cache_dir: as an absolute path.
 
     Raises:
-        ConfigurationError: a bound is no whole number of 1 or more, or the directory has no name.
+        ConfigurationError: a bound is no whole number of 1 or more, the directory has no name, or `name` is none.
         TypeError: the directory is no path.
 
     Example:
@@ -83,8 +84,7 @@ class FileCacheManager:
         self.cache_dir = Path(os.path.abspath(cache_dir))
         self._cache = None if cache is None else manager_of(cache)
         self._plain_copies = plain_copies
-        if not name:
-            raise ConfigurationError("FileCacheManager: name must not be empty: telemetry tells caches apart by it")
+        require_label("FileCacheManager: name", name)
         self._telemetry = telemetry = Telemetry(name, loads=False)
         failed = partial(telemetry.error, names.FILES)
         self._store = FileStore(self.cache_dir, max_size, max_bytes, SYSTEM_CLOCK, failed)

@@ -115,15 +115,17 @@ class CacheStats:
         """Count one more hit, of something of your own that belongs to the cache.
 
         Args:
-            backend: where: a layer (`l1`, …), or one of a few fixed names of your own.
+            backend: where: a layer (`l1`, …), or one of a few fixed names of your own. Of names, a hundred are kept
+                apart; all others, and those that are long or look like an address, are `_OTHER`.
         """
-        telemetry, backend = self._telemetry(), _named(backend)
-        _count(telemetry.request(names.HIT, backend), telemetry.lookup(backend, names.HIT))
+        telemetry = self._telemetry()
+        place = telemetry.place(_named(backend))
+        _count(telemetry.request(names.HIT, place), telemetry.lookup(place, names.HIT))
 
     async def record_miss(self, backend: str = "default") -> None:
         """Count one more miss. `backend`: as for `record_hit`."""
         telemetry = self._telemetry()
-        _count(telemetry.miss, telemetry.lookup(_named(backend), names.MISS))
+        _count(telemetry.miss, telemetry.lookup(telemetry.place(_named(backend)), names.MISS))
 
     async def record_write(self) -> None:
         """Count one more entry that was stored."""
@@ -135,7 +137,8 @@ class CacheStats:
 
     async def record_error(self, backend: str = "default") -> None:
         """Count one more failure that was handled. `backend`: as for `record_hit`."""
-        self._telemetry().error(_named(backend), "recorded", "_OTHER")
+        telemetry = self._telemetry()
+        telemetry.error(telemetry.place(_named(backend)), "recorded", names.OTHER)
 
     def _read(self) -> Reading:
         return read(self._telemetry().name)

@@ -140,4 +140,6 @@ def serve(report: Report) -> None:
     """Serves until it is ended, and reports its port."""
     with listening_socket() as listener:
         report(listener.getsockname()[1])
-        uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off")).run(sockets=[listener])
+        # A connection that is closed while a request is on its way is a load that the origin knows nothing of.
+        config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_keep_alive=3600)
+        uvicorn.Server(config).run(sockets=[listener])

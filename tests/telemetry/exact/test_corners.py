@@ -228,3 +228,48 @@ async def test_what_a_refresh_was_to_replace_is_counted_when_it_goes() -> None:
         await value.refresh()
         assert count(manager, names.ENTRIES) == 0
         assert evicted(manager, "invalidated") == 1
+
+
+# --- in the background
+
+
+@pytest.mark.parametrize("ends", ["confirmed", "refused", "raised"])
+@pytest.mark.parametrize("blocking", [False, True], ids=["loop", "thread"])
+async def test_a_refresh_in_the_background_is_nobodys_request(blocking: bool, ends: str) -> None:
+    """Also if what is stored is its answer, since the origin has confirmed it or has failed."""
+    asked: list[str] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request.headers.get("if-none-match", ""))
+        fields = {"etag": '"1"', "cache-control": "max-age=10, stale-while-revalidate=60, stale-if-error=60"}
+        match ends if len(asked) == 2 else "":
+            case "confirmed":
+                return httpx2.Response(304, headers=fields)
+            case "refused":
+                return httpx2.Response(503)
+            case "raised":
+                raise httpx2.ConnectError("broken")
+        return httpx2.Response(200, headers=fields, text="page")
+
+    clock = ManualClock()
+    async with CacheManager(configuration(), clock=clock) as manager:
+        network = httpx2.MockTransport(answer)
+        if blocking:
+            client = httpx2.Client(transport=CacheTransport(network, cache=manager))
+        else:
+            connected = httpx2.AsyncClient(transport=AsyncCacheTransport(network, cache=manager))
+
+        async def get() -> None:
+            url = "http://origin.example/"
+            await (asyncio.to_thread(client.get, url) if blocking else connected.get(url))
+
+        await get()
+        clock.advance(11)
+        await get()
+        await eventually(lambda: len(asked) == 2 and is_settled(manager))
+        assert asked == ["", '"1"']
+        assert requests(manager) == {"miss": 1, "stale": 1, "loads": 1}
+        assert count(manager, names.REFRESHES) == 1
+        assert count(manager, names.SAVED_IO) == len("page"), "by the one answer that was not asked for"
+        await get()
+        assert sum(requests(manager).values()) - 1 == 3

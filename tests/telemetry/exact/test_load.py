@@ -183,12 +183,9 @@ def check_web(prometheus: Prometheus, instance: str, drive: Drive, said: Json) -
 def check_client(prometheus: Prometheus, instance: str, worker: int, said: Json, asked: Json) -> None:
     """What one worker has asked through transports."""
     seen, known = Seen(said["seen"]), Counter(said["known"])
-    by_kind = {who.split()[1]: number for who, number in asked["calls"].items() if who.split()[0] == str(worker)}
-    # Who shares a body that breaks off, or waits in vain, cannot see whose load that was. All other loads that raise
-    # are of what nobody else asks for.
-    raised = by_kind.get("breaking", 0) + known["slow"] + known["nowhere"]
-    coalesced = seen[COLLAPSED] + seen[RAISED] - raised
-    check_responses(prometheus, CLIENT, instance, seen, sum(by_kind.values()) + known["nowhere"], coalesced)
+    calls = sum(number for who, number in asked["calls"].items() if who.split()[0] == str(worker))
+    assert seen[RAISED] == known["slow"] + known["nowhere"], known  # none that somebody else may have shared
+    check_responses(prometheus, CLIENT, instance, seen, calls + known["nowhere"], seen[COLLAPSED])
     texts = asked["texts"][str(worker)]
     items = prometheus.of(CLIENT, instance, names.ITEMS, names.RESULT)
     assert items == {names.HIT: known["texts"] - texts, names.MISS: texts}

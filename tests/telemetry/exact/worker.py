@@ -105,11 +105,11 @@ class Worker:
             if chance.random() < 0.3:
                 await self._ask(client, f"{chance.randrange(200)}", stream=chance.random() < 0.5)
                 continue
-            page = self._page(chance, httpx2.Timeout(20, read=IMPATIENT))
+            kind, page = self._page(chance, httpx2.Timeout(20, read=IMPATIENT))
             try:
                 response = await client.get(**page)
-            except httpx2.TransportError:
-                self._note(0, "")
+            except httpx2.TransportError as error:
+                self._note_raised(kind, error)
             else:
                 self._note(response.status_code, response.headers["cache-status"])
 
@@ -117,24 +117,23 @@ class Worker:
         transport, fields = CacheTransport(cache=self.client), {origin.SENDER: str(self.number)}
         with httpx.Client(transport=transport, timeout=20, trust_env=False, headers=fields) as client:
             for _ in range(number):
-                page = self._page(chance, httpx.Timeout(20, read=IMPATIENT))
+                kind, page = self._page(chance, httpx.Timeout(20, read=IMPATIENT))
                 try:
                     response = client.get(**page)
-                except httpx.TransportError:
-                    self._note(0, "")
+                except httpx.TransportError as error:
+                    self._note_raised(kind, error)
                 else:
                     self._note(response.status_code, response.headers["cache-status"])
 
-    def _page(self, chance: random.Random, impatient: object) -> dict[str, Any]:
-        """What to ask for."""
-        if chance.random() < 0.01:  # nobody waits so long
-            self.know(slow=1)
-            return {"url": f"{self.origin}/page/slow/{chance.randrange(10**12)}", "timeout": impatient}
+    def _page(self, chance: random.Random, impatient: object) -> tuple[str, dict[str, Any]]:
+        """What to ask for, and its kind."""
+        if chance.random() < 0.01:  # nobody waits so long, if the machine is not late itself
+            url = f"{self.origin}/page/slow/{chance.randrange(10**12)}"
+            return "slow", {"url": url, "timeout": impatient}
         if chance.random() < 0.01:  # nobody is there
-            self.know(nowhere=1)
-            return {"url": f"http://{HOST}:1/page/kept/{chance.randrange(10**12)}"}
-        url = f"{self.origin}/page/{chance.choice(PAGES)}/{chance.randrange(10)}"
-        return {"url": url, "headers": origin.wishes(chance)}
+            return "nowhere", {"url": f"http://{HOST}:1/page/kept/{chance.randrange(10**12)}"}
+        kind = chance.choice(PAGES)
+        return kind, {"url": f"{self.origin}/page/{kind}/{chance.randrange(10)}", "headers": origin.wishes(chance)}
 
     async def _ask(self, client: httpx2.AsyncClient, prompt: str, *, stream: bool = False) -> None:
         question = {"role": "user", "content": prompt}
@@ -168,6 +167,11 @@ class Worker:
     def _note(self, status: int, cache_status: str) -> str:
         with self._lock:
             return self.seen.note(status, cache_status)
+
+    def _note_raised(self, kind: str, error: Exception) -> None:
+        """What raises is asked for by nobody else; of anything else it is not known whose load that was."""
+        self._note(0, "")
+        self.know(**{kind if kind in ("slow", "nowhere") else f"{kind} {type(error).__name__}": 1})
 
     # Values
 

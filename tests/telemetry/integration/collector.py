@@ -28,6 +28,7 @@ class Series:
         exported: each value as it was sent.
         delta: whether what is sent are differences.
         monotonic: whether it says of itself that it never falls.
+        exemplars: trace and span to which what was recorded leads.
     """
 
     value: float = 0
@@ -35,6 +36,7 @@ class Series:
     exported: list[float] = field(default_factory=list)
     delta: bool = False
     monotonic: bool = False
+    exemplars: set[tuple[bytes, bytes]] = field(default_factory=set)
 
 
 @dataclass
@@ -95,6 +97,7 @@ class Received:
 def _add(series: Series, kind: str, data: Any, point: Any) -> None:  # `Any`: points of whatever kind
     if kind == "histogram":
         value, total = point.count, point.sum
+        series.exemplars |= {(exemplar.trace_id, exemplar.span_id) for exemplar in point.exemplars}
     else:
         value, total = (point.as_int if point.WhichOneof("value") == "as_int" else point.as_double), 0.0
     series.exported.append(value)

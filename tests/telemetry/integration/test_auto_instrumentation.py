@@ -120,3 +120,7 @@ def test_a_server_reports_each_request_once(collector: Collector, tmp_path: Path
     servers = {span.span_id for span in requests}
     assert len(fills) == 10
     assert all(gets[span.parent_span_id].parent_span_id in servers for span in fills)
+    (loads,) = received.of("aurelis.cache.operation.duration", operation="fill")
+    assert loads.value == 10
+    assert loads.exemplars
+    assert loads.exemplars <= {(span.trace_id, span.span_id) for span in fills}

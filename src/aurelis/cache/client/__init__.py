@@ -8,7 +8,7 @@ from aurelis.cache._options import Duration
 from aurelis.cache.exchange import DEFAULT_MAX_BODY_BYTES
 from aurelis.cache.manager import AnyManager
 
-from ._bodies import LedBody, LiveBody, ReplayedBody, ReplayedResponse
+from ._bodies import LedBody, LiveBody, ReplayedBody, ReplayedResponse, UndisturbedBody
 from ._cache import ClientCache
 from ._library import Library, Request, Response
 from ._options import ClientOptions, ModelOptions, require_transport
@@ -28,6 +28,7 @@ __all__ = [
     "ReplayedResponse",
     "Request",
     "Response",
+    "UndisturbedBody",
     "find_clients",
     "require_transport",
 ]

@@ -6,8 +6,9 @@ import asyncio
 import math
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
+from contextvars import Context, copy_context
 from typing import Any
 
 from aurelis.cache.exchange import Lead, Live, WaitTimeout
@@ -147,6 +148,29 @@ class _Chunks:
         """Leave the rest."""
         if self._begun and not self._response.is_closed:
             await self._response.aclose()
+
+
+class UndisturbedBody:
+    """A body that a load reads, closed as a whole: what cancels the load does not cut that off.
+
+    Otherwise its connection would be lost to the pool that it is from, for good.
+
+    Args:
+        stream: the body, as the inner transport gives it.
+        run: runs something to its end, whoever waits for that.
+    """
+
+    def __init__(self, stream: Any, run: Callable[[Coroutine[Any, Any, None], Context], asyncio.Task[None]]) -> None:
+        self._stream = stream
+        self._run = run
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        body: AsyncIterator[bytes] = self._stream.__aiter__()
+        return body
+
+    async def aclose(self) -> None:
+        """Let go of the connection."""
+        await asyncio.shield(self._run(self._stream.aclose(), copy_context()))
 
 
 class LiveBody:

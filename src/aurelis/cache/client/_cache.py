@@ -32,7 +32,7 @@ from aurelis.cache.typing import Bypass
 from ._calls import Call, Recogniser, decoded_head, patience_for_head
 from ._library import Library, Request, Response
 from ._lingering import Lingering
-from ._load import EXTENSIONS, Load
+from ._load import EXTENSIONS, Load, unobserved
 from ._options import ClientOptions
 from ._recall import Recall
 from ._responses import Responses, is_as_it_is, marked
@@ -137,12 +137,11 @@ class ClientCache(Generic[Q, R]):
             return marked(await ask(request), self._status.forwarded(found.reason, detail=found.detail))
         if isinstance(found, _Stale):
             if found.hit.refresh:
-                load = Load(ask, request, found.call, self._library.decodes)
-                found.exchange.refresh(found.call, found.hit, load)
+                self._refresh(request, found.exchange, found.call, found.hit, ask)
             return self._replay(request, found.call, found.hit)
         if isinstance(found, Several):
             try:
-                given = await self._several.send(request, found, ask)
+                given = await self._several.send(request, found, self._undisturbed(ask))
             except BaseException as error:
                 self._library.translate(error)
                 raise
@@ -152,7 +151,7 @@ class ClientCache(Generic[Q, R]):
         if not isinstance(found, _Sought):
             return found
         exchange, call = found.exchange, found.pending.request
-        load = Load(ask, request, call, self._library.decodes)
+        load = self._load(request, call, ask)
         try:
             answer = await exchange.open(found.pending, load, patience=patience_for_head(request))
         except BaseException as error:
@@ -168,7 +167,7 @@ class ClientCache(Generic[Q, R]):
                     await self._heeding.freshen(call, head, begin)
             return marked(response, self._status.forwarded(answer.reason, detail=answer.detail))
         if isinstance(answer, Hit) and answer.refresh:
-            exchange.refresh(call, answer, Load(ask, request, call, self._library.decodes))
+            self._refresh(request, exchange, call, answer, ask)
         return self._respond(request, call, answer, load.extensions)
 
     def send_blocking(self, request: Q, ask: Callable[[Q], R]) -> R:
@@ -255,6 +254,25 @@ class ClientCache(Generic[Q, R]):
         if self._varied or EXTENSION in request.extensions:
             return None
         return self._recall.mark(request, namespace)
+
+    def _load(self, request: Q, call: Call, ask: Callable[[Q], Awaitable[R]], *, behind: bool = False) -> Load[Q, R]:
+        return Load(self._undisturbed(ask), request, call, self._library.decodes, behind=behind)
+
+    def _undisturbed(self, ask: Callable[[Q], Awaitable[R]]) -> Callable[[Q], Awaitable[R]]:
+        """Asks for a response that a load reads, which may be cancelled at any time."""
+
+        async def asked(request: Q) -> R:
+            response = await ask(request)
+            response.stream = self._library.undisturbed(response.stream, self._http.engine.flights.run_to_its_end)
+            return response
+
+        return asked
+
+    def _refresh(
+        self, request: Q, exchange: Exchange[Any], call: Call, hit: Hit, ask: Callable[[Q], Awaitable[R]]
+    ) -> None:
+        """Load a stale response anew in a task that nobody waits for, if not too many do so already."""
+        exchange.refresh(call, hit, self._load(unobserved(request), call, ask, behind=True))
 
     def _find(
         self, request: Q, mark: bytes | None, options: CallOptions

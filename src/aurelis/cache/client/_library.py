@@ -53,14 +53,14 @@ class Request(Protocol):
 class Response(Protocol):
     """A response."""
 
+    stream: Any  # for one kind of clients or the other, as the transport is
+
     @property
     def status_code(self) -> int: ...
     @property
     def headers(self) -> Headers: ...
     @property
     def extensions(self) -> Mapping[str, Any]: ...
-    @property
-    def stream(self) -> Any: ...  # for one kind of clients or the other, as the transport is
     def read(self) -> bytes: ...
     def iter_bytes(self) -> Iterator[bytes]: ...
     def aiter_bytes(self) -> AsyncIterator[bytes]: ...
@@ -84,6 +84,7 @@ class Library(Generic[R]):
         replayed: `ReplayedBody` as a stream of the library, for both kinds of clients.
         live: `LiveBody`, likewise.
         led: `LedBody` as a stream for synchronous clients.
+        undisturbed: `UndisturbedBody` as a stream for asynchronous clients.
         errors: classes of errors by name, `ReadError` and `ReadTimeout` among them.
         decodes: content codings that its responses decode.
     """
@@ -97,6 +98,7 @@ class Library(Generic[R]):
     replayed: Callable[..., Any]
     live: Callable[[Live, Library[Any], float | None], Any]
     led: Callable[..., Any]
+    undisturbed: Callable[..., Any]
     errors: Mapping[str, Callable[[str], Exception]]
     decodes: frozenset[bytes]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from aurelis.cache.exchange import Recorder
@@ -16,20 +16,34 @@ from ._library import Request, Response
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
 
+_OBSERVER: Final = "trace"
+"""The extension by which the caller of a request is called back for each step of its connection."""
 EXTENSIONS: Final[Mapping[str, Any]] = {"http_version": b"HTTP/1.1"}
 """Of a response that comes from no connection."""
 
 
 class Load(Generic[Q, R]):
-    """Asks for one response and records it, in the task of a flight."""
+    """Asks for one response and records it, in the task of a flight.
 
-    def __init__(self, ask: Callable[[Q], Awaitable[R]], request: Q, call: Call, decodes: frozenset[bytes]) -> None:
+    Args:
+        behind: it is for no caller.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[Q], Awaitable[R]],
+        request: Q,
+        call: Call,
+        decodes: frozenset[bytes],
+        *,
+        behind: bool = False,
+    ) -> None:
         self._ask = ask
         self._request = request
         self._call = call
         self._decodes = decodes
         self._unread: R | None = None
-        self._left = False
+        self._left = behind
         self.extensions = EXTENSIONS  # of the response, for the caller whose load it is
 
     async def __call__(self, recorder: Recorder[Any]) -> None:
@@ -76,8 +90,20 @@ def asking(request: Q, call: Call, conditions: Fields) -> Q:
     adapted = conditional(headers, conditions)
     if not conditions and len(adapted) == len(headers):
         return request
+    return _made(request, adapted, request.extensions)
+
+
+def unobserved(request: Q) -> Q:
+    """The request for a load behind it, whose caller is not to be called back when it has its answer."""
+    if _OBSERVER not in request.extensions:
+        return request
+    others = {name: value for name, value in request.extensions.items() if name != _OBSERVER}
+    return _made(request, request.headers.raw, others)
+
+
+def _made(request: Q, headers: Iterable[tuple[bytes, bytes]], extensions: Mapping[str, Any]) -> Q:
     make: Any = type(request)  # of the caller's library, whose requests are all made alike
     made: Q = make(
-        request.method, request.url, headers=adapted, stream=request.stream, extensions=dict(request.extensions)
+        request.method, request.url, headers=list(headers), stream=request.stream, extensions=dict(extensions)
     )
     return made

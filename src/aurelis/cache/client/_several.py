@@ -13,7 +13,7 @@ from aurelis.cache.telemetry import names
 
 from ._calls import decoded_head, patience_for_head
 from ._library import Library, Request, Response
-from ._load import EXTENSIONS
+from ._load import EXTENSIONS, unobserved
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
@@ -72,9 +72,20 @@ class Asking(Generic[Q, R]):
         """The answers so far as one, and the same without what answers single items."""
         return self._several.batch.frame(self.answers)
 
-    def via(self, ask: Callable[[Q], Awaitable[R]]) -> Callable[[Sequence[int]], Awaitable[Parts | Declined]]:
+    def via(self, ask: Callable[[Q], Awaitable[R]]) -> Ask:
         """A way to ask in an event loop."""
+        behind = self._behind()
+        return Ask(self._via(ask), self.frame, Ask(behind._via(ask), behind.frame))
 
+    def via_thread(self, ask: Callable[[Q], R]) -> Ask:
+        """A way to ask in a thread, which never suspends."""
+        behind = self._behind()
+        return Ask(self._via_thread(ask), self.frame, Ask(behind._via_thread(ask), behind.frame))
+
+    def _behind(self) -> Asking[Q, R]:
+        return Asking(self._library, unobserved(self._request), self._several)
+
+    def _via(self, ask: Callable[[Q], Awaitable[R]]) -> Callable[[Sequence[int]], Awaitable[Parts | Declined]]:
         async def asked(places: Sequence[int]) -> Parts | Declined:
             response = await ask(self.request(places))
             try:
@@ -86,9 +97,7 @@ class Asking(Generic[Q, R]):
 
         return asked
 
-    def via_thread(self, ask: Callable[[Q], R]) -> Callable[[Sequence[int]], Awaitable[Parts | Declined]]:
-        """A way to ask in a thread, which never suspends."""
-
+    def _via_thread(self, ask: Callable[[Q], R]) -> Callable[[Sequence[int]], Awaitable[Parts | Declined]]:
         async def asked(places: Sequence[int]) -> Parts | Declined:
             response = ask(self.request(places))
             try:
@@ -144,7 +153,7 @@ class SeveralCache(Generic[Q, R]):
             answer = await self._items.open(
                 one.call,
                 one.requests,
-                Ask(asking.via(ask), asking.frame),
+                asking.via(ask),
                 limit=one.batch.rules.limit,
                 patience=patience_for_head(request),
                 again=number > 0,
@@ -174,7 +183,7 @@ class SeveralCache(Generic[Q, R]):
             answer = self._items.open_blocking(
                 one.call,
                 one.requests,
-                Ask(asking.via_thread(ask), asking.frame),
+                asking.via_thread(ask),
                 limit=one.batch.rules.limit,
                 patience=patience_for_head(request),
                 again=number > 0,

@@ -16,7 +16,7 @@ from aurelis.cache.typing import Pass
 from ._calls import Call, decoded_head
 from ._library import Library, Request, Response
 from ._lingering import Lingering
-from ._load import asking
+from ._load import asking, unobserved
 from ._responses import Responses, marked
 from ._threads import Threads
 
@@ -87,9 +87,10 @@ class ThreadLoads(Generic[Q, R]):
 
     def refresh(self, request: Q, exchange: Exchange[Any], call: Call, hit: Hit, ask: Callable[[Q], R]) -> None:
         """Load a stale response anew in a thread that nobody waits for, if not too many do so already."""
+        behind = unobserved(request)
 
         def load(lead: Lead) -> None:
-            response = self.lead(request, call, lead, ask)
+            response = self.lead(behind, call, lead, ask)
             # What is not kept is of no use to anybody.
             response.close() if lead.recorder.over else response.read()
 

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import isfinite
 from typing import Final
@@ -90,7 +90,7 @@ class Frame:
     created: float
     fresh_for: float
     stale_for: float
-    payload: bytes
+    payload: bytes = field(repr=False)
     codec: int = MSGPACK_VALUES
     generation: int = 0
     details: Details = NO_DETAILS

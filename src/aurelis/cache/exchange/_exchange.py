@@ -17,7 +17,7 @@ from aurelis.cache._shared_errors import SharedError
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.manager import AnyManager, manager_of
 from aurelis.cache.telemetry import names
-from aurelis.cache.telemetry._spans import Attributes, described
+from aurelis.cache.telemetry._spans import Attributes, described, tell
 from aurelis.cache.typing import ExchangePolicy
 
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused, hit_of
@@ -219,26 +219,26 @@ class Exchange(Generic[Q]):
                         engine.telemetry.stale(reason).n += 1
                     if span is not None:
                         result = names.HIT if fresh else names.STALE
-                        span.set_attributes(described(result, layer, ttl=hit.ttl, age=hit.age, stale=reason))
+                        tell(span, described(result, layer, ttl=hit.ttl, age=hit.age, stale=reason))
                     return hit
                 if isinstance(decision, Refuse):
                     engine.telemetry.bypass.n += 1
                     refused = Refused()
                     if span is not None:
-                        span.set_attributes(_described(refused))
+                        tell(span, _described(refused))
                     return refused
                 if isinstance(decision, Bypass):
                     alone = self._alone(decision.reason, decision.detail)
                     if span is not None:
-                        span.set_attributes(_described(alone))
+                        tell(span, _described(alone))
                     return alone
                 if failure is not None:
                     if span is not None:
-                        span.set_attributes(described(names.HIT, names.NEGATIVE))
+                        tell(span, described(names.HIT, names.NEGATIVE))
                     return self.failed(*failure)
                 answer = await self._join(request, key, entry, decision, ways, load, patience, span)
                 if span is not None:
-                    span.set_attributes(_described(answer))
+                    tell(span, _described(answer))
                 match answer:
                     case Follow():
                         decision = answer

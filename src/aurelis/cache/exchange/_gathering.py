@@ -16,7 +16,7 @@ from aurelis.cache._recording import Reader, WaitTimeout
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import ResponseHead, StoredResponse
 from aurelis.cache.telemetry import names
-from aurelis.cache.telemetry._spans import Made, described, link
+from aurelis.cache.telemetry._spans import Made, described, link, tell
 
 from ._answers import Hit, Refused, body_size
 from ._board import Board
@@ -128,7 +128,7 @@ class Gathering(Generic[Q]):
                 self._count(complete=complete)
                 if span is not None:
                     collapsed = not self.asked() if self._waited or self.loads else None
-                    span.set_attributes(described(self.result, self._layer, collapsed=collapsed, stale=self._stale))
+                    tell(span, described(self.result, self._layer, collapsed=collapsed, stale=self._stale))
 
     async def _look(self) -> list[str]:
         """Look for the items in memory and below; returns those that are not there."""
@@ -296,7 +296,7 @@ class Gathering(Generic[Q]):
         return PartyLoad(
             self._exchange,
             own,
-            self._ask,
+            self._ask.behind or self._ask,
             self._ways,
             self._limit,
             led,

@@ -11,6 +11,7 @@ from aurelis.cache._engine import Engine
 from aurelis.cache._entry import Entry
 from aurelis.cache._first_layer import Found
 from aurelis.cache._flight import Abandoned, Failed, Flight
+from aurelis.cache._shared_errors import is_timeout
 from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import LoadedResponse, ResponseHead
 from aurelis.cache.telemetry import names
@@ -101,6 +102,7 @@ class Joining(Generic[Q]):
             seat = Seat()
             try:
                 if leads:
+                    flight.patience = patience
                     below = bool(engine.stack.lower) and decision.reason != "request"
                     wanted = Wanted(flight, request, key, entry, below)
                     if load is not None:
@@ -113,6 +115,9 @@ class Joining(Generic[Q]):
                 try:
                     outcome = await ways.outcome(flight, None if leads else patience)
                     if isinstance(outcome, Failed):
+                        if not leads and _waits_longer(patience, flight, outcome) and (tries := tries - 1):
+                            counted = True
+                            continue
                         outcome.again()
                 except BaseException:
                     if not leads:
@@ -202,3 +207,10 @@ class Joining(Generic[Q]):
         self._engine.telemetry.coalesced.n += 1
         reason, route = why(decision, loading.found), loading.route
         return Live(loading.head, loading.decision, reason, True, reader, None, leave, flight, route)
+
+
+def _waits_longer(patience: float | None, flight: Flight[Any], failed: Failed) -> bool:
+    """Whether a load has failed because it took longer than its own caller waits, and this one waits for more."""
+    if flight.patience is None or not is_timeout(failed.error):
+        return False
+    return patience is None or patience > flight.patience

@@ -98,7 +98,7 @@ class Loads(Generic[Q]):
             recorder = await self._look_below(wanted, Async(), seat)
             if recorder is not None:
                 seat.loads = True
-                await self._engine.load((flight,), load(recorder), wanted.key)
+                await self._engine.load((flight,), load(recorder), wanted.key, recorder.timed_by)
                 await recorder.end()
         except asyncio.CancelledError:
             if recorder is not None:
@@ -188,7 +188,7 @@ class Loads(Generic[Q]):
     def watch(self, task: asyncio.Task[None]) -> None:
         """As `Exchange.watch`."""
         self.refreshes.add(task)
-        task.add_done_callback(self.refreshes.discard)
+        task.add_done_callback(self.refreshes.discard, context=Context())
 
     def behind(self, key: str) -> Flight[Any] | None:
         """As `Exchange.load_behind`."""

@@ -57,21 +57,22 @@ class Seat:
     Attributes:
         reader: `None`: no body comes this way.
         loads: the origin is asked, which counts the caller's request.
+        left: the caller has left without taking its reader.
     """
 
     def __init__(self) -> None:
         self.reader: Reader | None = None
         self.loads = False
-        self._left = False
+        self.left = False
 
     def reserve(self, recording: Recording) -> None:
         """Have the caller read the body from its start, unless it has left."""
-        if not self._left:
+        if not self.left:
             self.reader = recording.reader()
 
     def leave(self) -> None:
-        """The caller has left without taking its reader."""
-        self._left = True
+        """To be said by the caller."""
+        self.left = True
         if self.reader is not None:
             self.reader.close()
 

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -46,7 +46,7 @@ class Parts:
     """
 
     head: ResponseHead
-    bodies: Sequence[bytes]
+    bodies: Sequence[bytes] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Declined:
     """
 
     head: ResponseHead
-    body: bytes
+    body: bytes = field(repr=False)
     own: bool = False
     collapsed: bool = False
 
@@ -76,10 +76,12 @@ class Ask:
     Attributes:
         items: asks for some of the items, by their places.
         frame: all answers so far as one, and the same without what answers single items.
+        behind: how it is asked in the background, when the caller has its answer; `None`: in the same way.
     """
 
     items: Callable[[Sequence[int]], Awaitable[Asked]]
     frame: Callable[[], tuple[bytes, bytes]]
+    behind: Ask | None = None
 
 
 class PartyLoad(Generic[Q]):

@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from aurelis.cache._decisions import Confirm, Pass, Record, Serve, Store
 from aurelis.cache._engine import Engine
 from aurelis.cache._entry import Entry
+from aurelis.cache._filling import Filling
 from aurelis.cache._flight import Flight, Settled
 from aurelis.cache._guard import Budget
 from aurelis.cache._leases import Permit
@@ -91,6 +92,7 @@ class Recorder(Generic[Q]):
         self._span = self._engine.telemetry.spans.open("fill", key) if seat is None else None
         if self._span is not None:
             flight.link = current_span_context(self._span)
+        self._filling: Filling | None = None
         self._begin = self._engine.clock.monotonic()
         self._request_time = self._engine.clock.time()
         self._response_time = 0.0
@@ -106,6 +108,10 @@ class Recorder(Generic[Q]):
         self.ended = False
         self.over = False
         self.route = ""
+
+    def timed_by(self, filling: Filling) -> None:
+        """Whoever loads may have more to do when the response is there, as an app has with its background tasks."""
+        self._filling = filling
 
     async def take(self, head: ResponseHead, raw: object = None, *, refused: str = "") -> Record | Pass | None:
         """Take the head. On `Pass` nobody shares the body; on `None` nobody wants it, and the load is over.
@@ -190,6 +196,7 @@ class Recorder(Generic[Q]):
 
     def _substitute(self, substitute: Substitute, reason: str) -> None:
         self._flight.keep()  # callers leave with what is stored, and the origin may have more to do after its answer
+        self._answered()
         # No request counts as a miss for this load, so it is counted as a refresh.
         self._engine.telemetry.refresh(self._behind or reason)
         if self._seat is not None:
@@ -221,11 +228,11 @@ class Recorder(Generic[Q]):
         else:
             self._engine.telemetry.store(decision.reason)
             self._engine.flights.land(self._flight)
-            self._stop_behind()
             if raw is None:
+                self._stop_behind()
                 self._recording = Recording(0, self._flight.alive, self._flight.loop)
             else:
-                self.over = True
+                self.over = True  # whoever loads hands it over, or closes it
         if self._seat is not None and self._recording is not None:
             self._seat.reserve(self._recording)
         self._flight.settle(
@@ -278,6 +285,7 @@ class Recorder(Generic[Q]):
         if self.ended or recording is None:
             return
         self.ended = self.over = True
+        self._answered()
         # Whoever leaves now, what has come whole is stored.
         self._flight.keep()
         if not self.terminated:
@@ -294,7 +302,11 @@ class Recorder(Generic[Q]):
         self._linger = self._flight.linger = 0.0
 
     def fail(self, error: BaseException) -> None:
-        """The load failed: callers get a stale response where the policy allows it, or the error."""
+        """The load failed: callers get a stale response where the policy allows it, or the error.
+
+        That is for the one whose load it is and those who share it. Where that one has left, its client may be closed,
+        so the others ask for themselves.
+        """
         self.over = True
         cause, unheard = type(error).__qualname__, not self._flight.has_callers()
         self.failed_with = cause
@@ -309,6 +321,10 @@ class Recorder(Generic[Q]):
                 ended = self.ended
                 self._stand_in(decision, None, cause)
                 self.ended = ended  # nothing of the error is left to be raised
+            elif self._is_for_others():
+                self._engine.note_failure(cause, stale=False, unheard=True)
+                self._count_load()
+                self._flight.abandon()
             else:
                 if decision.remember_for and not self._flight.fenced:
                     failures = self._engine.failures
@@ -317,6 +333,11 @@ class Recorder(Generic[Q]):
                 self._count_load()
                 self._flight.fail(error)
         self._engine.flights.land(self._flight)
+
+    def _is_for_others(self) -> bool:
+        """Whether those who wait are none of those by whose means the origin was asked, so that they can ask again."""
+        deserted = bool(self._behind) if self._seat is None else self._seat.left
+        return deserted and self._flight.has_callers()
 
     def abort(self) -> None:
         """The load was cancelled, because nobody waits for it or its event loop ends."""
@@ -330,12 +351,17 @@ class Recorder(Generic[Q]):
     def stand_in(self, reason: str) -> Hit | None:
         """What takes the place of the response, for a caller that does not wait on the flight, counted as its answer.
 
+        In the background there is no caller, and nothing is counted.
+
         Args:
             reason: why the origin was asked.
         """
         outcome = self._flight.outcome
         if not isinstance(outcome, Settled) or not isinstance(outcome.result, Substitute):
             return None
+        if self._behind:  # nobody is answered, so there is nothing to count
+            stored: StoredResponse = outcome.result.entry.value  # type: ignore[assignment]  # that is what stands in
+            return Hit(stored, outcome.result.result, 0, 0.0)
         return answer_of(outcome.result, reason, self._engine)
 
     def report(self, error: BaseException | None = None) -> None:
@@ -365,6 +391,10 @@ class Recorder(Generic[Q]):
         if not self._published and self._permit.owner:
             self._published = True
             await self._ways.run(self._engine.release(self._permit, self._budget))
+
+    def _answered(self) -> None:
+        if self._filling is not None:
+            self._filling.end()
 
     def _count_load(self) -> None:
         if self._behind:

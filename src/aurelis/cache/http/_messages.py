@@ -42,7 +42,7 @@ class HttpRequest:
     """
 
     method: str
-    url: str
+    url: str = field(repr=False)
     fields: Mapping[bytes, bytes] = field(repr=False)  # credentials are among them
     partition: str = ""
     rule: RuleEffect | None = None
@@ -89,7 +89,7 @@ class ResponseHead:
     """Status and header fields of a response whose body may still be coming."""
 
     status: int
-    headers: Fields
+    headers: Fields = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +125,8 @@ class StoredResponse:
     """
 
     status: int
-    headers: Fields
-    chunks: tuple[bytes, ...]
+    headers: Fields = field(repr=False)
+    chunks: tuple[bytes, ...] = field(repr=False)
     initial_age: float = 0.0
     lifetime: float = 0.0
     source: str = "explicit"
@@ -218,7 +218,7 @@ class LoadedResponse:
     """
 
     head: ResponseHead
-    chunks: tuple[bytes, ...]
+    chunks: tuple[bytes, ...] = field(repr=False)
     seconds: float
     request_time: float
     response_time: float

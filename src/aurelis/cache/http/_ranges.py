@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ._grammar import entity_tag, http_date
@@ -37,8 +37,8 @@ class Part:
     """
 
     status: int
-    fields: Fields
-    body: bytes
+    fields: Fields = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 def ranges(value: bytes, size: int) -> list[tuple[int, int]] | None:

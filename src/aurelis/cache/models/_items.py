@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -87,7 +87,7 @@ class Batch:
 
     rules: ItemRules
     document: Document
-    inputs: list[Any]
+    inputs: list[Any] = field(repr=False)
     digests: list[str]
 
     def body(self, places: Sequence[int]) -> bytes:

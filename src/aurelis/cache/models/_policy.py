@@ -17,6 +17,7 @@ from aurelis.cache import _tags
 from aurelis.cache._call_options import NO_CALL_OPTIONS, CallOptions
 from aurelis.cache._decisions import Bypass, Discard, Load, Pass, Record, Refuse, Reraise, Serve, Store
 from aurelis.cache._entry import Entry
+from aurelis.cache._shared_errors import is_timeout
 from aurelis.cache.exceptions import ConfigurationError
 from aurelis.cache.http import (
     LoadedResponse,
@@ -67,7 +68,7 @@ class ModelRequest:
         pool_patience: the same for a connection that others have.
     """
 
-    url: str
+    url: str = field(repr=False)
     fields: Mapping[bytes, bytes] = field(repr=False)  # credentials are among them
     call: ModelCall
     partition: str = ""
@@ -280,7 +281,7 @@ class ModelPolicy:
         stand_in = self._stand_in(request, entry, now)
         if stand_in is not None:
             return stand_in
-        return Reraise(self._negative(request), request.patience if _is_timeout(error) else None)
+        return Reraise(self._negative(request), request.patience if is_timeout(error) else None)
 
     # What may be stale, and for how long a failure lasts
 
@@ -358,11 +359,6 @@ def _retry_after(head: ResponseHead, response_time: float) -> float:
 def _failure(loaded: LoadedResponse, lifetime: float) -> StoredResponse:
     """A response that says that the provider has failed, as it is given again."""
     return StoredResponse(loaded.head.status, replay_fields(loaded.head), loaded.chunks, 0.0, lifetime, "failure")
-
-
-def _is_timeout(error: BaseException) -> bool:
-    """Whether something took longer than the caller would wait, in whatever library."""
-    return isinstance(error, TimeoutError) or any(kind.__name__ == "TimeoutException" for kind in type(error).__mro__)
 
 
 def _is_temperature(value: object) -> bool:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import math
 from collections.abc import Callable
 
+from aurelis.cache._trouble import warn
 from aurelis.cache.exceptions import ConfigurationError, type_name
+from aurelis.cache.telemetry._bounded import is_type
+from aurelis.cache.telemetry.names import OTHER
 
 from ._cost import GENAI_PRICES, BilledCall, Cost, Price
-
-_LOG = logging.getLogger("aurelis.cache")
 
 
 def pricing(cost: Cost) -> Callable[[BilledCall], float | None] | None:
@@ -46,7 +46,9 @@ def _contained(price: Price) -> Callable[[BilledCall], float | None]:
             if not failed:
                 failed = True
                 # The type only: the text may carry what must not leave the process.
-                _LOG.warning("cost= raised %s; what it cannot say is counted as unknown", type_name(type(error)))
+                kind = type_name(type(error))
+                kind = kind if is_type(kind) else OTHER
+                warn("cost= raised %s; what it cannot say is counted as unknown", kind)
             return None
         return amount if amount is not None and 0 <= amount < math.inf else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_LIMIT = 2**53  # beyond this a JSON number is no longer exact for every reader: no count of tokens is
+_LIMIT = 2**32  # no call has more; some sums of larger ones are no integer of 64 bits, which would end every export
 
 
 @dataclass(frozen=True, slots=True)

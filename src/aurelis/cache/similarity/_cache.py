@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -46,7 +46,7 @@ class SimilarMatch:
         exact: it answers the very prompt.
     """
 
-    response: Any
+    response: Any = field(repr=False)
     similarity: float
     exact: bool
 

@@ -122,7 +122,7 @@ class Verdicts:
         with self._lock:
             self._tasks.add(task)
             closed = self._closed
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._done, context=Context())
         if closed:  # meanwhile, by another thread
             task.cancel()
         return True

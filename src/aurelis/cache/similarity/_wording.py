@@ -49,7 +49,7 @@ _SPELT: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # there is nothing in it but the prompt
 class Reading:
     """What of a prompt counts.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
@@ -54,11 +54,14 @@ class Asking:
         self.backlog: Backlog | None = None
         self.closed = False
         telemetry.gauge(
-            names.WRITES_WAITING, self, lambda own: own.backlog.waiting if own.backlog else None, place, **journal
+            names.WRITES_WAITING, self, lambda asking: asking._seen(lambda found: found.waiting), place, **journal
         )
         telemetry.gauge(
-            names.DEAD_LETTERS, self, lambda own: own.backlog.dead if own.backlog else None, place, **journal
+            names.DEAD_LETTERS, self, lambda asking: asking._seen(lambda found: found.dead), place, **journal
         )
+
+    def _seen(self, part: Callable[[Backlog], int]) -> int | None:
+        return None if self.backlog is None else part(self.backlog)
 
     async def ask(self, operation: str, answer: Coroutine[Any, Any, T]) -> T:
         """The answer.

@@ -21,6 +21,7 @@ from aurelis.cache.config import CacheConfig
 from aurelis.cache.exceptions import CacheClosedError, ConfigurationError, JournalFullError, LayerError
 from aurelis.cache.journals._journal import Journal
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
+from aurelis.cache.telemetry._bounded import require_label
 
 from . import _writing
 from ._asking import PATIENCE, Asking
@@ -56,8 +57,8 @@ class WriteBehind(Generic[S]):
     Args:
         cache: a manager; full keys are used with either kind.
         data_store: see `DataStore`.
-        name: of the journal, up to 100 characters. Strategies with the same one, and the same namespace of the cache,
-            have one journal; their stores must be the same, too.
+        name: of the journal, up to 100 printable characters. Strategies with the same one, and the same namespace of
+            the cache, have one journal; their stores must be the same, too.
         batch_size: writes that are brought to the store at once, ≥ 1.
         flush_interval: seconds or timedelta that a write waits when there are fewer; may be infinite.
         max_attempts: attempts to write something until it becomes a dead letter, ≥ 1. The pauses between them begin
@@ -413,6 +414,7 @@ def _journal(cache: CacheManager, name: str, given: str | os.PathLike[str] | Non
 def _check_name(name: object) -> None:
     if not isinstance(name, str) or not name or len(escape(name)) > _LONGEST_NAME:
         raise ConfigurationError("WriteBehind: name must be a str of 1 to 100 characters")
+    require_label("WriteBehind: name", name)
 
 
 def _check_folder(folder: object) -> None:

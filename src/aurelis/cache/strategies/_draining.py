@@ -226,7 +226,7 @@ class Draining:
             outcome = await self._asking.ask("settle", session.settle(written, failed))
             self._asking.settled(outcome)
             if outcome.buried:
-                types = ", ".join(sorted({self._asking.kind(failure.error) for failure in failed if failure.last}))
+                types = ", ".join(sorted({failure.error for failure in failed if failure.last}))
                 _LOG.error("write-behind: %d writes are dead letters now (%s)", len(outcome.buried), types)
                 await self._forget(outcome.buried)
         finally:
@@ -245,7 +245,8 @@ class Draining:
     def _failure(self, ticket: Ticket, error: FrameError | str) -> Failure:
         attempts = ticket.attempts + 1
         last = isinstance(error, FrameError) or attempts >= self._max_attempts
-        return Failure(ticket, _kind(error), _retries.delay(attempts, random.random(), self.first_delay), last)
+        kind = self._asking.kind(_kind(error))  # people read dead letters, and log them
+        return Failure(ticket, kind, _retries.delay(attempts, random.random(), self.first_delay), last)
 
     # The store
 

@@ -52,11 +52,13 @@ BYPASS: Final = "bypass"
 
 # Of an item that another load has brought, as `collapsed` says of a request.
 JOINED: Final = "collapsed"
-# A value of MODEL and of ERROR_TYPE: the names beyond `MAX_MODELS` and `MAX_ERROR_TYPES`, which others may choose.
+# A value of MODEL, ERROR_TYPE and LAYER: the names beyond `MAX_MODELS` and its like, which others may choose.
 OTHER: Final = "_OTHER"
 OTHER_MODELS: Final = OTHER
 MAX_ERROR_TYPES: Final = 100
 """Types of errors that a cache keeps apart in its counts and durations."""
+MAX_PLACES: Final = 100
+"""Places that `CacheStats.record_hit` and its like keep apart in the counts of a cache."""
 MAX_MODELS: Final = 100
 """Models that a cache keeps apart in its counts."""
 

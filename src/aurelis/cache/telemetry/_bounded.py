@@ -6,11 +6,15 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from aurelis.cache.exceptions import ConfigurationError
+
 from . import names
 
 _TYPE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.<>]{0,127}", re.ASCII)
 """A qualified name of a class. One made at run time may be called anything."""
-_MODEL: Final = re.compile(r"(?!.*://)[^\x00-\x1f\x7f?]{1,128}")
+_NAME: Final = re.compile(r"(?!.*://)[^?]{1,128}")
+LONGEST: Final = 128
+"""Characters of a name in telemetry."""
 
 
 class Bounded:
@@ -43,6 +47,23 @@ def is_type(name: str) -> bool:
     return _TYPE.fullmatch(name) is not None
 
 
-def is_model(name: str) -> bool:
-    """Whether this can be the name of a model: not long, no address, nothing unprintable."""
-    return _MODEL.fullmatch(name) is not None
+def is_name(name: str) -> bool:
+    """Whether somebody outside can have called something so, a model for instance: not long, no address, printable.
+
+    What is not printable would do worse than look bad: one lone surrogate keeps an exporter from exporting anything.
+    """
+    return name.isprintable() and _NAME.fullmatch(name) is not None
+
+
+def require_label(what: str, name: str) -> None:
+    """Refuse what nothing in telemetry may be called, whoever configures it.
+
+    Raises:
+        ConfigurationError: it is empty, long, or not printable.
+    """
+    if not (0 < len(name) <= LONGEST and name.isprintable()):
+        found = "empty" if not name else f"of {len(name)} characters" if len(name) > LONGEST else ascii(name)
+        raise ConfigurationError(
+            f"{what} must be 1 to {LONGEST} printable characters, since telemetry tells whose things are by it, and is "
+            f"{found}"
+        )

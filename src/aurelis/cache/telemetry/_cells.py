@@ -11,15 +11,19 @@ the count first, and calls then; `cell.add(len(keys))` does not. A build without
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from aurelis.cache._forking import renew_in_children
 
 from .names import Metric
+
+T = TypeVar("T")
 
 Attributes = tuple[tuple[str, str], ...]
 """Attribute names and values, sorted by name."""
@@ -47,18 +51,19 @@ class Sum:
         self.n: float = 0
 
 
-class Gauge(NamedTuple):
-    """One level.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Gauge:
+    """A level of a subject, which is not kept alive by it.
 
     Attributes:
-        metric: its name.
-        read: gives it; `None` once its subject is gone.
+        read: takes the subject; `Any`, since each has one of its own kind.
         of: what it is the level of, where caches share that and would each tell all of it; `None`: of its own cache.
     """
 
     metric: str
     attributes: Attributes
-    read: Callable[[], float | None]
+    subject: weakref.ref[Any]
+    read: Callable[[Any], float | None]
     of: Hashable
 
 
@@ -70,7 +75,7 @@ class CellTable:
     def __init__(self, **common: str) -> None:
         self.common = common
         self.cells: dict[str, dict[Attributes, Cell | Sum]] = {}  # by metric, as they are read
-        self.gauges: list[Gauge] = []
+        self.gauges: list[_Gauge] = []
 
     def cell(self, metric: Metric, **attributes: str) -> Cell:
         """The cell for these attributes; the same one each time."""
@@ -88,14 +93,27 @@ class CellTable:
         """Report the cell under a second name too: two metrics that count the same events by definition."""
         self._series(metric)[self._attributes(attributes)] = cell
 
-    def gauge(self, metric: Metric, read: Callable[[], float | None], of: Hashable = None, **attributes: str) -> None:
-        """Have `read` called at each collection. Arguments as the attributes of `Gauge`."""
-        self.gauges.append(Gauge(metric.name, self._attributes(attributes), read, of))
+    def gauge(
+        self, metric: Metric, subject: T, read: Callable[[T], float | None], of: Hashable = None, **attributes: str
+    ) -> None:
+        """Have a level of `subject` read at each collection, as long as it lives; `None`: there is none to tell.
+
+        Args:
+            of: what several caches share, if it is the level of that.
+        """
+        self._drop(lambda gauge: gauge.subject() is None)  # of what is made for each request, say
+        self.gauges.append(_Gauge(metric.name, self._attributes(attributes), weakref.ref(subject), read, of))
 
     def end(self, *metrics: Metric) -> None:
         """Read the gauges of these metrics no more."""
         ended = {metric.name for metric in metrics}
-        self.gauges = [gauge for gauge in self.gauges if gauge.metric not in ended]
+        self._drop(lambda gauge: gauge.metric in ended)
+
+    def _drop(self, is_over: Callable[[_Gauge], bool]) -> None:
+        # One by one, each in one step: another thread may be adding one.
+        for gauge in filter(is_over, self.gauges.copy()):
+            with contextlib.suppress(ValueError):  # another thread has dropped it
+                self.gauges.remove(gauge)
 
     def _series(self, metric: Metric) -> dict[Attributes, Cell | Sum]:
         return self.cells.setdefault(metric.name, {})
@@ -118,6 +136,7 @@ class Registry:
     def add(self, owner: object, table: CellTable) -> None:
         """Take the table in; when `owner` is garbage its counts are kept and its gauges end."""
         with self._lock:
+            self._bury()  # where nobody reads, nobody else does it
             self._next += 1
             number = self._next
             self._live[number] = table
@@ -143,7 +162,9 @@ class Registry:
             self._bury()
             tables = list(self._live.values())
         for gauge in _gauges(tables):
-            if gauge.metric != metric.name or (value := gauge.read()) is None:
+            if gauge.metric != metric.name or (subject := gauge.subject()) is None:
+                continue
+            if (value := gauge.read(subject)) is None:
                 continue
             attributes = gauge.attributes
             known: float = 0
@@ -173,9 +194,9 @@ class Registry:
                     cell.n = 0
 
 
-def _gauges(tables: list[CellTable]) -> Iterator[Gauge]:
+def _gauges(tables: list[CellTable]) -> Iterator[_Gauge]:
     for table in tables:
-        yield from table.gauges
+        yield from table.gauges.copy()
 
 
 REGISTRY = Registry()

@@ -169,8 +169,8 @@ ENTRIES: Final = Metric(
     "{entry}",
     "Entries held now.",
     (Use(a.LAYER, _HELD_IN),),
-    "At each collection until it is closed, where a layer can tell; of the disk and of files as last seen, and all "
-    "processes on one folder see the same.",
+    "At each collection until it is closed, where a layer can tell; of the disk and of files as last seen, once for "
+    "all caches of one name on one folder. All processes on it see the same.",
     'sum by (aurelis_cache_name) (${aurelis_cache_layer="l1"})',
 )
 USAGE: Final = Metric(
@@ -179,8 +179,8 @@ USAGE: Final = Metric(
     "By",
     "Bytes held now.",
     (Use(a.LAYER, _HELD_IN),),
-    "At each collection until it is closed, where a layer can tell; of the disk and of files as last seen, and all "
-    "processes on one folder see the same.",
+    "At each collection until it is closed, where a layer can tell; of the disk and of files as last seen, once for "
+    "all caches of one name on one folder. All processes on it see the same.",
     'sum by (aurelis_cache_name) (${aurelis_cache_layer="l1"})',
 )
 LIMIT: Final = Metric(

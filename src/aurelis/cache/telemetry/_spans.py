@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -32,6 +31,7 @@ from aurelis.cache._forking import renew_in_children
 from . import names
 from ._bounded import is_type
 from ._switch import SWITCH
+from ._unheard import unheard
 
 Attributes = dict[str, str | bool | int | float]
 Made = Span | None
@@ -69,12 +69,6 @@ class Spans:
         self._hash_key = hash_key
         self.on_hit = wanted == "all"
         self.attributes = attributes
-        self.after_fork()
-        renew_in_children(self)
-
-    def after_fork(self) -> None:
-        """What is left unended is the parent's to end."""
-        self._lost: deque[tuple[Span, str, int]] = deque()
 
     # Spans
 
@@ -90,7 +84,7 @@ class Spans:
         if not self._wanted or not _would_record():
             return _NO_SPAN
         span = self._start(verb, key)
-        return _lived(span, current_in(span))
+        return _NO_SPAN if span is None else self._lived(span, current_in(span))
 
     def open(self, verb: str, key: str | None = None) -> Span | None:
         """The same for what begins and ends in different calls: `current_in` and `close_span` go with it."""
@@ -112,7 +106,7 @@ class Spans:
         if not self._wanted or not _has_provider():
             return _attached(nothing) if get_current_context() else _NO_SPAN
         span = self._start(verb, key, nothing, started_by, attributes)
-        return _lived(span, _attached(_inside(span, nothing)))
+        return _attached(nothing) if span is None else self._lived(span, _attached(_inside(span, nothing)))
 
     def here(self) -> object:
         """Where something in the background is begun: for `apart`; `None`: there is no span."""
@@ -121,19 +115,38 @@ class Spans:
     def lose(self, span: Span, error_type: str) -> None:
         """What `open` began was dropped, and ends now. Takes no lock: a garbage collector calls this.
 
-        It is told by whoever makes the next span, or by `end_lost`.
+        It is told by whoever makes the next span, for any cache, or by `end_lost`.
         """
-        self._lost.append((span, error_type, int(SYSTEM_CLOCK.time() * 1e9)))
+        _LOST.spans.append((span, error_type, int(SYSTEM_CLOCK.time() * 1e9)))
 
     def end_lost(self) -> None:
         """End what was dropped."""
-        while self._lost:
+        while _LOST.spans:
             try:
-                span, error_type, at = self._lost.popleft()
+                span, error_type, at = _LOST.spans.popleft()
             except IndexError:  # another thread has it
                 return
-            mark_failed(span, error_type)
-            span.end(at)
+            close_span(span, error_type, at)
+
+    @contextlib.contextmanager
+    def _lived(self, span: Span, inside: AbstractContextManager[object]) -> Iterator[Span]:
+        error_type: str | None = None
+        dropped = False
+        try:
+            with inside:
+                yield span
+        except GeneratorExit as error:
+            # A task that its event loop has dropped: the garbage collector is here, perhaps inside of a lock of the
+            # span processor that is to be told.
+            self.lose(span, type(error).__qualname__)
+            dropped = True
+            raise
+        except BaseException as error:
+            error_type = type(error).__qualname__
+            raise
+        finally:
+            if not dropped:
+                close_span(span, error_type)
 
     def _start(
         self,
@@ -142,16 +155,20 @@ class Spans:
         context: Context | None = None,
         started_by: object = None,
         attributes: Mapping[str, Any] | None = None,
-    ) -> Span:
-        if self._lost:
+    ) -> Made:
+        if _LOST.spans:
             self.end_lost()
-        return (SWITCH.tracer or self._tracer).start_span(
-            f"{verb} {self._name}",
-            context,
-            SpanKind.INTERNAL,
-            {names.NAME: self._name, **(attributes or {}), **self.named(key)},
-            [Link(started_by)] if isinstance(started_by, SpanContext) else None,
-        )
+        try:
+            return (SWITCH.tracer or self._tracer).start_span(
+                f"{verb} {self._name}",
+                context,
+                SpanKind.INTERNAL,
+                {names.NAME: self._name, **(attributes or {}), **self.named(key)},
+                [Link(started_by)] if isinstance(started_by, SpanContext) else None,
+            )
+        except Exception as error:  # noqa: BLE001  # of a sampler or a span processor, whoever has made it
+            unheard(error)
+            return None
 
     # Attributes
 
@@ -171,13 +188,13 @@ class Spans:
         Unless that is one of ours: it is about another request, within whose load this one is.
         """
         span = get_current_span() if self.attributes and SWITCH.on else None
-        if span is not None and span.is_recording() and get_current_context().get(_OURS) is not span:
+        if span is not None and span.is_recording() and not _is_apart(span):
             told = described(result, layer, ttl=ttl, age=age, fwd=fwd, stale=stale)
-            span.set_attributes({names.NAME: self._name, **told, **self.named(key)})
+            tell(span, {names.NAME: self._name, **told, **self.named(key)})
         if self.on_hit:
             with self.around("get", key) as own:
                 if own is not None:
-                    own.set_attributes(described(result, layer, ttl=ttl, age=age, fwd=fwd, stale=stale))
+                    tell(own, described(result, layer, ttl=ttl, age=age, fwd=fwd, stale=stale))
 
     def named(self, key: str | None) -> dict[str, str]:
         """The attribute that stands for a key; empty where none shall."""
@@ -237,35 +254,37 @@ def _inside(span: Span, context: Context | None = None) -> Context:
     return set_value(_OURS, span, trace.set_span_in_context(span, context))
 
 
-def mark_failed(span: Span | None, error_type: str) -> None:
+def tell(span: Span, attributes: Attributes) -> None:
+    """Set attributes of a span."""
+    try:
+        span.set_attributes(attributes)
+    except Exception as error:  # noqa: BLE001  # a span of any tracer
+        unheard(error)
+
+
+def mark_failed(span: Made, error_type: str) -> None:
     """Say of a span that it failed."""
-    if span is not None:
-        # The type only: the text of a foreign exception may carry what must not leave the process, and so may the name
-        # of a type that was made at run time.
-        span.set_attribute(names.ERROR_TYPE, error_type if is_type(error_type) else names.OTHER)
+    if span is None:
+        return
+    # The type only: the text of a foreign exception may carry what must not leave the process, and so may the name of a
+    # type that was made at run time.
+    tell(span, {names.ERROR_TYPE: error_type if is_type(error_type) else names.OTHER})
+    try:
         span.set_status(Status(StatusCode.ERROR))
+    except Exception as error:  # noqa: BLE001  # likewise
+        unheard(error)
 
 
-def close_span(span: Span | None, error_type: str | None) -> None:
-    """End what `Spans.open` began."""
+def close_span(span: Made, error_type: str | None, at: int | None = None) -> None:
+    """End what `Spans.open` began. `at`: nanoseconds since the epoch; `None`: now."""
     if span is None:
         return
     if error_type is not None:
         mark_failed(span, error_type)
-    span.end()
-
-
-@contextlib.contextmanager
-def _lived(span: Span, inside: AbstractContextManager[object]) -> Iterator[Span]:
-    error_type: str | None = None
     try:
-        with inside:
-            yield span
-    except BaseException as error:
-        error_type = type(error).__qualname__
-        raise
-    finally:
-        close_span(span, error_type)
+        span.end(at)
+    except Exception as error:  # noqa: BLE001  # of a span processor, whoever has made it
+        unheard(error)
 
 
 @contextlib.contextmanager
@@ -286,21 +305,43 @@ def _attached(context: Context) -> Iterator[None]:
             otel_context.detach(token)  # type: ignore[arg-type]  # what `attach` gave
 
 
+class _Lost:
+    """Spans that are still to be ended. Those of all caches, since what drops a load often drops its cache as well."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """What is left unended is the parent's to end."""
+        self.spans: deque[tuple[Span, str, int]] = deque()
+
+
+_LOST = _Lost()
 _OURS = create_key("aurelis-cache-span")
 """Where a context has the span, if it is one of ours, that is current in it."""
+_SUPPRESSED: str = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
+"""Where the SDK says of a context that it exports in it: whatever is told of there would be exported next."""
 _NO_SPAN: AbstractContextManager[None] = contextlib.nullcontext()
 # As long as there is no provider, `get_tracer_provider` looks into the environment at each call, which costs more than
 # all else that happens on the way to a shared layer. So the variable behind it is asked first, where there is one.
 _API = vars(trace)
-_NAMED_BY_ENVIRONMENT = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
+
+
+def _is_apart(span: Span) -> bool:
+    """Whether the current span is to be told nothing: it is one of ours, or there shall be no telemetry here."""
+    context = get_current_context()
+    return context.get(_OURS) is span or bool(context.get(_SUPPRESSED))
 
 
 def _would_record() -> bool:
     if not SWITCH.on:
         return False
-    if get_current_context():
-        parent = trace.get_current_span().get_span_context()
-        if parent.is_valid:
+    if context := get_current_context():
+        if context.get(_SUPPRESSED):
+            return False
+        parent = current_span_context()
+        if parent is not None:
             return parent.trace_flags.sampled
     return _has_provider()
 
@@ -310,29 +351,41 @@ def _has_provider() -> bool:
         return False
     if SWITCH.tracer is not None:
         return True
-    if _API.get("_TRACER_PROVIDER", _API) is None and not _NAMED_BY_ENVIRONMENT:
+    if _API.get("_TRACER_PROVIDER", _API) is None and not SWITCH.tracers_named:
         return False
     return not isinstance(_tracer_provider(), (ProxyTracerProvider, trace.NoOpTracerProvider))
 
 
 def _tracer_provider() -> Any:  # `get_tracer_provider` is typed with the interface, which hides the proxy
-    return trace.get_tracer_provider()
+    try:
+        return trace.get_tracer_provider()
+    except Exception as error:  # noqa: BLE001  # whatever an entry point raises
+        SWITCH.tracers_named = False  # it would be looked for again at each request
+        unheard(error)
+        return ProxyTracerProvider()
 
 
-def current_span_context(span: Span | None = None) -> SpanContext | None:
+def current_span_context(span: Made = None) -> SpanContext | None:
     """Context of a span or of the current one, for links from those who wait for it; `None` without one."""
-    context = (trace.get_current_span() if span is None else span).get_span_context()
-    return context if context.is_valid else None
+    try:
+        context = (trace.get_current_span() if span is None else span).get_span_context()
+        return context if context.is_valid else None
+    except Exception as error:  # noqa: BLE001  # a span of any tracer
+        unheard(error)
+        return None
 
 
-def link(span: Span | None, context: object) -> None:
+def link(span: Made, context: object) -> None:
     """Link the span to what it waited for: a `current_span_context`, or `None`, which changes nothing."""
     if span is not None and isinstance(context, SpanContext):
-        span.add_link(context)
+        try:
+            span.add_link(context)
+        except Exception as error:  # noqa: BLE001  # a span of any tracer
+            unheard(error)
 
 
-def shared(span: Span | None, context: object) -> None:
+def shared(span: Made, context: object) -> None:
     """Say of the span of a request that it has waited for the load of another one. `context`: as for `link`."""
     if span is not None:
-        span.set_attribute(names.COLLAPSED, True)
+        tell(span, {names.COLLAPSED: True})
         link(span, context)

@@ -41,6 +41,7 @@ from ._attributes import LAYER as LAYER
 from ._attributes import LAYER_FAILED as LAYER_FAILED
 from ._attributes import MAX_ERROR_TYPES as MAX_ERROR_TYPES
 from ._attributes import MAX_MODELS as MAX_MODELS
+from ._attributes import MAX_PLACES as MAX_PLACES
 from ._attributes import MESSAGE_KINDS as MESSAGE_KINDS
 from ._attributes import MISS as MISS
 from ._attributes import MODEL as MODEL

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from opentelemetry import metrics, trace
-from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 from opentelemetry.trace import TracerProvider
 
 from aurelis.cache._clock import SYSTEM_CLOCK
@@ -20,12 +20,13 @@ from aurelis.cache._trouble import Incidents
 from aurelis.cache.exceptions import ConfigurationError, MissingExtraError
 
 from . import names
-from ._bounded import Bounded, is_model, is_type
+from ._bounded import Bounded, is_name, is_type
 from ._cells import REGISTRY, Cell, CellTable, Sum
 from ._inherited import forget
 from ._reading import Reading
 from ._spans import Spans
 from ._switch import SWITCH
+from ._unheard import unheard
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class Instruments:
     def __init__(self, provider: MeterProvider | None = None, only: set[str] | None = None) -> None:
         self.only = only
         self._provider = None if provider is None else weakref.ref(provider)
-        meter = metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
+        meter = _meter(provider)
         self.histograms: dict[str, Histogram] = {}
         self._all: list[object] = []
         for metric in names.METRICS:
@@ -81,12 +82,7 @@ class Instruments:
     @property
     def is_global(self) -> bool:
         """Whether the provider has become the global one since it was named."""
-        return self._provider is not None and self._provider() is metrics.get_meter_provider()
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the provider that was named is garbage."""
-        return self._provider is not None and self._provider() is None
+        return self._provider is not None and self._provider() is _global_provider()
 
     def begin_anew(self) -> None:
         """Let go of what was reported, in a child: its parent has reported it."""
@@ -100,35 +96,73 @@ class Instruments:
             series = ((dict(attributes), value) for attributes, value in read(metric).items())
             only = self.only
             if only is not None and self.is_global:  # the SDK keeps these, and drops those of the other set
-                only = _PROVIDERS.sets[0].only
+                only = _PROVIDERS.first().only
             return [Observation(value, found) for found, value in series if only is None or found[names.NAME] in only]
 
         return observe
+
+
+def _meter(provider: MeterProvider | None) -> Meter:
+    if provider is None and _global_provider() is None:
+        provider = metrics.NoOpMeterProvider()
+    return metrics.get_meter(names.SCOPE, _VERSION, provider, names.SCHEMA_URL)
+
+
+def _global_provider() -> MeterProvider | None:
+    """The global provider; `None`: the environment names one that cannot be made."""
+    if not SWITCH.meters_broken:
+        try:
+            return metrics.get_meter_provider()
+        except Exception as error:  # noqa: BLE001  # whatever an entry point raises
+            SWITCH.meters_broken = True  # it would be looked for again with each duration
+            unheard(error)
+    return None
 
 
 class _Providers:
     """The sets of instruments in use.
 
     One behind the global provider, one for each provider named explicitly, and one that is read in the process itself.
+    Those of the named ones are not held: whoever collects has their callbacks, and with these the sets, so that a set
+    is there as long as its provider or a reader of it is.
     """
 
     def __init__(self) -> None:
-        self.sets: tuple[Instruments, ...] = ()
-        self._inner: tuple[Instruments, Any, MeterProvider] | None = None
+        self.sets: tuple[weakref.ref[Instruments], ...] = ()
+        self._first: Instruments | None = None
+        self._inner: tuple[Instruments, Any] | None = None
         self._lock = threading.Lock()
         self._named: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
         renew_in_children(self)
 
     def ensure_global(self) -> None:
         """Made with the first cache. The API's proxies bind to a provider that is set later."""
-        if not self.sets:
+        if self._first is None:
             with self._lock:
-                self.sets = self.sets or (Instruments(only=None if SWITCH.on else set()),)
+                if self._first is None:
+                    first = Instruments(only=None if SWITCH.on else set())
+                    self.sets = (weakref.ref(first),)
+                    self._first = first
+
+    def first(self) -> Instruments:
+        """The set of the global provider."""
+        self.ensure_global()
+        assert self._first is not None
+        return self._first
+
+    def living(self) -> list[Instruments]:
+        """All sets, that of the global provider first."""
+        return [instruments for reference in self.sets if (instruments := reference()) is not None]
+
+    def _use(self, instruments: Instruments) -> None:
+        self.sets = tuple(map(weakref.ref, (*self.living(), instruments)))
+
+    def _drop(self, instruments: Instruments) -> None:
+        self.sets = tuple(weakref.ref(each) for each in self.living() if each is not instruments)
 
     def switch(self, on: bool) -> bool:
         """Report to the global provider, or do not; returns whether it was so before."""
-        self.ensure_global()
-        instruments = self.sets[0]
+        instruments = self.first()
         before, instruments.only = instruments.only is None, None if on else set()
         return before
 
@@ -137,26 +171,22 @@ class _Providers:
         self.ensure_global()
         with self._lock:
             # The set of the global provider is there already.
-            if provider in self._named or provider is metrics.get_meter_provider():
+            if provider in self._named or provider is _global_provider():
                 instruments = self._named.get(provider)
                 if instruments is None or instruments.only is None:
                     return False
                 instruments.only = None
             else:
                 self._named[provider] = instruments = Instruments(provider)
-            self.sets = (*self._living(), instruments)
+            self._use(instruments)
         return True
-
-    def _living(self) -> Iterable[Instruments]:
-        """Those whose provider is not garbage: nobody could be told by it, but for a reader that nobody can stop."""
-        return (each for each in self.sets if not each.is_gone)
 
     def remove(self, provider: MeterProvider) -> None:
         """Report no longer to a provider that was added."""
         with self._lock:
             instruments = self._named[provider]
             instruments.only = set()  # the SDK lets go of no instrument
-            self.sets = tuple(each for each in self.sets if each is not instruments)
+            self._drop(instruments)
 
     def reader(self, name: str) -> Any:  # an `InMemoryMetricReader`, whose module may be absent
         """The reader of the process's own provider, which from now on reports caches of this name, too."""
@@ -164,9 +194,9 @@ class _Providers:
         with self._lock:
             if self._inner is None:
                 provider, reader = _inner_provider()
-                self._inner = Instruments(provider, only=set()), reader, provider
-                self.sets = (*self._living(), self._inner[0])
-            instruments, reader, _ = self._inner
+                self._inner = Instruments(provider, only=set()), reader
+                self._use(self._inner[0])
+            instruments, reader = self._inner
             assert instruments.only is not None
             instruments.only.add(name)
         return reader
@@ -174,9 +204,9 @@ class _Providers:
     def after_fork(self) -> None:
         self._lock = threading.Lock()
         if self._inner is not None:  # its locks may be held for ever; the next reader has another
-            self.sets = tuple(each for each in self.sets if each is not self._inner[0])
+            self._drop(self._inner[0])
             self._inner = None
-        for instruments in {*self.sets, *self._named.values()}:
+        for instruments in {*self.living(), *self._named.values()}:
             instruments.begin_anew()
 
 
@@ -196,10 +226,7 @@ _PROVIDERS = _Providers()  # process-wide for the reason given at Instruments
 
 
 def instrument(meter_provider: MeterProvider) -> None:
-    """Report to this meter provider as well as to the global one, for as long as anybody holds the provider.
-
-    Doing it twice for one provider does nothing.
-    """
+    """Report to this meter provider as well as to the global one. Doing it twice for one provider does nothing."""
     _PROVIDERS.add(meter_provider)
 
 
@@ -212,7 +239,7 @@ def begin_reporting(meter_provider: MeterProvider | None, tracer_provider: Trace
         tracer_provider: for spans, in place of the global one. `None`: they are for the global one.
     """
     on, tracer = SWITCH.on, SWITCH.tracer
-    globally = _PROVIDERS.switch(True) if meter_provider in (None, metrics.get_meter_provider()) else None
+    globally = _PROVIDERS.switch(True) if meter_provider in (None, _global_provider()) else None
     added = meter_provider is not None and _PROVIDERS.add(meter_provider)
     SWITCH.on = True
     if tracer_provider is not None:
@@ -264,12 +291,15 @@ def read(name: str) -> Reading:
 
 def _record(metric: names.Metric, value: float, attributes: dict[str, str]) -> None:
     """Record a value of a histogram. `attributes`: the cache's name among them."""
-    sets, name = _PROVIDERS.sets, attributes[names.NAME]
+    sets, name = _PROVIDERS.living(), attributes[names.NAME]
     for instruments in sets:
         if (only := instruments.only) is None or name in only:
-            if instruments.is_gone or (instruments.is_global and sets[0].only is None):
-                continue  # it is for nobody; or by both sets it would be the same instrument
-            instruments.histograms[metric.name].record(value, attributes)
+            if instruments.is_global and sets[0].only is None:
+                continue  # by both sets it would be the same instrument
+            try:
+                instruments.histograms[metric.name].record(value, attributes)
+            except Exception as error:  # noqa: BLE001  # of an aggregation or a reservoir, whoever has made it
+                unheard(error)
 
 
 class Sizes:
@@ -313,7 +343,8 @@ class Telemetry:
         self._incidents = Incidents("something failed, and is done without")
         self.table = CellTable(**{names.NAME: name})
         REGISTRY.add(self, self.table)
-        tracer = trace.get_tracer(names.SCOPE, _VERSION, schema_url=names.SCHEMA_URL)
+        # Not by `trace.get_tracer`, which raises where the environment names a provider that cannot be made.
+        tracer = trace.ProxyTracerProvider().get_tracer(names.SCOPE, _VERSION, names.SCHEMA_URL)
         self.spans = Spans(name, tracer, spans, attributes=span_attributes, hash_key=span_hash_key)
         self._requests: dict[tuple[str, str | None], Cell] = {}
         self._stores: dict[str, Cell] = {}
@@ -334,6 +365,7 @@ class Telemetry:
         self._saved_by_others: Saved | None = None
         self.prices = False
         self.error_kind = Bounded(names.MAX_ERROR_TYPES, is_type)
+        self.place = Bounded(names.MAX_PLACES, is_name)
         self._durations: dict[tuple[str, str | None, str | None], dict[str, str]] = {}
 
     # Series that begin with zero: one that begins with its first event has no increase by it
@@ -397,7 +429,7 @@ class Telemetry:
 
     def saved_by(self, model: str) -> Saved:
         """Where it is counted what an answer of this model saves. The hot path looks into `saved` first."""
-        if len(self.saved) < names.MAX_MODELS and (not model or is_model(model)):
+        if len(self.saved) < names.MAX_MODELS and (not model or is_name(model)):
             self.saved[model] = saved = Saved(self.table, model, prices=self.prices)
             return saved
         if self._saved_by_others is None:
@@ -508,18 +540,8 @@ class Telemetry:
         of: Hashable = None,
         **attributes: str,
     ) -> None:
-        """Have a level of `subject` read at each collection, without keeping the subject alive.
-
-        Args:
-            of: as of `Gauge`.
-        """
-        reference = weakref.ref(subject)
-
-        def level() -> float | None:
-            alive = reference()
-            return None if alive is None else read(alive)
-
-        self.table.gauge(metric, level, of, **attributes)
+        """Have a level of `subject` read at each collection, as `CellTable.gauge`."""
+        self.table.gauge(metric, subject, read, of, **attributes)
 
     def closed(self) -> None:
         """The cache was closed: it holds and asks nothing any more, and what others still hold is theirs to tell."""
