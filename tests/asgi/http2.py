@@ -24,7 +24,7 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.asgi.sockets import HOST, Server, listening_socket
+from tests.asgi.sockets import HOST, listening_socket, running
 
 Lines = list[tuple[str, str]]
 
@@ -142,14 +142,8 @@ async def uvicorn_http2(app: ASGIApp, *, date: bool = True) -> AsyncIterator[int
         server_header=date,
         timeout_graceful_shutdown=5,
     )
-    server = Server(config)
-    with listening_socket() as listener:
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            await task
+    async with running(config) as port:
+        yield port
 
 
 @contextlib.asynccontextmanager

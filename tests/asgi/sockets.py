@@ -40,6 +40,13 @@ async def served(
 ) -> AsyncIterator[int]:
     """Run the app under uvicorn in this event loop; gives the port."""
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan=lifespan, timeout_graceful_shutdown=5)
+    async with running(config, send_buffer) as port:
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def running(config: uvicorn.Config, send_buffer: int | None = None) -> AsyncIterator[int]:
+    """Run what is configured in this event loop; gives the port. `send_buffer`: as for `listening_socket`."""
     server = Server(config)
     with listening_socket(send_buffer) as listener:
         task = asyncio.create_task(server.serve(sockets=[listener]))

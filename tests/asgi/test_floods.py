@@ -66,7 +66,7 @@ async def test_endless_queries_take_a_bounded_room(make_manager: MakeManager) ->
         for number in range(50):
             await ask(app, f"/?{number}&" + "a" * 60_000)
         assert app._remembered_target.cache_info().currsize <= 4096
-        assert len(app.exchange._unshareable) <= 4096
+        assert len(app.exchange._unshareable._until) <= 4096
     assert entries(manager) <= 100
     assert used(manager) <= 1_000_000
 

@@ -33,7 +33,8 @@ from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
-import aurelis.cache.manager
+import aurelis.cache._assembly
+import aurelis.cache._cache_manager
 from aurelis.cache import CacheConfig, CacheLayer, CacheManager, cached
 from aurelis.cache._computing import Computing
 from aurelis.cache._engine import Engine
@@ -279,11 +280,10 @@ def taken_out() -> Iterator[None]:
         begin(self, *args, **named)
         self.fresh, self._from_memory = MethodType(_FRESH, self), MethodType(_FROM_MEMORY, self)
 
-    module = aurelis.cache.manager
     with (
-        mock.patch.object(module, "Telemetry", Silent),
-        mock.patch.object(module, "Engine", SilentEngine),
-        mock.patch.object(module, "Computing", SilentComputing),
+        mock.patch.object(aurelis.cache._assembly, "Telemetry", Silent),
+        mock.patch.object(aurelis.cache._assembly, "Engine", SilentEngine),
+        mock.patch.object(aurelis.cache._cache_manager, "Computing", SilentComputing),
         mock.patch.object(Exchange, "__init__", begin_silent),
     ):
         yield

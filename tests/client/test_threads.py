@@ -26,7 +26,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 async def test_there_are_so_many_and_no_more() -> None:
-    threads = Threads("some", 2, Usage())
+    threads = Threads("some", 2, Usage(print))
     gate = threading.Event()
     begun = [threads.begin(gate.wait), threads.begin(gate.wait)]  # type: ignore[arg-type]  # what it gives is nobody's
     assert all(thread is not None and thread.daemon and thread.name == "some" for thread in begun)
@@ -41,7 +41,7 @@ async def test_there_are_so_many_and_no_more() -> None:
 
 
 async def test_one_that_cannot_begin_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = Threads("some", 1, Usage())
+    threads = Threads("some", 1, Usage(print))
     ran = threading.Event()
     with monkeypatch.context() as patch:
         refuse(patch, "some")
@@ -60,7 +60,7 @@ def test_a_child_has_all_places() -> None:
         from aurelis.cache.client._usage import Usage
 
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads is what this is about
-        threads, gate = Threads("some", 1, Usage()), threading.Event()
+        threads, gate = Threads("some", 1, Usage(print)), threading.Event()
         assert threads.begin(gate.wait) is not None
         assert threads.begin(gate.wait) is None
         if (child := os.fork()) == 0:

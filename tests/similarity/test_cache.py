@@ -386,7 +386,7 @@ async def test_a_refresh_asks_the_model() -> None:
 async def test_who_asks_after_an_invalidation_does_not_share_what_was_found_before(
     manager: CacheManager, similar: SimilarityCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, go_on, decide = asyncio.Event(), asyncio.Event(), similar._decided
+    found, go_on, decide = asyncio.Event(), asyncio.Event(), similar._searching._decided
 
     async def decided(*arguments: Any) -> Any:
         result = await decide(*arguments)
@@ -397,7 +397,7 @@ async def test_who_asks_after_an_invalidation_does_not_share_what_was_found_befo
     async def ask() -> Answer:
         return ROME
 
-    monkeypatch.setattr(similar, "_decided", decided)
+    monkeypatch.setattr(similar._searching, "_decided", decided)
     await ModelResponseCache(manager).cache_response("m", ASKED, {}, PARIS, tags=["document"])
     before = asyncio.create_task(similar.get_or_compute("m", REASKED, {}, ask))
     await found.wait()

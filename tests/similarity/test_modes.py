@@ -274,7 +274,7 @@ async def test_errors_stay_below_the_bound_and_what_is_right_is_served(right: fl
                 similarity = draw.uniform(0.9, 0.99)
                 truth = PARIS if draw.random() < right else Answer("success", f"{number}")
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr("aurelis.cache.similarity._cache.refusal", lambda one, other, gate: None)
+                    patch.setattr("aurelis.cache.similarity._searching.refusal", lambda one, other, gate: None)
                     given, computed = await asked(similar, number, similarity, truth)
                 if not computed:
                     served += 1

@@ -33,13 +33,11 @@ async def soften(stack: Stack, key: str, budget: Budget) -> bool:
             return await stack.take(guard, key, budget) or existed
         await guard.call("delete", partial(stack.layer.announce, (key,)), budget)
     except LayerError:
-        if stack.recovery is not None:
-            stack.recovery.not_removed(key)
+        stack.lower_layers.not_removed(key)
         raise
     finally:
         stack.forget(key)  # a reader may have promoted it
-    if stack.recovery is not None:
-        stack.recovery.settled((key,))
+    stack.lower_layers.settled((key,))
     return existed or softened
 
 

@@ -18,7 +18,7 @@ from aurelis.cache.testing import ManualClock
 from aurelis_asgi import CacheMiddleware
 from aurelis_httpx2 import AsyncCacheTransport
 from tests.asgi.http2 import asked, uvicorn_http2
-from tests.asgi.sockets import HOST, Server, listening_socket
+from tests.asgi.sockets import HOST, running
 from tests.asgi.visits import http_scope
 from tests.http.conformance.cases import Case
 from tests.http.conformance.origin import EARLY_HINT, ScriptedOrigin, asleep, joined
@@ -230,11 +230,5 @@ async def _serving(app: ASGIApp) -> AsyncIterator[int]:
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", http="h11", date_header=False, server_header=False
     )
-    server = Server(config)
-    with listening_socket() as listener:
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            await task
+    async with running(config) as port:
+        yield port

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
-import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain, repeat
-from secrets import token_hex
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from aurelis.cache._call_options import CallOptions, in_force
 from aurelis.cache._options import seconds
@@ -25,34 +19,27 @@ from aurelis.cache.exchange import (
     Hit,
     Items,
     Lead,
-    Live,
     Pending,
     Refused,
 )
 from aurelis.cache.http import (
     CacheStatus,
-    Fields,
     HttpPolicy,
     HttpRequest,
-    ResponseHead,
-    StoredResponse,
-    append_status,
-    is_not_modified,
-    not_modified_fields,
-    part_of,
 )
 from aurelis.cache.manager import AnyManager, CacheManager, manager_of
 from aurelis.cache.models import Catalogue, ModelPolicy, ModelRequest
-from aurelis.cache.telemetry import names
-from aurelis.cache.typing import Bypass, Pass, Record
+from aurelis.cache.typing import Bypass
 
-from ._calls import Call, Recogniser, decoded_head, patience_for_chunk, patience_for_head, shared_fields
+from ._calls import Call, Recogniser, decoded_head, patience_for_head
 from ._library import Library, Request, Response
 from ._lingering import Lingering
-from ._load import EXTENSIONS, Load, asking, unobserved
+from ._load import EXTENSIONS, Load, unobserved
 from ._options import ClientOptions
-from ._recall import Known, Recall
+from ._recall import Recall
+from ._responses import Responses, is_as_it_is, marked
 from ._several import Several, SeveralCache
+from ._thread_loads import ThreadLoads
 from ._threads import Threads
 from ._unsafe import Unsafe
 from ._usage import Usage
@@ -60,8 +47,6 @@ from ._wishes import EXTENSION, wishes, within
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
-
-_LOG = logging.getLogger("aurelis.cache")
 
 
 class ClientCache(Generic[Q, R]):
@@ -89,13 +74,16 @@ class ClientCache(Generic[Q, R]):
         # The hot path: for most transports it need not look for what they don't have.
         self._named = options.namespace is not None
         self._varied = options.variants > 1
-        self._paced = options.pacing != "burst"
         self._stand_on(manager_of(cache))
 
     def _stand_on(self, manager: CacheManager) -> None:
         options = self._options
         keys = manager.key_builder.build_key
         self._status = CacheStatus(manager.config.name)
+        self._responses = responses = Responses(self._library, self._status, options.pacing)
+        # No further call on the way to a hit.
+        self._repeat, self._replay, self._respond = responses.repeat, responses.replay, responses.respond
+        self._thread_loads: ThreadLoads[Q, R] = ThreadLoads(self._library, responses, self._lingering, self._refreshing)
         catalogue = Catalogue(options.operations, options.protocols)
         self._recognise = Recogniser(
             self._library.bytes_stream,
@@ -159,7 +147,7 @@ class ClientCache(Generic[Q, R]):
         if found is None:
             return await self._unsafe.heed(request, options, await ask(request))
         if isinstance(found, Alone):
-            return _mark(await ask(request), self._status.forwarded(found.reason, detail=found.detail))
+            return marked(await ask(request), self._status.forwarded(found.reason, detail=found.detail))
         if isinstance(found, _Stale):
             if found.hit.refresh:
                 self._refresh(request, found.exchange, found.call, found.hit, ask)
@@ -171,7 +159,7 @@ class ClientCache(Generic[Q, R]):
                 self._library.translate(error)
                 raise
             if given is None:
-                return _mark(await ask(request), self._status.forwarded("miss", detail="items"))
+                return marked(await ask(request), self._status.forwarded("miss", detail="items"))
             return self._given(request, found.call, given)
         if not isinstance(found, _Sought):
             return found
@@ -190,7 +178,7 @@ class ClientCache(Generic[Q, R]):
                 head, refused = decoded_head(response, call, self._library.decodes)
                 if not refused:
                     await self._heeding.freshen(call, head, begin)
-            return _mark(response, self._status.forwarded(answer.reason, detail=answer.detail))
+            return marked(response, self._status.forwarded(answer.reason, detail=answer.detail))
         if isinstance(answer, Hit) and answer.refresh:
             self._refresh(request, exchange, call, answer, ask)
         return self._respond(request, call, answer, load.extensions)
@@ -209,19 +197,19 @@ class ClientCache(Generic[Q, R]):
         if found is None:
             return self._unsafe.heed_blocking(request, options, ask(request))
         if isinstance(found, Alone):
-            return _mark(ask(request), self._status.forwarded(found.reason, detail=found.detail))
+            return marked(ask(request), self._status.forwarded(found.reason, detail=found.detail))
         if isinstance(found, _Stale):
             if found.hit.refresh:
-                self._refresh_blocking(request, found.exchange, found.call, found.hit, ask)
+                self._thread_loads.refresh(request, found.exchange, found.call, found.hit, ask)
             return self._replay(request, found.call, found.hit)
         if isinstance(found, Several):
             try:
-                given = self._several.send_blocking(request, found, ask, self._run_behind)
+                given = self._several.send_blocking(request, found, ask, self._thread_loads.run_behind)
             except Exception as error:
                 self._library.translate(error)
                 raise
             if given is None:
-                return _mark(ask(request), self._status.forwarded("miss", detail="items"))
+                return marked(ask(request), self._status.forwarded("miss", detail="items"))
             return self._given(request, found.call, given)
         if not isinstance(found, _Sought):
             return found
@@ -232,7 +220,7 @@ class ClientCache(Generic[Q, R]):
             self._library.translate(error)
             raise
         if isinstance(answer, Lead):
-            return self._lead(request, call, answer, ask)
+            return self._thread_loads.lead(request, call, answer, ask)
         if isinstance(answer, Alone):
             begin = self._heeding.now()
             response = ask(request)
@@ -240,9 +228,9 @@ class ClientCache(Generic[Q, R]):
                 head, refused = decoded_head(response, call, self._library.decodes)
                 if not refused:
                     self._heeding.run(self._heeding.freshen(call, head, begin))
-            return _mark(response, self._status.forwarded(answer.reason, detail=answer.detail))
+            return marked(response, self._status.forwarded(answer.reason, detail=answer.detail))
         if isinstance(answer, Hit) and answer.refresh:
-            self._refresh_blocking(request, exchange, call, answer, ask)
+            self._thread_loads.refresh(request, exchange, call, answer, ask)
         return self._respond(request, call, answer, EXTENSIONS)
 
     def _namespace(self) -> str:
@@ -305,33 +293,6 @@ class ClientCache(Generic[Q, R]):
         """Load a stale response anew in a task that nobody waits for, if not too many do so already."""
         exchange.refresh(call, hit, self._load(unobserved(request), call, ask, behind=True))
 
-    def _refresh_blocking(
-        self, request: Q, exchange: Exchange[Any], call: Call, hit: Hit, ask: Callable[[Q], R]
-    ) -> None:
-        """Load a stale response anew in a thread that nobody waits for, if not too many do so already."""
-        behind = unobserved(request)
-
-        def load(lead: Lead) -> None:
-            response = self._lead(behind, call, lead, ask)
-            try:
-                if not lead.recorder.over:  # what is not kept is of no use to anybody
-                    response.read()
-            finally:
-                response.close()
-
-        self._run_behind(partial(exchange.refresh_blocking, call, hit, load, exchange.here()))
-
-    def _run_behind(self, refresh: Callable[[], None]) -> None:
-        """Run something in a thread that nobody waits for, if not too many do so already."""
-
-        def run() -> None:
-            try:
-                refresh()
-            except Exception:  # noqa: BLE001  # nobody waits for it, and the cache has counted that it failed
-                _LOG.debug("a refresh in the background failed", exc_info=False)
-
-        self._refreshing.begin(run)
-
     def _find(
         self, request: Q, mark: bytes | None, options: CallOptions
     ) -> R | _Sought | _Stale | Several | Alone | None:
@@ -354,172 +315,15 @@ class ClientCache(Generic[Q, R]):
         if found.ttl <= 0:
             return _Stale(exchange, call, found)
         if mark is not None:
-            recall, fields = self._recall, found.response.headers
-            recall.keep(mark, exchange, call, found, as_it_is=_is_as_it_is(fields) and not self._pauses(found.response))
+            stored = found.response
+            as_it_is = is_as_it_is(stored.headers) and not self._responses.pauses(stored)
+            self._recall.keep(mark, exchange, call, found, as_it_is=as_it_is)
         return self._replay(request, call, found)
-
-    def _pauses(self, stored: StoredResponse) -> Iterable[float]:
-        """Seconds before each chunk of a stream; empty: it is given at once."""
-        pacing = self._options.pacing
-        if not self._paced or not stored.pauses:
-            return ()
-        if pacing == "recorded":
-            return [pause / 1000 for pause in stored.pauses]
-        return (0.0, *repeat(1 / float(pacing), len(stored.chunks) - 1))
-
-    def _repeat(self, request: Q, known: Known, hit: Hit) -> R:
-        library = self._library
-        stored = hit.response
-        header = known.header
-        ttl = hit.ttl if hit.ttl == math.inf else hit.ttl // 1
-        if header is None or header[0] is not stored.headers or header[1] != hit.age or header[2] != ttl:
-            fields = library.headers(self._hit_fields(stored.headers, hit))
-            known.header = header = (stored.headers, hit.age, ttl, fields)
-        response = library.hit(
-            stored.status,
-            headers=header[3],
-            stream=library.replayed(
-                stored.chunks if known.with_body else (), self._pauses(stored) if self._paced else ()
-            ),
-            request=request,
-            extensions=EXTENSIONS,
-        )
-        # Otherwise each response finds it out again, from all of its fields.
-        response.headers.encoding = header[3].encoding
-        if known.as_it_is:
-            response.replays()
-        return cast("R", response)
-
-    def _replay(self, request: Q, call: Call, hit: Hit) -> R:
-        stored = hit.response
-        status, fields, chunks = stored.status, stored.headers, stored.chunks
-        if isinstance(call, HttpRequest):
-            if is_not_modified(call.fields, stored):
-                status, fields, chunks = 304, not_modified_fields(stored), ()
-            elif call.method == "HEAD":
-                chunks = ()
-            elif b"range" in call.fields and _is_as_sent(fields):
-                part = part_of(call.fields, stored, token_hex(16).encode())
-                if part is not None:
-                    status, fields, chunks = part.status, part.fields, (part.body,) if part.body else ()
-        pauses = self._pauses(stored)
-        response = self._library.hit(
-            status,
-            headers=self._hit_fields(fields, hit),
-            stream=self._library.replayed(chunks, pauses),
-            request=request,
-            extensions=EXTENSIONS,
-        )
-        if _is_as_it_is(fields) and not pauses:
-            response.replays()
-        return cast("R", response)
-
-    def _hit_fields(self, fields: Fields, hit: Hit) -> list[tuple[bytes, bytes]]:
-        ttl = None if hit.ttl == math.inf else hit.ttl
-        forwarded = hit.forwarded
-        member = self._status.hit(ttl=ttl)
-        if hit.layer == names.NEGATIVE:
-            # SDKs that are told when to try again do not spend their attempts on what is only repeated here.
-            if ttl is not None:
-                fields += ((b"retry-after", b"%d" % math.ceil(ttl)),)
-            member = self._status.hit(ttl=ttl, detail="negative")
-        if forwarded is not None:
-            member = self._status.forwarded(
-                forwarded.reason,
-                status=forwarded.status,
-                ttl=ttl,
-                stored=forwarded.stored,
-                collapsed=forwarded.collapsed,
-            )
-        return [*fields, (b"age", b"%d" % hit.age), (b"cache-status", member)]
 
     def _given(self, request: Q, call: Call, given: R | Hit | Refused) -> R:
         if isinstance(given, (Hit, Refused)):
             return self._respond(request, call, given, EXTENSIONS)
         return given
-
-    def _respond(self, request: Q, call: Call, answer: Hit | Refused | Live, extensions: Mapping[str, Any]) -> R:
-        library = self._library
-        if isinstance(answer, Hit):
-            return self._replay(request, call, answer)
-        if isinstance(answer, Refused):
-            fields: Fields = ((b"content-length", b"0"),)
-            if isinstance(call, ModelRequest):
-                fields += ((b"x-should-retry", b"false"),)  # SDKs take it for a failure that may pass
-            return self._response(request, ResponseHead(504, fields), self._status.refused(), library.replayed(()))
-        member = self._forwarded(answer.reason, answer.head, answer.decision, collapsed=answer.collapsed)
-        if answer.reader is None:
-            answer.close()
-            return _mark(cast("R", answer.raw), member)
-        head = answer.head
-        patience = None  # who asks the origin waits as long as the inner transport does
-        if answer.collapsed:
-            head = ResponseHead(head.status, shared_fields(head, call, answer.decision))
-            patience = patience_for_chunk(request)
-        return self._response(request, head, member, library.live(answer, library, patience), extensions)
-
-    def _lead(self, request: Q, call: Call, lead: Lead, ask: Callable[[Q], R]) -> R:
-        handled = sys.exc_info()[1]
-        try:
-            with lead.asking():
-                response = ask(asking(request, call, lead.conditions))
-        except BaseException as error:
-            stale = lead.fail(error, handled)
-            lead.close()
-            if stale is None:
-                raise
-            return self._replay(request, call, stale)
-        try:
-            head, refused = decoded_head(response, call, self._library.decodes)
-            chunks = None
-            if isinstance(call, ModelRequest) and not refused and lead.awaits_body(head):
-                rest = response.iter_bytes()
-                first = next(rest, None)
-                chunks = rest if first is None else chain((first,), rest)
-            decision = lead.take(head, response, refused=refused)
-        except BaseException as error:
-            stale = lead.fail(error, handled)
-            lead.close()
-            response.close()
-            if stale is None:
-                raise
-            return self._replay(request, call, stale)
-        if isinstance(decision, Hit):
-            lead.close()
-            response.close()
-            return self._replay(request, call, decision)
-        member = self._forwarded(lead.reason, head, decision, collapsed=False)
-        if isinstance(decision, Pass):
-            lead.close()
-            return _mark(response, member)
-        return self._response(
-            request, head, member, self._library.led(lead, response, chunks, self._lingering), response.extensions
-        )
-
-    def _response(
-        self,
-        request: Q,
-        head: ResponseHead,
-        member: bytes,
-        stream: object,
-        extensions: Mapping[str, Any] = EXTENSIONS,
-    ) -> R:
-        return self._library.response(
-            head.status,
-            headers=[*head.headers, (b"cache-status", member)],
-            stream=stream,
-            request=request,
-            extensions=dict(extensions),
-        )
-
-    def _forwarded(self, reason: str, head: ResponseHead, decision: Record | Pass, *, collapsed: bool) -> bytes:
-        if isinstance(decision, Pass):
-            return self._status.forwarded(reason, status=head.status, detail=decision.reason)
-        lifetime = decision.lifetime
-        # Without a lifetime only the whole body decides: it is too early to say whether it will be stored.
-        return self._status.forwarded(
-            reason, status=head.status, ttl=lifetime, stored=lifetime is not None, collapsed=collapsed
-        )
 
 
 @dataclass(slots=True)
@@ -537,20 +341,3 @@ class _Sought:
 
     exchange: Exchange[Any]
     pending: Pending[Any]
-
-
-def _is_as_sent(fields: Fields) -> bool:
-    """Whether the stored bytes are those that the origin has counted and tagged, and not what was decoded of them."""
-    return any(name == b"content-length" for name, _ in fields)
-
-
-def _is_as_it_is(fields: Fields) -> bool:
-    """Whether the library would decode nothing in the body."""
-    return all(name != b"content-encoding" for name, _ in fields)
-
-
-def _mark(response: R, member: bytes) -> R:
-    headers = response.headers
-    before = headers["cache-status"].encode("latin-1") if "cache-status" in headers else None
-    headers["cache-status"] = append_status(before, member).decode("latin-1")
-    return response

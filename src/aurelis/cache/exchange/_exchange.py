@@ -5,51 +5,41 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from aurelis.cache._bridge import run_inline
 from aurelis.cache._decisions import Bypass, Follow, Load, Pass, Record, Refuse, Serve
 from aurelis.cache._entry import Entry
 from aurelis.cache._first_layer import Found
-from aurelis.cache._flight import Abandoned, Failed, Flight
+from aurelis.cache._flight import Flight
 from aurelis.cache._options import whole
 from aurelis.cache._shared_errors import SharedError
-from aurelis.cache.exceptions import CacheClosedError, RecursiveLoadError
 from aurelis.cache.http import LoadedResponse, ResponseHead, StoredResponse
 from aurelis.cache.manager import AnyManager, manager_of
 from aurelis.cache.telemetry import names
-from aurelis.cache.telemetry._spans import Attributes, Made, described, link, shared, tell
+from aurelis.cache.telemetry._spans import Attributes, described, tell
 from aurelis.cache.typing import ExchangePolicy
 
 from ._answers import Alone, Forwarded, Hit, Live, Pending, Refused, hit_of
+from ._joining import Joining
 from ._judgements import (
     is_at_hand,
-    is_for_its_leader,
-    is_miss,
     may_be_below,
     of_variant,
+    result_alone,
     stale_reason,
-    waits_longer,
     wants_body,
-    why,
-    would_block_itself,
 )
 from ._leading import Lead
 from ._loads import Loads
-from ._outcomes import Loading, Seat, Substitute, answer_of
 from ._recorder import Recorder, bare
+from ._unshareable import Unshareable
 from ._ways import Async, Blocking, Ways
 
 Q = TypeVar("Q")
 
 DEFAULT_MAX_BODY_BYTES: Final = 4 * 2**20
 _MAX_HOPS: Final = 4
-_MAX_LEADERS: Final = 3
-"""Loads of others that a request waits for, one after the other, before it asks for itself."""
-_UNSHAREABLE_SECONDS: Final = 30.0
-_MAX_UNSHAREABLE: Final = 4096
-_FAILURE: Final = ConnectionError("the origin has failed")
 
 
 class Exchange(Generic[Q]):
@@ -83,7 +73,9 @@ class Exchange(Generic[Q]):
         self._monotonic = self.engine.clock.monotonic
         self.max_body_bytes = max_body_bytes
         self._loads: Loads[Q] = Loads(self, on_refresh)
-        self._unshareable: dict[int, float] = {}  # by hash, as a stranger chooses how long a key is
+        self._unshareable = Unshareable(self._monotonic)
+        joining = Joining(self.engine, policy, self._loads, self._unshareable)
+        self._join, self._alone, self._count_absent = joining.join, joining.alone, joining.count_absent
 
     def count_costs(self) -> None:
         """From now on count what answers have cost, and those whose cost is not known."""
@@ -159,7 +151,7 @@ class Exchange(Generic[Q]):
 
     def bypass(self, decision: Bypass) -> Alone:
         """Count a request that the cache could have answered and must not."""
-        self.engine.note(_result_alone(decision.reason), fwd=decision.reason)
+        self.engine.note(result_alone(decision.reason), fwd=decision.reason)
         return self._alone(decision.reason, decision.detail)
 
     def note_again(self, reason: str) -> None:
@@ -262,102 +254,6 @@ class Exchange(Generic[Q]):
                         return answer
             return self._alone("miss")
 
-    async def _join(
-        self,
-        request: Q,
-        key: str,
-        entry: Entry | None,
-        decision: Load,
-        ways: Ways,
-        load: Callable[[Recorder[Q]], Awaitable[None]] | None,
-        patience: float | None,
-        span: Made,
-    ) -> Found | Follow | Hit | Alone | Live | Lead:
-        engine = self.engine
-        flights = engine.flights
-        tries = _MAX_LEADERS
-        while True:
-            if (lingering := flights.lingering(key, blocking=load is None)) is not None:
-                try:
-                    await ways.lingered(lingering)
-                except BaseException:
-                    self._count_absent()
-                    raise
-            try:
-                flight, leads = (flights.apart(key), True) if self._is_unshareable(key) else flights.join(key)
-            except RecursiveLoadError:
-                # The origin asks through this cache for what is being loaded: it gets what it would get without one.
-                return self._alone(decision.reason, "recursive")
-
-            def leave(flight: Flight[Any] = flight, leads: bool = leads) -> None:
-                flights.leave(flight, leads=leads)
-
-            if not leads and would_block_itself(flight, blocking=load is None):
-                leave()
-                return self._alone(decision.reason, "recursive")
-            stays = counted = False
-            seat = Seat()
-            try:
-                if leads:
-                    flight.patience = patience
-                    below = bool(engine.stack.lower) and decision.reason != "request"
-                    if load is not None:
-                        flights.start(flight, self._loads.run(flight, request, key, entry, below, load, seat))
-                    else:
-                        lead = await self._loads.begin(flight, request, key, entry, below, ways)
-                        if lead is not None:
-                            stays = counted = True
-                            return Lead(lead, why(decision, lead.found), leave, flight)
-                try:
-                    outcome = await ways.outcome(flight, None if leads else patience)
-                    if isinstance(outcome, Failed):
-                        if not leads and waits_longer(patience, flight, outcome) and (tries := tries - 1):
-                            counted = True
-                            continue
-                        outcome.again()
-                except BaseException:
-                    if not leads:
-                        shared(span, flight.link)
-                    raise
-                counted = not (leads and isinstance(outcome, Abandoned))
-                if isinstance(outcome, Abandoned):
-                    if leads:
-                        raise CacheClosedError("the event loop or the cache was closed during the load")
-                    continue
-                result: Found | Substitute | Loading = outcome.result
-                if isinstance(result, Found):
-                    return result
-                if isinstance(result, Substitute):
-                    if leads or self._fits(request, result):
-                        own = flight if leads and load is not None else None
-                        reason = why(decision, result.found)
-                        if not leads:
-                            link(span, flight.link)
-                        return answer_of(result, reason, engine, collapsed=not leads, flight=own)
-                    if tries := tries - 1:
-                        continue
-                    return self._alone(decision.reason)
-                if leads:
-                    stays = True
-                    reason = why(decision, result.found)
-                    return Live(result.head, result.decision, reason, False, seat.reader, result.raw, leave, flight)
-                if is_for_its_leader(result.decision) and (tries := tries - 1):
-                    continue
-                followed = self._share(request, result, decision, leave, flight)
-                stays = isinstance(followed, Live)
-                if stays:
-                    link(span, flight.link)
-                return followed
-            finally:
-                if not stays:
-                    seat.leave()
-                    leave()
-                if not counted and leads and flight.task is not None:
-                    # Only its end tells whether the origin is asked, and then the load is counted in its place.
-                    flight.task.add_done_callback(partial(self._count_unless_loaded, seat))
-                elif not counted:
-                    self._count_absent()
-
     def failed(self, failure: object, until: float) -> Hit:
         """Answer with what the key has failed with lately."""
         self.engine.count_negative()
@@ -368,28 +264,8 @@ class Exchange(Generic[Q]):
         return hit_of(entry, names.NEGATIVE, self._monotonic(), self._telemetry)
 
     def note(self, key: str, decision: Record | Pass) -> None:
-        """Remember for a while that responses under this key are not for sharing.
-
-        Otherwise each burst of requests for one would wait for the first response before it is loaded for each.
-        """
-        if not decision.shared if isinstance(decision, Record) else decision.lasting:
-            if len(self._unshareable) >= _MAX_UNSHAREABLE:
-                self._unshareable.clear()
-            self._unshareable[hash(key)] = self._monotonic() + _UNSHAREABLE_SECONDS
-        elif self._unshareable:
-            self._unshareable.pop(hash(key), None)
-
-    def _is_unshareable(self, key: str) -> bool:
-        return bool(self._unshareable) and self._unshareable.get(hash(key), 0.0) > self._monotonic()
-
-    def _fits(self, request: Q, substitute: Substitute) -> bool:
-        """Whether what took the place of a response that was loaded for another is an answer to this request."""
-        now = self._monotonic()
-        if not substitute.shared:
-            return False
-        if substitute.result == names.REVALIDATED:
-            return isinstance(self.policy.on_lookup(request, substitute.entry, now), Serve)
-        return isinstance(self.policy.on_error(request, substitute.entry, _FAILURE, now), Serve)
+        """Remember for a while whether responses under this key are for sharing."""
+        self._unshareable.note(key, decision)
 
     def refresh(self, request: Q, hit: Hit, load: Callable[[Recorder[Q]], Awaitable[None]]) -> None:
         """Load in the background what a hit with `refresh` has answered, unless somebody does so already.
@@ -418,47 +294,6 @@ class Exchange(Generic[Q]):
         """The flight of a load in the background; `None`: there is one already, or there are too many."""
         return self._loads.behind(key)
 
-    def _count_absent(self) -> None:
-        """Count a request whose load failed, or whose caller left before there was an answer."""
-        self.engine.telemetry.miss.n += 1
-        self.engine.telemetry.coalesced.n += 1
-
-    def _count_unless_loaded(self, seat: Seat, _: object) -> None:
-        if not seat.loads:
-            self._count_absent()
-
-    def _share(
-        self, request: Q, loading: Loading, decision: Load, leave: Callable[[], None], flight: Flight[Any]
-    ) -> Live | Follow | Alone:
-        if isinstance(loading.decision, Pass) or loading.recording is None:
-            return self._alone(decision.reason, loading.decision.reason if isinstance(loading.decision, Pass) else "")
-        if not loading.recording.is_complete() and not flight.alive():
-            # The thread that loaded it has ended or dropped the response, so the rest will never come.
-            self.engine.flights.land(flight)
-            return self._alone(decision.reason, "abandoned")
-        verdict = self.policy.on_shared(request, loading.request, loading.head, loading.response_time)
-        if isinstance(verdict, Follow):
-            return verdict
-        if isinstance(verdict, Bypass):
-            return self._alone(verdict.reason, verdict.detail)
-        reader = loading.recording.reader()
-        if reader is None:  # too large to keep, and its start is gone
-            return self._alone(decision.reason, "too-large")
-        self.engine.telemetry.miss.n += 1
-        self.engine.telemetry.coalesced.n += 1
-        reason, route = why(decision, loading.found), loading.route
-        return Live(loading.head, loading.decision, reason, True, reader, None, leave, flight, route)
-
-    def _alone(self, reason: str, detail: str = "") -> Alone:
-        telemetry = self.engine.telemetry
-        (telemetry.miss if _result_alone(reason) == names.MISS else telemetry.bypass).n += 1
-        return Alone(reason, detail)
-
-
-def _result_alone(reason: str) -> str:
-    """The result of a request that asks the origin for itself alone."""
-    return names.MISS if is_miss(reason) else names.BYPASS
-
 
 def _described(answer: Found | Follow | Hit | Alone | Refused | Live | Lead) -> Attributes:
     match answer:
@@ -480,6 +315,6 @@ def _described(answer: Found | Follow | Hit | Alone | Refused | Live | Lead) -> 
         case Refused():
             return described(names.BYPASS)
         case Alone():
-            return described(_result_alone(answer.reason), fwd=answer.reason)
+            return described(result_alone(answer.reason), fwd=answer.reason)
         case _:
             return {}

@@ -19,10 +19,11 @@ from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry._spans import Made, described, link, tell
 
 from ._answers import Hit, Refused, body_size
+from ._board import Board
 from ._exchange import Exchange
 from ._judgements import waits_longer, would_block_itself
 from ._outcomes import Loading, Substitute
-from ._party import Ask, Board, Declined, PartyLoad
+from ._party import Ask, Declined, PartyLoad
 from ._ways import Ways
 
 Q = TypeVar("Q")

@@ -34,6 +34,11 @@ def why(decision: Load, found: str) -> str:
     return found if found and decision.reason in _ABSENT else decision.reason
 
 
+def result_alone(reason: str) -> str:
+    """The result of a request that asks the origin for itself alone."""
+    return names.MISS if is_miss(reason) else names.BYPASS
+
+
 def may_be_below(decision: Lookup) -> bool:
     """Whether a request that nobody loads for could still be answered by a lower layer."""
     return isinstance(decision, Refuse) or (isinstance(decision, Bypass) and decision.reason in MISSES)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from contextvars import Context
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -14,7 +15,6 @@ from aurelis.cache._decisions import Load
 from aurelis.cache._entry import Entry
 from aurelis.cache._first_layer import Found
 from aurelis.cache._flight import Flight, enter
-from aurelis.cache._guard import Budget
 from aurelis.cache.telemetry import names
 from aurelis.cache.telemetry._spans import Made, mark_failed
 
@@ -32,6 +32,25 @@ MAX_REFRESHES: Final = 64
 
 LONGEST_LOAD: Final = 3600.0
 """Seconds after which a response that is still being loaded is not stored in a shared layer any more."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Wanted(Generic[Q]):
+    """A response that the origin is to be asked for, unless it is found on the way there.
+
+    Attributes:
+        flight: of those who wait for it.
+        stale: what is known of it, and is no answer.
+        below: lower layers are looked into before the origin is asked.
+        behind: why it is loaded in the background; empty: somebody waits for it.
+    """
+
+    flight: Flight[Any]
+    request: Q
+    key: str
+    stale: Entry | None
+    below: bool
+    behind: str = ""
 
 
 class Loads(Generic[Q]):
@@ -52,31 +71,20 @@ class Loads(Generic[Q]):
         self._engine = exchange.engine
         self.refreshes: set[asyncio.Task[None]] = set()
 
-    async def run(
-        self,
-        flight: Flight[Any],
-        request: Q,
-        key: str,
-        stale: Entry | None,
-        below: bool,
-        load: Callable[[Recorder[Q]], Awaitable[None]],
-        seat: Seat,
-    ) -> None:
-        """Load in the running task, and end the flight. `below`: look into lower layers before the origin is asked."""
-        await self._run(flight, request, key, stale, below, load, seat)
+    async def run(self, wanted: Wanted[Q], load: Callable[[Recorder[Q]], Awaitable[None]], seat: Seat) -> None:
+        """Load in the running task, and end the flight."""
+        await self._run(wanted, load, seat)
 
     async def _run_behind(
         self,
-        flight: Flight[Any],
-        request: Q,
+        wanted: Wanted[Q],
         hit: Hit,
         load: Callable[[Recorder[Q]], Awaitable[None]],
         seat: Seat,
         started_by: object,
     ) -> None:
-        below = bool(self._engine.stack.lower)
         with self._apart(hit, started_by) as span:
-            error = await self._run(flight, request, hit.key, None, below, load, seat, hit.refresh)
+            error = await self._run(wanted, load, seat)
             if error is not None:
                 mark_failed(span, type(error).__qualname__)
 
@@ -86,25 +94,17 @@ class Loads(Generic[Q]):
         return spans.apart("revalidate", started_by, hit.key, {names.REFRESH_REASON: hit.refresh})
 
     async def _run(
-        self,
-        flight: Flight[Any],
-        request: Q,
-        key: str,
-        stale: Entry | None,
-        below: bool,
-        load: Callable[[Recorder[Q]], Awaitable[None]],
-        seat: Seat,
-        behind: str = "",
+        self, wanted: Wanted[Q], load: Callable[[Recorder[Q]], Awaitable[None]], seat: Seat
     ) -> Exception | None:
         """The same; what the load raised, which those who wait get."""
+        flight = wanted.flight
         enter(flight)
         recorder: Recorder[Q] | None = None
         try:
-            budget = self._engine.stack.budget()
-            recorder = await self._look_below(flight, request, key, stale, below, budget, Async(), seat, behind)
+            recorder = await self._look_below(wanted, Async(), seat)
             if recorder is not None:
                 seat.loads = True
-                await self._engine.load((flight,), load(recorder), key, recorder.timed_by)
+                await self._engine.load((flight,), load(recorder), wanted.key, recorder.timed_by)
                 await recorder.end()
         except asyncio.CancelledError:
             if recorder is not None:
@@ -125,38 +125,19 @@ class Loads(Generic[Q]):
                 await recorder.release()
         return None
 
-    async def begin(
-        self,
-        flight: Flight[Any],
-        request: Q,
-        key: str,
-        stale: Entry | None,
-        below: bool,
-        ways: Ways,
-        behind: str = "",
-    ) -> Recorder[Q] | None:
+    async def begin(self, wanted: Wanted[Q], ways: Ways) -> Recorder[Q] | None:
         """The recorder for a thread that loads by itself; `None`: there is nothing to load, and the flight is over."""
         try:
-            budget = self._engine.stack.budget()
-            return await self._look_below(flight, request, key, stale, below, budget, ways, None, behind)
+            return await self._look_below(wanted, ways, None)
         except BaseException as error:
-            flight.fail(error)
-            self._engine.flights.land(flight)
+            wanted.flight.fail(error)
+            self._engine.flights.land(wanted.flight)
             raise
 
-    async def _look_below(
-        self,
-        flight: Flight[Any],
-        request: Q,
-        key: str,
-        stale: Entry | None,
-        below: bool,
-        budget: Budget,
-        ways: Ways,
-        seat: Seat | None,
-        behind: str,
-    ) -> Recorder[Q] | None:
+    async def _look_below(self, wanted: Wanted[Q], ways: Ways, seat: Seat | None) -> Recorder[Q] | None:
         """Settle the flight with what has been stored meanwhile or what lower layers have, or give the recorder."""
+        flight, request, key, stale, behind = wanted.flight, wanted.request, wanted.key, wanted.stale, wanted.behind
+        budget = self._engine.stack.budget()
         entry = self._engine.stack.peek(key)
         if entry is not None and entry is not stale:
             # Between a caller's look into memory and its turn to load, one in another loop or thread may have loaded.
@@ -166,7 +147,7 @@ class Loads(Generic[Q]):
                 return None
             stale = entry
         reason = ""
-        if below:
+        if wanted.below:
             found = await ways.run(self._engine.stack.lookup(key, budget))
             if found is not None:
                 decision = self._exchange.policy.on_lookup(request, found.entry, self._engine.clock.monotonic())
@@ -190,7 +171,7 @@ class Loads(Generic[Q]):
             return
         seat = Seat()
         seat.leave()
-        work = self._run_behind(flight, request, hit, load, seat, self._engine.telemetry.spans.here())
+        work = self._run_behind(self._anew(flight, request, hit), hit, load, seat, self._engine.telemetry.spans.here())
         # What belongs to the request that happens to come first (its span, its context) is over before this is.
         self.watch(self._engine.flights.start(flight, work, Context()))
 
@@ -200,13 +181,15 @@ class Loads(Generic[Q]):
         if flight is None:
             return
         ways = Blocking(self._engine)
-        below = bool(self._engine.stack.lower)
         with self._apart(hit, started_by) as span:
-            recorder = run_inline(self.begin(flight, request, hit.key, None, below, ways, hit.refresh))
+            recorder = run_inline(self.begin(self._anew(flight, request, hit), ways))
             if recorder is not None:
                 load(Lead(recorder, "stale", _nothing, flight))
                 if recorder.failed_with:  # what is stored stands in for it once more
                     mark_failed(span, recorder.failed_with)
+
+    def _anew(self, flight: Flight[Any], request: Q, hit: Hit) -> Wanted[Q]:
+        return Wanted(flight, request, hit.key, None, bool(self._engine.stack.lower), hit.refresh)
 
     def watch(self, task: asyncio.Task[None]) -> None:
         """As `Exchange.watch`."""
