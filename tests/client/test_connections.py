@@ -5,14 +5,15 @@ import contextlib
 import json
 import random
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aurelis.cache import CacheManager
-from tests.client.stack import Stack
+from tests.client.stack import KINDS, Stack, closing
 from tests.client.upstream import Reply, Upstream
-from tests.managers import eventually, is_settled
+from tests.managers import configuration, eventually, is_settled, opened
 from tests.models.examples import STREAM, chat
 
 FEW = 2
@@ -49,6 +50,23 @@ async def test_of_a_refresh_whose_response_is_not_kept(stack: Stack, upstream: U
         assert (await stack.get(url, client=client)).body == b"older"
         await eventually(lambda: is_settled(stack.manager))
     await eventually(lambda: upstream.calls == 6 * FEW)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_takes_the_place_of_something_is_read_while_that_is_removed(
+    kind: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    """To remove it from a layer below memory takes its time, in which the caller has the response already."""
+    async with opened(configuration(cache_dir=tmp_path)) as manager, closing(Stack(kind, manager)) as stack:
+        client = client_of_few(stack)
+        urls = [f"{upstream.url}/{turn}" for turn in range(3 * FEW)]
+        upstream.replies(Reply(200, [("cache-control", "max-age=1")], [b"older"], length=True))
+        for url in urls:
+            assert (await stack.get(url, client=client)).body == b"older"
+        await asyncio.sleep(1.1)
+        upstream.replies(Reply(200, [("cache-control", "no-store")], [b"newer", b" and larger"]))
+        for url in urls:
+            assert (await stack.get(url, client=client)).body == b"newer and larger"
 
 
 class Wire:

@@ -233,6 +233,7 @@ class Recorder(Generic[Q]):
                 self._recording = Recording(0, self._flight.alive, self._flight.loop)
             else:
                 self.over = True  # whoever loads hands it over, or closes it
+                self._flight.keep()  # its caller has left the load with it, and reads it, while older ones are removed
         if self._seat is not None and self._recording is not None:
             self._seat.reserve(self._recording)
         self._flight.settle(
