@@ -167,3 +167,28 @@ async def test_the_manager_waits_for_what_is_being_closed(manager: CacheManager)
     manager._engine.flights.run_to_its_end(close())
     await manager.aclose()
     assert done.is_set()
+
+
+async def test_a_call_that_is_dropped_waits_for_nothing(async_stack: Stack) -> None:
+    """As a garbage collector drops it, with its event loop; it has just been told that the response is its own."""
+    raised: list[RuntimeError] = []
+
+    def drop() -> None:
+        try:
+            call.get_coro().close()
+        except RuntimeError as error:
+            raised.append(error)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"body"
+
+    async def handler(_: object) -> Any:
+        asyncio.get_running_loop().call_soon(drop)
+        return async_stack.library.Response(200, headers={"cache-control": "no-store"}, content=body())
+
+    transport = async_stack.transport(async_stack.mock(handler))
+    request = async_stack.library.Request("GET", "http://origin.test/")
+    call = asyncio.create_task(transport.handle_async_request(request))
+    await asyncio.wait([call])
+    assert isinstance(call.exception(), RuntimeError)  # of asyncio, which goes on with what is over
+    assert raised == []

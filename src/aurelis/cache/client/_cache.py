@@ -167,6 +167,8 @@ class ClientCache(Generic[Q, R]):
         load = self._load(request, call, ask)
         try:
             answer = await exchange.open(found.pending, load, patience=patience_for_head(request))
+        except GeneratorExit:
+            raise  # dropped with its event loop, where there is nothing to wait for
         except BaseException as error:
             await load.leave()
             self._library.translate(error)

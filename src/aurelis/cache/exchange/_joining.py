@@ -155,11 +155,11 @@ class Joining(Generic[Q]):
                 if not stays:
                     seat.leave()
                     leave()
-                if not counted and leads and flight.task is not None:
-                    # Only its end tells whether the origin is asked, and then the load is counted in its place.
+                # Only the end of its task tells whether the origin is asked, and then the load is counted in its place.
+                if not counted and leads and flight.task is not None and not flight.task.done():
                     flight.task.add_done_callback(partial(self._count_unless_loaded, seat))
                 elif not counted:
-                    self.count_absent()
+                    self._count_unless_loaded(seat, None)
 
     def alone(self, reason: str, detail: str = "") -> Alone:
         """Count a request that asks the origin for itself alone."""
