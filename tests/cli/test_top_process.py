@@ -33,7 +33,9 @@ from tests.servers import free_port
 
 HOST = "127.0.0.1"
 COMMAND = [sys.executable, "-m", "aurelis_cli", "top", "--interval", "0.1"]
-ENVIRON = {**os.environ, "PYTHONPATH": f"{ROOT}/src:{ROOT}/integrations", "TERM": "xterm"}
+# How large a terminal is says the terminal, unless somebody has said so before, as some runners of tests do.
+_ELSEWHERE = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+ENVIRON = {**_ELSEWHERE, "PYTHONPATH": f"{ROOT}/src:{ROOT}/integrations", "TERM": "xterm"}
 
 
 def said(*options: str, environ: Mapping[str, str] = ENVIRON) -> subprocess.CompletedProcess[str]:

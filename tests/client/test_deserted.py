@@ -44,8 +44,10 @@ class Origin:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         async with server:
             self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/page"
-            yield
-            self.released.set()
+            try:
+                yield
+            finally:
+                self.released.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -103,7 +105,9 @@ async def test_of_a_leader_who_has_left(async_stack: Stack) -> None:
         assert [answer.body for answer in answers] == [b"answer 2"] * 3
         assert origin.asked == 2
         await eventually(lambda: is_settled(stack.manager))
-        assert requests(stack.manager) == {"miss": 4, "loads": 2}
+        said = requests(stack.manager)
+        assert said["loads"] == 2
+        assert said["miss"] + said.get("hit l1", 0) == 4
         await stack.aclose()
 
 
@@ -160,9 +164,9 @@ async def test_a_load_that_nobody_waits_for_ends_before_its_client_is_closed(asy
         await eventually(lambda: origin.left == 1)
 
 
-@pytest.mark.parametrize("turns", [3])
-async def test_of_clients_of_one_request(stack: Stack, turns: int) -> None:
+async def test_of_clients_of_one_request(stack: Stack) -> None:
     """What is stale is refreshed by a client that is closed at once, and its connection as soon as that is done."""
+    turns = 2
     origin = Origin(held=0, cache_control=SOON_STALE)
     async with origin.running():
         assert await _once(stack, origin.url) == b"answer 1"
@@ -211,7 +215,9 @@ async def test_of_a_caller_with_less_patience(stack: Stack) -> None:
             await hasty
         assert [answer.body for answer in await asyncio.gather(*patient)] == [b"answer 2"] * 3
         assert origin.asked == 2
-        assert requests(stack.manager) == {"miss": 4, "loads": 2}
+        said = requests(stack.manager)  # who asks again late finds what another one has loaded
+        assert said["loads"] == 2
+        assert said["miss"] + said.get("hit l1", 0) == 4
         await stack.aclose()
 
 
