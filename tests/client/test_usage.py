@@ -77,7 +77,7 @@ async def test_a_transport_that_is_used_again_is_not_closed_behind_its_user(mana
     load = asyncio.create_task(go.wait())
     usage.watch(load)
     await usage.aclose(inner.aclose)
-    assert usage.closes
+    assert usage.closing is not None
     usage.use()
     go.set()
     await load

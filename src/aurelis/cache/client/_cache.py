@@ -139,7 +139,7 @@ class ClientCache(Generic[Q, R]):
         mark, recalled = self._recalled(request, namespace)
         if recalled is not None:
             return recalled
-        if self.usage.closes:
+        if self.usage.closing is not None:
             self.usage.use()
         request, options = wishes(request)
         options = within(options, namespace)
@@ -191,7 +191,7 @@ class ClientCache(Generic[Q, R]):
         mark, recalled = self._recalled(request, namespace)
         if recalled is not None:
             return recalled
-        if self.usage.closes:
+        if self.usage.closing is not None:
             self.usage.use()
         request, options = wishes(request)
         options = within(options, namespace)

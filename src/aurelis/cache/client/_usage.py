@@ -27,6 +27,9 @@ class Usage:
 
     Args:
         run: runs something in this event loop to its end, whoever waits for that.
+
+    Attributes:
+        closing: closes the inner transport, which is left to the last load; `None`: it is not to be closed.
     """
 
     def __init__(self, run: Callable[[Coroutine[Any, Any, None]], object]) -> None:
@@ -38,7 +41,7 @@ class Usage:
         """A child has none of its parent's loads."""
         self._lock = threading.RLock()  # a garbage collector may close a client at any moment, as those of SDKs do
         self._loads: dict[object, asyncio.Task[Any] | None] = {}
-        self._close: Close | None = None
+        self.closing: Close | None = None
         self._free = Gate()
 
     def begin(self, load: object) -> None:
@@ -69,11 +72,6 @@ class Usage:
             free, self._free = self._free, Gate()
         free.open()
         return True
-
-    @property
-    def closes(self) -> bool:
-        """Whether the inner transport is to be closed by the last load."""
-        return self._close is not None
 
     def use(self) -> None:
         """There is a new request on a transport that was closed: whoever makes it will close that once more."""
@@ -120,9 +118,9 @@ class Usage:
 
     async def _close_quietly(self, close: Close) -> None:
         with self._lock:
-            if self._close is not close:  # it is in use again, or was closed once more
+            if self.closing is not close:  # it is in use again, or was closed once more
                 return
-            self._close = None
+            self.closing = None
         with contextlib.suppress(Exception):  # whoever wanted it closed has gone
             await close()
 
@@ -130,12 +128,12 @@ class Usage:
         """What is opened when the inner transport can be closed; `None`: it can be now."""
         with self._lock:
             used = self._is_used()
-            self._close = close if used else None
+            self.closing = close if used else None
             return self._free if used else None
 
     def _take(self) -> Close | None:
         with self._lock:
-            close, self._close = self._close, None
+            close, self.closing = self.closing, None
             return close
 
     def _is_used(self) -> bool:
