@@ -326,10 +326,8 @@ async def test_requests_cancelled_while_redis_hangs_end_at_once_and_do_not_count
 
 
 async def test_each_request_that_memory_cannot_answer_is_one_round_trip(own_redis: ServerProcess) -> None:
-    async with (
-        opened(configuration(redis_url=own_redis.url, timeout=WITHIN)) as writer,
-        opened(configuration(redis_url=own_redis.url, timeout=WITHIN)) as reader,
-    ):
+    config = configuration(redis_url=own_redis.url, timeout=WITHIN, heartbeat=60)  # none while it is looked at
+    async with opened(config) as writer, opened(config) as reader:
         await writer.set_many({key: value_of(key) for key in KEYS})
         await writer.set("warm", 0)
         await reader.get("warm")  # connection and tags are there
