@@ -166,7 +166,7 @@ async def test_a_load_that_nobody_waits_for_ends_before_its_client_is_closed(asy
 
 async def test_of_clients_of_one_request(stack: Stack) -> None:
     """What is stale is refreshed by a client that is closed at once, and its connection as soon as that is done."""
-    turns = 2
+    turns = 1
     origin = Origin(held=0, cache_control=SOON_STALE)
     async with origin.running():
         assert await _once(stack, origin.url) == b"answer 1"
