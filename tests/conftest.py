@@ -1,6 +1,7 @@
 """Fixtures for real servers, and the rule that nothing is skipped unnoticed."""
 
 import contextlib
+import gc
 import os
 import ssl
 import tempfile
@@ -224,3 +225,8 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that count come first: a process reports 2 000 series at most, and every cache adds some."""
     items.sort(key=lambda item: "tests/telemetry/" not in item.nodeid)
+
+
+def pytest_collection_finish() -> None:
+    """All modules and tests live to the end: a garbage collector that looked at them would pause tests for a second."""
+    gc.freeze()
