@@ -168,10 +168,7 @@ async def test_a_redis_that_comes_back_empty_is_filled_again(own_redis: ServerPr
     await load.during(restart, until=lambda: True)
     await heals(load)
     async with opened(configuration(redis_url=own_redis.url, timeout=WITHIN)) as other:
-        deadline = asyncio.get_running_loop().time() + WITHIN
-        while not await other.get_many(KEYS):  # a burst on a slow machine may have opened the breaker once more
-            assert asyncio.get_running_loop().time() < deadline
-            await load.burst()
+        assert await other.get_many(KEYS)
 
 
 async def test_while_redis_hangs_loads_are_still_shared(own_redis: ServerProcess, cache: CacheManager) -> None:

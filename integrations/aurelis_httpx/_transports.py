@@ -144,7 +144,7 @@ class CacheTransport(httpx.BaseTransport):
 
     def close(self) -> None:
         """Close the inner transport, as soon as no load goes on through it that others wait for, or nobody."""
-        self._cache.usage.close(self._inner.close)
+        self._cache.ongoing.close(self._inner.close)
 
     def __enter__(self) -> Self:
         self._inner.__enter__()
@@ -157,7 +157,7 @@ class CacheTransport(httpx.BaseTransport):
         traceback: TracebackType | None = None,
     ) -> None:
         inner = self._inner.__exit__
-        self._cache.usage.close(partial(inner, exc_type, exc_value, traceback), partial(inner, None, None, None))
+        self._cache.ongoing.close(partial(inner, exc_type, exc_value, traceback), partial(inner, None, None, None))
 
 
 class AsyncCacheTransport(httpx.AsyncBaseTransport):
@@ -212,7 +212,7 @@ class AsyncCacheTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close the inner transport, as soon as no load goes on through it that others wait for, or nobody."""
-        await self._cache.usage.aclose(self._inner.aclose)
+        await self._cache.ongoing.aclose(self._inner.aclose)
 
     async def __aenter__(self) -> Self:
         await self._inner.__aenter__()
@@ -225,4 +225,6 @@ class AsyncCacheTransport(httpx.AsyncBaseTransport):
         traceback: TracebackType | None = None,
     ) -> None:
         inner = self._inner.__aexit__
-        await self._cache.usage.aclose(partial(inner, exc_type, exc_value, traceback), partial(inner, None, None, None))
+        await self._cache.ongoing.aclose(
+            partial(inner, exc_type, exc_value, traceback), partial(inner, None, None, None)
+        )

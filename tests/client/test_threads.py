@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from aurelis.cache.client._ongoing import Ongoing
 from aurelis.cache.client._threads import Threads
-from aurelis.cache.client._usage import Usage
 from tests.client.stack import Stack
 from tests.client.upstream import Reply, Upstream
 from tests.managers import eventually, run_script
@@ -26,7 +26,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 async def test_there_are_so_many_and_no_more() -> None:
-    threads = Threads("some", 2, Usage(print))
+    threads = Threads("some", 2, Ongoing(print))
     gate = threading.Event()
     begun = [threads.begin(gate.wait), threads.begin(gate.wait)]  # type: ignore[arg-type]  # what it gives is nobody's
     assert all(thread is not None and thread.daemon and thread.name == "some" for thread in begun)
@@ -41,7 +41,7 @@ async def test_there_are_so_many_and_no_more() -> None:
 
 
 async def test_one_that_cannot_begin_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = Threads("some", 1, Usage(print))
+    threads = Threads("some", 1, Ongoing(print))
     ran = threading.Event()
     with monkeypatch.context() as patch:
         refuse(patch, "some")
@@ -57,10 +57,10 @@ def test_a_child_has_all_places() -> None:
         """
         import os, threading, warnings
         from aurelis.cache.client._threads import Threads
-        from aurelis.cache.client._usage import Usage
+        from aurelis.cache.client._ongoing import Ongoing
 
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside threads is what this is about
-        threads, gate = Threads("some", 1, Usage(print)), threading.Event()
+        threads, gate = Threads("some", 1, Ongoing(print)), threading.Event()
         assert threads.begin(gate.wait) is not None
         assert threads.begin(gate.wait) is None
         if (child := os.fork()) == 0:

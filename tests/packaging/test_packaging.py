@@ -188,10 +188,6 @@ def test_metadata_names_license_python_and_extras(metadata: importlib.metadata.P
     assert set(metadata.get_all("Provides-Extra") or ()) == set(PROMISES) - {""}
 
 
-_OFTEN = ("", "redis", "server", "all")
-"""Extras that are installed in each run of the tests; an environment for each of the others takes its time."""
-
-
 def test_hard_dependencies_are_three_and_bounded(metadata: importlib.metadata.PackageMetadata) -> None:
     hard = [line for line in metadata.get_all("Requires-Dist") or () if "extra ==" not in line]
     names = {line.split("<")[0].split(">")[0] for line in hard}
@@ -199,13 +195,7 @@ def test_hard_dependencies_are_three_and_bounded(metadata: importlib.metadata.Pa
     assert all(">=" in line and "<" in line for line in hard)
 
 
-@pytest.mark.parametrize(
-    "extra",
-    [
-        pytest.param(extra, id=extra or "none", marks=() if extra in _OFTEN else pytest.mark.reliability)
-        for extra in PROMISES
-    ],
-)
+@pytest.mark.parametrize("extra", PROMISES, ids=lambda extra: extra or "none")
 def test_an_extra_alone_brings_what_it_promises(extra: str, wheelhouse: Path, tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     run(sys.executable, "-m", "virtualenv", "--quiet", "--no-seed", environment)

@@ -193,15 +193,12 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-LONG = [pytest.mark.reliability, pytest.mark.timeout(2 * SECONDS + 120)]
-
-
+@pytest.mark.parametrize("layers", ["memory", "redis"])
 @pytest.mark.parametrize(
-    ("seconds", "layers"),
+    "seconds",
     [
-        pytest.param(1.5, "redis", id="short"),
-        pytest.param(SECONDS, "memory", id="long-memory", marks=LONG),
-        pytest.param(SECONDS, "redis", id="long-redis", marks=LONG),
+        pytest.param(1.5, id="short"),
+        pytest.param(SECONDS, id="long", marks=[pytest.mark.reliability, pytest.mark.timeout(2 * SECONDS + 120)]),
     ],
 )
 async def test_mixed_traffic_leaves_nothing_behind(redis_url: str, seconds: float, layers: str) -> None:

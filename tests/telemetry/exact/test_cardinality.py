@@ -331,7 +331,7 @@ async def test_what_was_made_over_a_cache_leaves_it_no_levels(tmp_path: object) 
     async with CacheManager(configuration()) as cache:
         gauges = cache._engine.telemetry.table.gauges
         before = len(gauges)
-        for _ in range(6):
+        for _ in range(30):
             SimilarityCache(cache)
             await WriteBehind(cache, Store(), journal=f"{tmp_path}/journal").aclose()
             gc.collect()
@@ -353,7 +353,7 @@ def test_providers_that_are_gone_are_forgotten() -> None:
 
     come_and_go()
     before = len(_PROVIDERS.sets)
-    for _ in range(4):
+    for _ in range(20):
         come_and_go()
     assert len(_PROVIDERS.sets) <= before
 

@@ -152,7 +152,7 @@ def test_a_counter_never_goes_back_whatever_becomes_of_the_caches_of_a_name() ->
         for key in ("a", "a", "b"):
             await manager.get_or_compute(key, value)
 
-    for turn in range(5):
+    for turn in range(7):
         caches.append(CacheManager(configuration(name=name)))
         for manager in caches:
             asyncio.run(use(manager))

@@ -35,6 +35,7 @@ from ._calls import Call, Recogniser, decoded_head, patience_for_head
 from ._library import Library, Request, Response
 from ._lingering import Lingering
 from ._load import EXTENSIONS, Load, unobserved
+from ._ongoing import Ongoing
 from ._options import ClientOptions
 from ._recall import Recall
 from ._responses import Responses, is_as_it_is, marked
@@ -42,7 +43,6 @@ from ._several import Several, SeveralCache
 from ._thread_loads import ThreadLoads
 from ._threads import Threads
 from ._unsafe import Unsafe
-from ._usage import Usage
 from ._wishes import EXTENSION, wishes, within
 
 Q = TypeVar("Q", bound=Request)
@@ -58,7 +58,7 @@ class ClientCache(Generic[Q, R]):
         options: what can be chosen.
 
     Attributes:
-        usage: of the inner transport.
+        ongoing: of the inner transport.
 
     Raises:
         TypeError: `cache` is no manager.
@@ -68,9 +68,9 @@ class ClientCache(Generic[Q, R]):
         self._library = library
         self._options = options
         self._of_process = cache is None
-        self.usage = Usage(self._finish)
-        self._refreshing = Threads("aurelis-cache-refresh", MAX_REFRESHES, self.usage)
-        self._lingering = Lingering(self.usage)
+        self.ongoing = Ongoing(self._finish)
+        self._refreshing = Threads("aurelis-cache-refresh", MAX_REFRESHES, self.ongoing)
+        self._lingering = Lingering(self.ongoing)
         # The hot path: for most transports it need not look for what they don't have.
         self._named = options.namespace is not None
         self._varied = options.variants > 1
@@ -110,11 +110,11 @@ class ClientCache(Generic[Q, R]):
             linger=seconds(options.linger),
         )
         self._models: Exchange[ModelRequest] = Exchange(
-            manager, models, max_body_bytes=options.max_body_bytes, on_refresh=self.usage.watch
+            manager, models, max_body_bytes=options.max_body_bytes, on_refresh=self.ongoing.watch
         )
         if options.cost is not None:
             self._models.count_costs()
-        self._several: SeveralCache[Q, R] = SeveralCache(self._library, Items(self._models), self._status, self.usage)
+        self._several: SeveralCache[Q, R] = SeveralCache(self._library, Items(self._models), self._status, self.ongoing)
         http = HttpPolicy(
             shared=options.shared,
             # Apart, so that a shared cache never finds what only a private one may store.
@@ -124,7 +124,7 @@ class ClientCache(Generic[Q, R]):
             targets=options.targets(),
         )
         self._http: Exchange[HttpRequest] = Exchange(
-            manager, http, max_body_bytes=options.max_body_bytes, on_refresh=self.usage.watch
+            manager, http, max_body_bytes=options.max_body_bytes, on_refresh=self.ongoing.watch
         )
         self._heeding = Heeding(self._http, http)
         self._unsafe = Unsafe(self._library, self._recognise, self._heeding, options.max_body_bytes)
@@ -139,8 +139,8 @@ class ClientCache(Generic[Q, R]):
         mark, recalled = self._recalled(request, namespace)
         if recalled is not None:
             return recalled
-        if self.usage.closing is not None:
-            self.usage.use()
+        if self.ongoing.closing is not None:
+            self.ongoing.use()
         request, options = wishes(request)
         options = within(options, namespace)
         found = self._find(request, mark, options)
@@ -191,8 +191,8 @@ class ClientCache(Generic[Q, R]):
         mark, recalled = self._recalled(request, namespace)
         if recalled is not None:
             return recalled
-        if self.usage.closing is not None:
-            self.usage.use()
+        if self.ongoing.closing is not None:
+            self.ongoing.use()
         request, options = wishes(request)
         options = within(options, namespace)
         found = self._find(request, mark, options)
@@ -273,7 +273,7 @@ class ClientCache(Generic[Q, R]):
         return self._recall.mark(request, namespace)
 
     def _load(self, request: Q, call: Call, ask: Callable[[Q], Awaitable[R]], *, behind: bool = False) -> Load[Q, R]:
-        return Load(self._undisturbed(ask), request, call, self._library.decodes, self.usage, behind=behind)
+        return Load(self._undisturbed(ask), request, call, self._library.decodes, self.ongoing, behind=behind)
 
     def _undisturbed(self, ask: Callable[[Q], Awaitable[R]]) -> Callable[[Q], Awaitable[R]]:
         """Asks for a response that a load reads, which may be cancelled at any time."""

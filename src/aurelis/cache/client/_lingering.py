@@ -16,8 +16,8 @@ from typing import Any, Final, Protocol
 from aurelis.cache.exchange import Lead
 
 from ._library import Response
+from ._ongoing import Ongoing
 from ._threads import Threads
-from ._usage import Usage
 
 _LOG = logging.getLogger("aurelis.cache")
 
@@ -40,8 +40,8 @@ class Rest(Protocol):
 class Lingering:
     """The threads of one transport that read such bodies on."""
 
-    def __init__(self, usage: Usage) -> None:
-        self._threads = Threads("aurelis-cache-linger", _MAX_AT_ONCE, usage)
+    def __init__(self, ongoing: Ongoing) -> None:
+        self._threads = Threads("aurelis-cache-linger", _MAX_AT_ONCE, ongoing)
 
     def begin(self, rest: Rest, lead: Lead, response: Response, seconds: float) -> bool:
         """Read on for so many seconds at most, and finish then; whether it is done so.

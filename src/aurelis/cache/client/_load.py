@@ -12,7 +12,7 @@ from aurelis.cache.typing import Pass
 
 from ._calls import Call, decoded_head
 from ._library import Request, Response
-from ._usage import Usage
+from ._ongoing import Ongoing
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
@@ -27,7 +27,7 @@ class Load(Generic[Q, R]):
     """Asks for one response and records it, in the task of a flight.
 
     Args:
-        usage: of the transport by which `ask` asks.
+        ongoing: of the transport by which `ask` asks.
         behind: it is for no caller.
     """
 
@@ -37,7 +37,7 @@ class Load(Generic[Q, R]):
         request: Q,
         call: Call,
         decodes: frozenset[bytes],
-        usage: Usage,
+        ongoing: Ongoing,
         *,
         behind: bool = False,
     ) -> None:
@@ -45,13 +45,13 @@ class Load(Generic[Q, R]):
         self._request = request
         self._call = call
         self._decodes = decodes
-        self._usage = usage
+        self._ongoing = ongoing
         self._unread: R | None = None
         self._left = behind
         self.extensions = EXTENSIONS  # of the response, for the caller whose load it is
 
     async def __call__(self, recorder: Recorder[Any]) -> None:
-        self._usage.watch(None)
+        self._ongoing.watch(None)
         response = await self._ask(asking(self._request, self._call, recorder.conditions))
         self.extensions = response.extensions
         chunks: AsyncIterator[bytes] | None = None

@@ -14,7 +14,7 @@ from aurelis.cache.telemetry import names
 from ._calls import decoded_head, patience_for_head
 from ._library import Library, Request, Response
 from ._load import EXTENSIONS, unobserved
-from ._usage import Usage
+from ._ongoing import Ongoing
 
 Q = TypeVar("Q", bound=Request)
 R = TypeVar("R", bound=Response)
@@ -46,9 +46,9 @@ class Asking(Generic[Q, R]):
         extensions: of the last response.
     """
 
-    def __init__(self, library: Library[R], request: Q, several: Several, usage: Usage) -> None:
+    def __init__(self, library: Library[R], request: Q, several: Several, ongoing: Ongoing) -> None:
         self._library = library
-        self._usage = usage
+        self._ongoing = ongoing
         self._request = request
         self._several = several
         self.answers: list[Any] = []
@@ -85,11 +85,11 @@ class Asking(Generic[Q, R]):
         return Ask(self._via_thread(ask), self.frame, Ask(behind._via_thread(ask), behind.frame))
 
     def _behind(self) -> Asking[Q, R]:
-        return Asking(self._library, unobserved(self._request), self._several, self._usage)
+        return Asking(self._library, unobserved(self._request), self._several, self._ongoing)
 
     def _via(self, ask: Callable[[Q], Awaitable[R]]) -> Callable[[Sequence[int]], Awaitable[Parts | Declined]]:
         async def asked(places: Sequence[int]) -> Parts | Declined:
-            self._usage.watch(None)
+            self._ongoing.watch(None)
             response = await ask(self.request(places))
             try:
                 head, refused = decoded_head(response, self._several.call, self._library.decodes)
@@ -137,11 +137,11 @@ class SeveralCache(Generic[Q, R]):
         library: the classes of the client's library.
         items: looks for them and loads them.
         status: writes `Cache-Status`.
-        usage: of the transport that asks the origin.
+        ongoing: of the transport that asks the origin.
     """
 
-    def __init__(self, library: Library[R], items: Items[ModelRequest], status: CacheStatus, usage: Usage) -> None:
-        self._usage = usage
+    def __init__(self, library: Library[R], items: Items[ModelRequest], status: CacheStatus, ongoing: Ongoing) -> None:
+        self._ongoing = ongoing
         self._library = library
         self._items = items
         self._status = status
@@ -154,7 +154,7 @@ class SeveralCache(Generic[Q, R]):
         """
         earlier: list[Any] = []  # answers that are paid for and of no use
         for number, one in enumerate(_attempts(several)):
-            asking: Asking[Q, R] = Asking(self._library, request, one, self._usage)
+            asking: Asking[Q, R] = Asking(self._library, request, one, self._ongoing)
             answer = await self._items.open(
                 one.call,
                 one.requests,
@@ -184,7 +184,7 @@ class SeveralCache(Generic[Q, R]):
         """
         earlier: list[Any] = []  # answers that are paid for and of no use
         for number, one in enumerate(_attempts(several)):
-            asking: Asking[Q, R] = Asking(self._library, request, one, self._usage)
+            asking: Asking[Q, R] = Asking(self._library, request, one, self._ongoing)
             answer = self._items.open_blocking(
                 one.call,
                 one.requests,

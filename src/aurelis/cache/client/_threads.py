@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextvars import Context
 from threading import BoundedSemaphore, Thread
 
 from aurelis.cache._forking import renew_in_children
 
-from ._usage import Usage
-
-_LOG = logging.getLogger("aurelis.cache")
+from ._ongoing import Ongoing, tell_unclosed
 
 
 class Threads:
@@ -20,13 +17,13 @@ class Threads:
     Args:
         name: of each of them.
         limit: how many there may be, > 0.
-        usage: of the transport through which they ask the origin.
+        ongoing: of the transport through which they ask the origin.
     """
 
-    def __init__(self, name: str, limit: int, usage: Usage) -> None:
+    def __init__(self, name: str, limit: int, ongoing: Ongoing) -> None:
         self._name = name
         self._limit = limit
-        self._usage = usage
+        self._ongoing = ongoing
         self.after_fork()
         renew_in_children(self)
 
@@ -53,7 +50,7 @@ class Threads:
 
         # A context of its own: what belongs to whoever happens to begin it is over before this is.
         thread = Thread(target=Context().run, args=(run,), name=self._name, daemon=True)
-        self._usage.begin(run)  # before the caller can close its client
+        self._ongoing.begin(run)  # before the caller can close its client
         try:
             thread.start()
         except RuntimeError:  # the interpreter ends, or the system gives no more
@@ -63,9 +60,9 @@ class Threads:
         return thread
 
     def _end(self, work: Callable[[], None]) -> None:
-        close = self._usage.end(work)
+        close = self._ongoing.end(work)
         if close is not None:
             try:
                 close()
-            except Exception:  # noqa: BLE001  # whoever wanted it closed has gone
-                _LOG.debug("an inner transport could not be closed", exc_info=False)
+            except Exception as error:  # noqa: BLE001  # whoever wanted it closed has gone
+                tell_unclosed(error)

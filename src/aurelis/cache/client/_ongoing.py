@@ -9,16 +9,28 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from typing import Any, Final
 
+from aurelis.cache._clock import SYSTEM_CLOCK
 from aurelis.cache._forking import renew_in_children
 from aurelis.cache._gate import Gate
+from aurelis.cache._trouble import Incidents
+from aurelis.cache.telemetry import names
+from aurelis.cache.telemetry._bounded import is_type
 
 _MOMENT: Final = 1.0
 """Seconds for which closing waits at most for loads that have been cancelled."""
 
+_UNCLOSED: Final = Incidents("an inner transport could not be closed")
+
 Close = Callable[[], Any]
 
 
-class Usage:
+def tell_unclosed(error: Exception) -> None:
+    """Tell the log of an inner transport that could not be closed, by the type of its error alone."""
+    kind = type(error).__qualname__
+    _UNCLOSED.met(kind if is_type(kind) else names.OTHER, SYSTEM_CLOCK.monotonic())
+
+
+class Ongoing:
     """The loads of one transport that may outlive the calls of its client: others wait for them, or nobody does.
 
     Clients that live for one request would never see a refresh in the background end, and would take their answer from
@@ -121,8 +133,10 @@ class Usage:
             if self.closing is not close:  # it is in use again, or was closed once more
                 return
             self.closing = None
-        with contextlib.suppress(Exception):  # whoever wanted it closed has gone
+        try:
             await close()
+        except Exception as error:  # noqa: BLE001  # whoever wanted it closed has gone
+            tell_unclosed(error)
 
     def _waits(self, close: Close) -> Gate | None:
         """What is opened when the inner transport can be closed; `None`: it can be now."""

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from aurelis.cache import CacheManager
-from aurelis.cache.client._usage import Usage
+from aurelis.cache._trouble import Incidents
+from aurelis.cache.client import _ongoing
+from aurelis.cache.client._ongoing import Ongoing
+from aurelis.cache.client._threads import Threads
 from tests.managers import WITHIN, eventually, run_script
 
 
@@ -25,17 +28,17 @@ class Closed:
         self.times += 1
 
 
-def usage_of(manager: CacheManager) -> Usage:
+def ongoing_of(manager: CacheManager) -> Ongoing:
     """That of a transport over this manager."""
-    return Usage(manager._engine.flights.run_to_its_end)
+    return Ongoing(manager._engine.flights.run_to_its_end)
 
 
 async def test_the_last_load_closes(manager: CacheManager) -> None:
-    usage, inner, go = usage_of(manager), Closed(), asyncio.Event()
+    ongoing, inner, go = ongoing_of(manager), Closed(), asyncio.Event()
     first, second = (asyncio.create_task(work) for work in (go.wait(), asyncio.sleep(0.01)))
     for task in (first, second, first):
-        usage.watch(task)
-    await usage.aclose(inner.aclose)
+        ongoing.watch(task)
+    await ongoing.aclose(inner.aclose)
     await second
     await asyncio.sleep(0.01)
     assert inner.times == 0
@@ -44,15 +47,15 @@ async def test_the_last_load_closes(manager: CacheManager) -> None:
 
 
 async def test_the_manager_waits_for_that(manager: CacheManager) -> None:
-    usage, inner = usage_of(manager), Closed()
-    usage.watch(asyncio.create_task(asyncio.sleep(0.05)))
-    await usage.aclose(inner.aclose)
+    ongoing, inner = ongoing_of(manager), Closed()
+    ongoing.watch(asyncio.create_task(asyncio.sleep(0.05)))
+    await ongoing.aclose(inner.aclose)
     await manager.aclose()
     assert inner.times == 1
 
 
 async def test_who_is_cancelled_while_closing_closes(manager: CacheManager) -> None:
-    usage, inner, go = usage_of(manager), Closed(), asyncio.Event()
+    ongoing, inner, go = ongoing_of(manager), Closed(), asyncio.Event()
 
     async def resist() -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -60,10 +63,10 @@ async def test_who_is_cancelled_while_closing_closes(manager: CacheManager) -> N
         await go.wait()
 
     load = asyncio.create_task(resist())
-    usage.watch(load)
+    ongoing.watch(load)
     await asyncio.sleep(0)
     load.cancel()
-    closing = asyncio.create_task(usage.aclose(inner.aclose))
+    closing = asyncio.create_task(ongoing.aclose(inner.aclose))
     await asyncio.sleep(0.01)
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -73,38 +76,38 @@ async def test_who_is_cancelled_while_closing_closes(manager: CacheManager) -> N
 
 
 async def test_a_transport_that_is_used_again_is_not_closed_behind_its_user(manager: CacheManager) -> None:
-    usage, inner, go = usage_of(manager), Closed(), asyncio.Event()
+    ongoing, inner, go = ongoing_of(manager), Closed(), asyncio.Event()
     load = asyncio.create_task(go.wait())
-    usage.watch(load)
-    await usage.aclose(inner.aclose)
-    assert usage.closing is not None
-    usage.use()
+    ongoing.watch(load)
+    await ongoing.aclose(inner.aclose)
+    assert ongoing.closing is not None
+    ongoing.use()
     go.set()
     await load
     await manager.aclose()
     assert inner.times == 0
-    await usage.aclose(inner.aclose)
+    await ongoing.aclose(inner.aclose)
     assert inner.times == 1
 
 
 async def test_closing_twice_closes_once(manager: CacheManager) -> None:
-    usage, inner = usage_of(manager), Closed()
-    usage.watch(asyncio.create_task(asyncio.sleep(0.01)))
-    await usage.aclose(inner.aclose)
-    await usage.aclose(inner.aclose)
+    ongoing, inner = ongoing_of(manager), Closed()
+    ongoing.watch(asyncio.create_task(asyncio.sleep(0.01)))
+    await ongoing.aclose(inner.aclose)
+    await ongoing.aclose(inner.aclose)
     await manager.aclose()
     assert inner.times == 1
 
 
 def test_loads_of_an_event_loop_that_is_gone_hold_nothing_back() -> None:
     tasks: list[Any] = []
-    usage, inner = Usage(tasks.append), Closed()
+    ongoing, inner = Ongoing(tasks.append), Closed()
     loop = asyncio.new_event_loop()
     load = loop.create_task(asyncio.sleep(WITHIN))
-    usage.watch(load)
+    ongoing.watch(load)
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()
-    asyncio.run(usage.aclose(inner.aclose))
+    asyncio.run(ongoing.aclose(inner.aclose))
     assert inner.times == 1
     assert not tasks
     load._log_destroy_pending = False  # type: ignore[attr-defined]  # that is what this is about
@@ -112,13 +115,13 @@ def test_loads_of_an_event_loop_that_is_gone_hold_nothing_back() -> None:
 
 def test_loads_of_another_event_loop_are_not_waited_for_in_this_one(manager: CacheManager) -> None:
     """Their tasks would call back into it from their thread, which wakes nobody."""
-    usage, inner, left = usage_of(manager), Closed(), threading.Event()
+    ongoing, inner, left = ongoing_of(manager), Closed(), threading.Event()
     done, go = threading.Event(), threading.Event()
 
     async def resist() -> None:
         task = asyncio.current_task()
         assert task is not None
-        usage.watch(task)
+        ongoing.watch(task)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(WITHIN)
@@ -128,7 +131,7 @@ def test_loads_of_another_event_loop_are_not_waited_for_in_this_one(manager: Cac
         done.set()
 
     async def close() -> None:
-        await usage.aclose(inner.aclose)
+        await ongoing.aclose(inner.aclose)
         assert inner.times == 0
         go.set()
         await eventually(lambda: inner.times == 1)
@@ -192,3 +195,32 @@ SCRIPT = """
     asyncio.run(ask())
     gc.collect()
 """
+
+
+@pytest.mark.parametrize("threaded", [False, True], ids=["task", "thread"])
+async def test_what_cannot_be_closed_later_is_told_without_its_words(
+    manager: CacheManager, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, threaded: bool
+) -> None:
+    monkeypatch.setattr(_ongoing, "_UNCLOSED", Incidents("an inner transport could not be closed"))
+    ongoing = ongoing_of(manager)
+
+    def refuse() -> None:
+        raise OSError("sk-secret")
+
+    async def refuse_too() -> None:
+        refuse()
+
+    if threaded:
+        go = threading.Event()
+
+        def load() -> None:
+            assert go.wait(WITHIN)
+
+        assert Threads("some", 1, ongoing).begin(load) is not None
+        ongoing.close(refuse)
+        go.set()
+    else:
+        ongoing.watch(asyncio.create_task(asyncio.sleep(0.01)))
+        await ongoing.aclose(refuse_too)
+    await eventually(lambda: "an inner transport could not be closed (OSError)" in caplog.messages)
+    assert "sk-secret" not in caplog.text
