@@ -35,9 +35,9 @@ CALLERS = 200
 
 # --- fork
 
-# Positions on the board: loads and answers of each process, the parent's last; how far the children are; what is true.
+# Positions on the board: loads and answers of each process, and how far it is, the parent's last; what is true.
 LOADS, ANSWERS, PHASES = 0, CHILDREN + 1, 2 * (CHILDREN + 1)
-TRUTH = PHASES + CHILDREN
+TRUTH = PHASES + CHILDREN + 1
 OVER = TRUTH + 1
 
 
@@ -94,10 +94,9 @@ async def use(cache: CacheManager, numbers: Board, index: int) -> None:
     numbers[ANSWERS + index] = len(values)
     key = cache.key_builder.build_key("things", "1")
     assert await cache.get_or_compute(key, truth, tags=["t"]) == 0
-    if index < CHILDREN:
-        numbers[PHASES + index] = 1
+    numbers[PHASES + index] = 1
     if index == 0:  # one child tells all others, and the parent
-        await eventually(lambda: all(numbers[PHASES + child] for child in range(CHILDREN)))
+        await eventually(lambda: all(numbers[PHASES + process] for process in range(CHILDREN + 1)))
         await asyncio.sleep(0.1)
         numbers[TRUTH] = 1
         await cache.invalidate_tags("t")
